@@ -1,0 +1,47 @@
+# make demo   set up and run the main job on drawn faces
+# make test   set up and run lint, types and all tests
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_DATA := data/demo
+DEMO_RUN := runs/demo
+
+.PHONY: demo test check setup lock docs clean
+demo: setup
+	$(BIN)/python -m maskcls.demo_faces $(DEMO_DATA) --people 120 --eval-people 30 --height 192 --width 144
+	$(BIN)/python -m ray_jobs.sweep --config configs/demo.yaml data.root=$(DEMO_DATA) run.dir=$(DEMO_RUN)
+
+test: check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "python3.11 or newer is needed: install it or set PYTHON=..."; exit 1; }
+	if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+		uv pip install --quiet --python $(BIN)/python -r requirements.txt -r requirements-dev.txt; \
+	else \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt; \
+	fi
+	touch $@
+
+lock:
+	$(BIN)/python -m pip install --quiet uv
+	for name in requirements requirements-dev; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+			--no-emit-index-url $$name.in -o $$name.txt; done
+
+docs:
+	$(BIN)/python -m maskcls.config > docs/config.md
+
+clean:
+	rm -rf $(VENV) $(DEMO_DATA) $(DEMO_RUN)

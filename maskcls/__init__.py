@@ -1,0 +1,1 @@
+"""Face-mask image classification: data, models, losses, votes. Never imports Ray."""

@@ -1,0 +1,110 @@
+"""The label schema: three attributes, eighteen joint classes, five tasks.
+
+Nothing here is learned from data, so class 4 means the same in every file of every run.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+class Mask(IntEnum):
+    WORN = 0
+    INCORRECT = 1
+    NOT_WORN = 2
+
+
+class Gender(IntEnum):
+    MALE = 0
+    FEMALE = 1
+
+
+class AgeBand(IntEnum):
+    UNDER_30 = 0
+    FROM_30_TO_59 = 1
+    FROM_60 = 2
+
+
+AGE_BAND_STARTS: Final = (30, 60)
+"""Ages in years at which bands 1 and 2 begin."""
+
+ATTRIBUTES: Final[dict[str, type[IntEnum]]] = {"mask": Mask, "gender": Gender, "age": AgeBand}
+"""The three attributes in the order in which they make up the joint class."""
+
+NUM_JOINT: Final = 18
+
+
+class Task(StrEnum):
+    """What one model is trained to tell."""
+
+    MASK = "mask"
+    GENDER = "gender"
+    AGE = "age"
+    JOINT = "joint"
+    MULTI = "multi"
+
+
+HEADS: Final[dict[Task, dict[str, int]]] = {
+    Task.MASK: {"mask": len(Mask)},
+    Task.GENDER: {"gender": len(Gender)},
+    Task.AGE: {"age": len(AgeBand)},
+    Task.JOINT: {"joint": NUM_JOINT},
+    Task.MULTI: {name: len(values) for name, values in ATTRIBUTES.items()},
+}
+"""The classification heads of each task: head name -> number of classes."""
+
+
+def age_band(age_years: npt.ArrayLike) -> IntArray:
+    """Age in years, any shape -> band 0 (under 30), 1 (30 to 59) or 2 (from 60), same shape."""
+    return np.searchsorted(AGE_BAND_STARTS, np.asarray(age_years), side="right").astype(np.int64)
+
+
+def encode(mask: npt.ArrayLike, gender: npt.ArrayLike, age: npt.ArrayLike) -> IntArray:
+    """Joint class ``mask * 6 + gender * 3 + age`` of attribute classes, elementwise.
+
+    Raises ValueError for a class outside its attribute.
+    """
+    parts = {"mask": np.asarray(mask), "gender": np.asarray(gender), "age": np.asarray(age)}
+    for name, values in parts.items():
+        if values.size and (values.min() < 0 or values.max() >= len(ATTRIBUTES[name])):
+            raise ValueError(
+                f"{name} classes go from 0 to {len(ATTRIBUTES[name]) - 1}, "
+                f"got {values.min()} to {values.max()}"
+            )
+    return (parts["mask"] * 6 + parts["gender"] * 3 + parts["age"]).astype(np.int64)
+
+
+def decode(joint: npt.ArrayLike) -> dict[str, IntArray]:
+    """Joint classes -> ``{"mask": ..., "gender": ..., "age": ...}``, the inverse of ``encode``.
+
+    Raises ValueError for a class outside 0 to 17.
+    """
+    classes = np.asarray(joint, dtype=np.int64)
+    if classes.size and (classes.min() < 0 or classes.max() >= NUM_JOINT):
+        raise ValueError(f"joint classes go from 0 to 17, got {classes.min()} to {classes.max()}")
+    return {"mask": classes // 6, "gender": classes // 3 % 2, "age": classes % 3}
+
+
+def marginal(joint_NK: FloatArray, attribute: str) -> FloatArray:
+    """Joint probabilities [N, 18] -> probabilities of one attribute [N, classes]."""
+    cube = joint_NK.reshape(-1, len(Mask), len(Gender), len(AgeBand))
+    kept = 1 + list(ATTRIBUTES).index(attribute)
+    return cube.sum(axis=tuple(axis for axis in (1, 2, 3) if axis != kept))
+
+
+def class_names(head: str) -> list[str]:
+    """Readable class names of a head (``mask``, ``gender``, ``age`` or ``joint``), in order."""
+    if head == "joint":
+        parts = decode(np.arange(NUM_JOINT))
+        return [
+            "/".join(str(ATTRIBUTES[name](parts[name][j]).name).lower() for name in ATTRIBUTES)
+            for j in range(NUM_JOINT)
+        ]
+    return [value.name.lower() for value in ATTRIBUTES[head]]

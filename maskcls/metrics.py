@@ -1,0 +1,138 @@
+"""Classification scores, derived once, at the end, from confusion matrices that add up.
+
+A confusion matrix is a sum over photos: those of batches, workers and folds merge by ``+``. An F1
+does not: the mean of the F1 of batches is not the F1 of the whole.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from maskcls.labels import FloatArray, IntArray
+
+
+def confusion(truth_N: npt.ArrayLike, predicted_N: npt.ArrayLike, num_classes: int) -> IntArray:
+    """True and predicted classes [N] -> photos counted in [K, K], rows truth, columns predicted.
+
+    Raises ValueError for arrays of different shapes or classes outside 0 to ``num_classes - 1``.
+    """
+    truth, predicted = _classes(truth_N, predicted_N, num_classes)
+    cells = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
+
+
+def accuracy(cm_KK: IntArray) -> float:
+    """The share of photos on the diagonal. Raises ValueError for a matrix without photos."""
+    _require_photos(cm_KK)
+    return float(np.trace(cm_KK) / cm_KK.sum())
+
+
+def per_class(cm_KK: npt.NDArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Precision, recall and F1 of each class, [K] each; [..., K] for a stack [..., K, K].
+
+    0 where nothing of the class was predicted (precision), nothing was there (recall) or both (F1).
+    """
+    hits = np.diagonal(cm_KK, axis1=-2, axis2=-1)
+    there, predicted = cm_KK.sum(axis=-1), cm_KK.sum(axis=-2)
+    return _ratio(hits, predicted), _ratio(hits, there), _ratio(2 * hits, there + predicted)
+
+
+def macro_f1(cm_KK: IntArray) -> float:
+    """The mean F1 of the classes that occur in the truth or among the predictions.
+
+    The same as scikit-learn's ``f1_score(truth, predicted, average="macro")``: a class that nobody
+    has and nobody predicts counts neither as 0 nor as 1. Raises ValueError for a matrix without
+    photos.
+    """
+    _require_photos(cm_KK)
+    return float(_macro(per_class(cm_KK)[2], cm_KK))
+
+
+def scores(cm_KK: IntArray) -> dict[str, float]:
+    """``macro_f1``, ``accuracy``, ``macro_precision`` and ``macro_recall`` of a confusion matrix.
+
+    Macro means are over the classes that occur, as in ``macro_f1``. Raises ValueError for a matrix
+    without photos.
+    """
+    precision_K, recall_K, _ = per_class(cm_KK)
+    return {
+        "macro_f1": macro_f1(cm_KK),
+        "accuracy": accuracy(cm_KK),
+        "macro_precision": float(_macro(precision_K, cm_KK)),
+        "macro_recall": float(_macro(recall_K, cm_KK)),
+    }
+
+
+def bootstrap_interval(
+    truth_N: npt.ArrayLike,
+    predicted_N: npt.ArrayLike,
+    people_N: npt.ArrayLike,
+    num_classes: int,
+    *,
+    seed: int,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """The percentile interval of macro F1 over resampled people: (low, high).
+
+    People are drawn, not photos: the photos of one person succeed and fail together, so an interval
+    over photos would be too narrow (the cluster bootstrap, Davison and Hinkley 1997, section 3.8).
+
+    Raises what ``confusion`` raises, and ValueError for no photos or another number of people
+    entries than photos.
+    """
+    truth, predicted = _classes(truth_N, predicted_N, num_classes)
+    people, person_N = np.unique(np.asarray(people_N), return_inverse=True)
+    if person_N.shape != truth.shape or not len(truth):
+        raise ValueError(
+            "expected one or more photos with one person each, "
+            f"got {len(truth)} photos and {len(person_N)} people entries"
+        )
+    cells = num_classes**2
+    cell_N = (person_N * num_classes + truth) * num_classes + predicted
+    counts_PC = np.bincount(cell_N, minlength=len(people) * cells).reshape(len(people), cells)
+    # How often each person is drawn. Matrices of people add up, so a product makes every draw.
+    drawn_DP = np.random.default_rng(seed).multinomial(
+        len(people), np.full(len(people), 1 / len(people)), size=draws
+    )
+    # In floats, which BLAS multiplies; counts stay exact far beyond any data set.
+    cm_DKK = (drawn_DP.astype(float) @ counts_PC.astype(float)).reshape(
+        draws, num_classes, num_classes
+    )
+    f1_D = _macro(per_class(cm_DKK)[2], cm_DKK)
+    low, high = np.quantile(f1_D, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _classes(
+    truth_N: npt.ArrayLike, predicted_N: npt.ArrayLike, num_classes: int
+) -> tuple[IntArray, IntArray]:
+    truth, predicted = np.asarray(truth_N, np.int64), np.asarray(predicted_N, np.int64)
+    if truth.ndim != 1 or truth.shape != predicted.shape:
+        raise ValueError(
+            "expected true and predicted classes as two rows of the same length, "
+            f"got shapes {truth.shape} and {predicted.shape}"
+        )
+    for name, values in (("true", truth), ("predicted", predicted)):
+        if values.size and (values.min() < 0 or values.max() >= num_classes):
+            raise ValueError(
+                f"{name} classes go from 0 to {num_classes - 1}, "
+                f"got {values.min()} to {values.max()}"
+            )
+    return truth, predicted
+
+
+def _macro(values_K: FloatArray, cm_KK: npt.NDArray) -> FloatArray:
+    """The mean over the classes that occur; values of the others must be 0."""
+    occurs = (cm_KK.sum(axis=-1) + cm_KK.sum(axis=-2)) > 0
+    return values_K.sum(axis=-1) / occurs.sum(axis=-1)
+
+
+def _ratio(part: npt.NDArray, whole: npt.NDArray) -> FloatArray:
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
+
+
+def _require_photos(cm_KK: IntArray) -> None:
+    if not cm_KK.sum():
+        raise ValueError("no photos to score: the confusion matrix is all zeros")

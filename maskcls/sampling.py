@@ -1,0 +1,106 @@
+"""Which training items an epoch shows, in which order, in which steps.
+
+Decided from labels alone and from ``(seed, epoch)``, so that every process of a job can work out
+the same epoch for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from maskcls.labels import IntArray
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch: ``items_N`` (indices into the training table), ``draws_N`` (how often the item
+    was shown before in this epoch, so that its repeats are augmented differently) and
+    ``bounds_S`` (where each step begins, and the end)."""
+
+    items_N: IntArray
+    draws_N: IntArray
+    bounds_S: IntArray
+
+    @property
+    def steps(self) -> int:
+        return len(self.bounds_S) - 1
+
+    def step(self, number: int, rank: int = 0, world: int = 1) -> slice:
+        """Positions of one step that process ``rank`` of ``world`` takes."""
+        return slice(self.bounds_S[number] + rank, self.bounds_S[number + 1], world)
+
+
+def class_shares(
+    name: str, labels_N: IntArray, num_classes: int, shares: Sequence[float] | None = None
+) -> npt.NDArray[np.float64] | None:
+    """The share of an epoch that each class gets, [num_classes], or None for "as they come".
+
+    ``none``, ``class_balanced`` (equal shares for the classes that occur) or ``explicit``
+    (``shares``, normalised). Raises ValueError when a class is asked for that has no item.
+    """
+    counts = np.bincount(labels_N, minlength=num_classes)
+    if name == "none":
+        return None
+    wanted = (counts > 0).astype(float) if name == "class_balanced" else np.asarray(shares, float)
+    if len(wanted) != num_classes:
+        raise ValueError(f"sampler.shares: expected {num_classes} values, got {len(wanted)}")
+    empty = np.flatnonzero((wanted > 0) & (counts == 0))
+    if empty.size:
+        raise ValueError(f"sampler.shares: no training photo of class {empty.tolist()}")
+    return wanted / wanted.sum()
+
+
+def epoch(
+    labels_N: IntArray,
+    *,
+    shares: npt.NDArray[np.float64] | None,
+    batch_size: int,
+    seed: int,
+    number: int,
+) -> Epoch:
+    """Epoch ``number`` over N items, as many draws as items, in steps of about ``batch_size``.
+
+    Steps differ by at most one item: no item is dropped and no step is tiny, which batch
+    normalisation could not bear. With ``shares`` the class counts are exact (largest remainder),
+    and inside a class no item is shown a second time before every other was shown once.
+    """
+    n = len(labels_N)
+    rng = np.random.default_rng((seed, number))
+    if shares is None:
+        items, draws = np.arange(n), np.zeros(n, np.int64)
+        order = rng.permutation(n)
+    else:
+        counts = _apportion(shares, n)
+        picked = [
+            _take(np.flatnonzero(labels_N == label), count, rng)
+            for label, count in enumerate(counts)
+        ]
+        items = np.concatenate([members for members, _ in picked])
+        draws = np.concatenate([repeats for _, repeats in picked])
+        # Each class fills its random places in its own order, so no repeat comes too early.
+        places = np.split(rng.permutation(n), np.cumsum(counts)[:-1])
+        order = np.argsort(np.concatenate([np.sort(of_class) for of_class in places]))
+    steps = max(1, -(-n // batch_size))
+    bounds = np.arange(steps + 1) * n // steps
+    return Epoch(items[order].astype(np.int64), draws[order], bounds)
+
+
+def _apportion(shares: npt.NDArray[np.float64], total: int) -> IntArray:
+    """Whole counts that add up to ``total``, by largest remainder."""
+    exact = shares * total
+    counts = np.floor(exact).astype(np.int64)
+    largest = np.argsort(-(exact - counts), kind="stable")[: total - counts.sum()]
+    counts[largest] += 1
+    return counts
+
+
+def _take(members: IntArray, count: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    if count == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    rounds = -(-count // len(members))
+    shown = np.concatenate([rng.permutation(members) for _ in range(rounds)])[:count]
+    return shown, np.repeat(np.arange(rounds), len(members))[:count]

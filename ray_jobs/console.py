@@ -1,0 +1,83 @@
+"""What the user reads: one line an epoch or job, and the same lines, dated, in the run's log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from maskcls import tracking
+from ray_jobs.job_queue import Event
+
+log = logging.getLogger(__name__)
+ROOMS = ("maskcls", "ray_jobs", "__main__")
+PROGRESS_S = 5.0
+"""Seconds between two lines about the same long step."""
+
+
+def setup(log_file: Path | None = None) -> None:
+    """Send the lines of both packages to the terminal and, dated, to ``log_file``."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for room in ROOMS:
+        logger = logging.getLogger(room)
+        logger.setLevel(logging.INFO)
+        logger.handlers = handlers
+        logger.propagate = False
+
+
+class Progress:
+    """Lines about a run's jobs, as the events come."""
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        self._total, self._done = total, done
+
+    def __call__(self, event: Event) -> None:
+        values = event.values
+        if event.kind == "started" and values["attempt"] > 1:
+            log.info("%s  starts again (attempt %d)", event.job, values["attempt"])
+        elif event.kind == "epoch":
+            log.info("%s", tracking.console_line(event.job, values))
+        elif event.kind in ("done", "failed", "cancelled"):
+            self._done += 1
+            told = values.get("reason", event.kind)
+            if event.kind == "done":
+                told = (
+                    f"macro F1 {values['scores']['macro_f1']:.3f} in epoch "
+                    f"{values['best_epoch']}, {values['seconds']:.1f} s"
+                )
+            log.info("[%d/%d] %s  %s: %s", self._done, self._total, event.job, event.kind, told)
+
+
+class Ticker:
+    """A progress callback that logs a line at most every ``PROGRESS_S`` seconds."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._next = time.monotonic() + PROGRESS_S
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PROGRESS_S
+            log.info("%s: %d of %d", self._what, done, total)
+
+
+@contextmanager
+def answering_in_words(program: str) -> Iterator[None]:
+    """End the program with a sentence instead of a traceback for what a user can mend."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.info("Interrupted: what is finished is kept; the same command goes on from there.")
+        sys.exit(130)
+    except (ValueError, OSError, RuntimeError) as error:
+        log.debug("refused", exc_info=True)
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,85 @@
+"""The voting actor: gathers what each model says, as it comes, and survives its own death."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import ray
+
+from maskcls import files, results
+from maskcls.labels import FloatArray, Task
+from maskcls.results import ModelVotes
+from maskcls.voting import FittedVote
+
+Model = tuple[str, int]
+"""(task, fold)."""
+
+
+class _Ensemble:
+    """Probabilities by (task, fold, image). Said twice, they count once.
+
+    Every ``add`` is on disk in ``folder`` before it returns, one file a model; the constructor
+    reads them back, so that neither a restarted actor nor a restarted run forgets.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._votes: dict[Model, dict[str, pd.DataFrame]] = {}
+        for path in sorted(folder.glob("*.parquet")):
+            table = pd.read_parquet(path)
+            task, fold = path.stem.rsplit("-fold", 1)
+            self._votes[task, int(fold)] = {
+                str(head): rows.set_index("image_id")["probabilities"].to_frame()
+                for head, rows in table.groupby("head")
+            }
+
+    def add(
+        self,
+        task: str,
+        fold: int,
+        image_ids: Sequence[str],
+        probabilities: Mapping[str, FloatArray],
+    ) -> None:
+        """What model (task, fold) says of some photos: probabilities [N, K] of each head."""
+        known = self._votes.setdefault((task, fold), {})
+        for head, values_NK in probabilities.items():
+            said = pd.DataFrame({"probabilities": list(values_NK)}, index=list(image_ids))
+            before = known.get(head, said.iloc[:0])
+            known[head] = pd.concat([before.drop(said.index, errors="ignore"), said])
+        table = pd.concat(
+            [rows.rename_axis("image_id").reset_index().assign(head=head)
+             for head, rows in known.items()], ignore_index=True)  # fmt: skip
+        with files.replacing(self._folder / f"{task}-fold{fold}.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
+
+    def has(self, task: str, fold: int) -> bool:
+        """Whether the model has said anything."""
+        return (task, fold) in self._votes
+
+    def missing(self, expected: Sequence[Model]) -> list[Model]:
+        """Those of the expected models that have said nothing."""
+        return [model for model in expected if model not in self._votes]
+
+    def vote(self, fitted: Mapping[str, FittedVote], models: Sequence[Model]) -> pd.DataFrame:
+        """The answers of these models together; see ``results.vote``."""
+        return results.vote(
+            fitted,
+            [
+                ModelVotes(
+                    Task(task),
+                    fold,
+                    list(next(iter(self._votes[task, fold].values())).index),
+                    {
+                        head: np.stack(rows["probabilities"].tolist())
+                        for head, rows in self._votes[task, fold].items()
+                    },
+                )
+                for task, fold in models
+            ],
+        )
+
+
+Ensemble = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ensemble)

@@ -1,0 +1,57 @@
+"""A job: one model to train, on one fold of one task, with everything that its worker needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskcls import config, files
+from maskcls.config import Recipe, Tracking
+from maskcls.labels import Task
+from ray_jobs.pipeline import ImageSource
+
+
+@dataclass(frozen=True)
+class Job:
+    """One (task, fold). ``folder`` keeps all it leaves; ``identity`` changes when its result would.
+
+    ``train`` are the training photos, whose table has their folds; a job that is done needs none.
+    ``evaluation`` are the photos that the finished model predicts, where there are any. A
+    ``supervised`` job asks after each epoch whether it should go on; its ``companions`` are the
+    same recipe on other folds, trained epoch by epoch beside it and scored together with it.
+    """
+
+    name: str
+    task: Task
+    fold: int
+    recipe: Recipe
+    seed: int
+    identity: str
+    folder: Path
+    train: ImageSource | None
+    evaluation: ImageSource | None
+    group: str
+    tracking: Tracking
+    supervised: bool = False
+    companions: tuple[Job, ...] = ()
+
+    def done(self) -> dict[str, Any] | None:
+        """What the finished job reported, or None while it is not finished."""
+        path = self.folder / "job.json"
+        if not path.is_file():
+            return None
+        report: dict[str, Any] = files.read_json(path)
+        if report["identity"] != self.identity:
+            raise ValueError(
+                f"{self.folder} belongs to another configuration or other photos: "
+                "choose another run.dir, or delete it to train anew"
+            )
+        stopped_early = self.supervised and report["epochs"] < self.recipe.train.epochs
+        # A trial that was stopped may be asked to go on: it still has what it needs for that.
+        return None if stopped_early else report
+
+
+def identity(recipe: Recipe, *, task: Task, fold: int, seed: int, data: str) -> str:
+    """Sixteen digits that change when anything that shapes the trained model changes."""
+    return config.digest(recipe.model_dump(mode="json"), task, fold, seed, data)

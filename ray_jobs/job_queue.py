@@ -1,0 +1,196 @@
+"""The queue actor: who trains what, how far it is, and what became of it.
+
+Lanes take jobs and report; the driver submits, listens and decides. Everything a lane says is
+keyed by job, so that a message sent twice counts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import ray
+
+from ray_jobs.job import Job
+
+POLL_S = 5.0
+"""Longest time that a call waits for news before it answers that there is none."""
+
+State = Literal["pending", "running", "done", "failed", "cancelled"]
+
+
+@dataclass
+class Event:
+    """One thing that happened to a job: ``started``, ``epoch``, ``done``, ``failed``, ..."""
+
+    kind: str
+    job: str
+    lane: int | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Entry:
+    job: Job
+    state: State = "pending"
+    lane: int | None = None
+    starts: int = 0
+    last_sign: float = 0.0
+    verdicts: dict[int, bool] = field(default_factory=dict)
+
+
+class _JobQueue:
+    """See the module. ``attempts``: how often a job may start before it counts as failed."""
+
+    def __init__(self, attempts: int) -> None:
+        self._attempts = attempts
+        self._entries: dict[str, _Entry] = {}
+        self._events: list[Event] = []
+        self._closed = False
+        self._news = asyncio.Event()
+
+    async def submit(self, jobs: Sequence[Job]) -> None:
+        """Add jobs, first come first served. A job that is known and not ended stays as it is."""
+        for job in jobs:
+            known = self._entries.get(job.name)
+            if known is None or known.state in ("failed", "cancelled", "done"):
+                self._entries[job.name] = _Entry(job)
+        self._notify()
+
+    async def close(self) -> None:
+        """No more jobs will come: lanes end when nothing is left."""
+        self._closed = True
+        self._notify()
+
+    async def take(self, lane: int) -> Job | Literal["wait"] | None:
+        """The next job of a lane; None when there will be none; "wait" to ask again.
+
+        A lane that asks while its job runs was restarted: it gets the same job again, unless that
+        has had its attempts.
+        """
+        for entry in self._entries.values():
+            if entry.state == "running" and entry.lane == lane:
+                if entry.starts < self._attempts:
+                    return self._start(entry, lane)
+                reason = f"its worker process died {entry.starts} times (out of memory?)"
+                self._end(entry, "failed", {"reason": reason})
+        deadline = time.monotonic() + POLL_S
+        while True:
+            for entry in self._entries.values():
+                if entry.state == "pending":
+                    return self._start(entry, lane)
+            if self._closed:
+                return None
+            if not await self._wait(deadline):
+                return "wait"
+
+    async def beat(self, name: str) -> bool:
+        """A sign of life; False asks the worker to stop."""
+        entry = self._entries[name]
+        entry.last_sign = time.monotonic()
+        return entry.state == "running"
+
+    async def epoch(self, name: str, number: int, values: dict[str, Any]) -> None:
+        """An epoch ended. Told again after a restart, it is told to the driver again too."""
+        self._entries[name].last_sign = time.monotonic()
+        self._emit(Event("epoch", name, self._entries[name].lane, {"epoch": number, **values}))
+
+    async def verdict(self, name: str, number: int) -> bool | Literal["wait"]:
+        """Whether to go on after an epoch of a supervised job; "wait" to ask again."""
+        entry = self._entries[name]
+        deadline = time.monotonic() + POLL_S
+        while entry.state == "running" and number not in entry.verdicts:
+            if not await self._wait(deadline):
+                entry.last_sign = time.monotonic()
+                return "wait"
+        return entry.state == "running" and entry.verdicts[number]
+
+    async def decide(self, name: str, number: int, go_on: bool) -> None:
+        """The supervisor's answer to ``verdict``."""
+        self._entries[name].verdicts[number] = go_on
+        self._notify()
+
+    async def finish(self, name: str, values: dict[str, Any]) -> None:
+        """A job reached its end."""
+        self._end(self._entries[name], "done", values)
+
+    async def fail(self, name: str, reason: str) -> None:
+        """A job cannot be done; others go on."""
+        self._end(self._entries[name], "failed", {"reason": reason})
+
+    async def cancel(self, name: str) -> None:
+        """Nobody wants this job any more."""
+        entry = self._entries.get(name)
+        if entry is not None:
+            self._end(entry, "cancelled", {})
+
+    async def release(self, lane: int, reason: str) -> None:
+        """A lane is gone for good: its job goes back, or fails when it has had its attempts."""
+        for entry in self._entries.values():
+            if entry.state == "running" and entry.lane == lane:
+                if entry.starts >= self._attempts:
+                    self._end(entry, "failed", {"reason": reason})
+                else:
+                    entry.state, entry.lane = "pending", None
+        self._notify()
+
+    async def stalled(self, after_s: float) -> list[str]:
+        """Names of running jobs that gave no sign of life for ``after_s`` seconds."""
+        now = time.monotonic()
+        return [
+            name
+            for name, entry in self._entries.items()
+            if entry.state == "running" and now - entry.last_sign > after_s
+        ]
+
+    async def events(self, after: int, name: str | None = None) -> tuple[int, list[Event]]:
+        """Events from number ``after`` on, of one job or of all, and the number to go on from."""
+        deadline = time.monotonic() + POLL_S
+        while True:
+            news = [e for e in self._events[after:] if name is None or e.job == name]
+            if news or not await self._wait(deadline):
+                return len(self._events), news
+
+    async def events_so_far(self) -> int:
+        """The number to ask ``events`` with for what is still to come."""
+        return len(self._events)
+
+    async def unfinished(self) -> int:
+        """How many jobs are pending or running."""
+        return sum(entry.state in ("pending", "running") for entry in self._entries.values())
+
+    def _start(self, entry: _Entry, lane: int) -> Job:
+        entry.state, entry.lane = "running", lane
+        entry.starts += 1
+        entry.last_sign = time.monotonic()
+        self._emit(Event("started", entry.job.name, lane, {"attempt": entry.starts}))
+        return entry.job
+
+    def _end(self, entry: _Entry, state: State, values: dict[str, Any]) -> None:
+        if entry.state in ("pending", "running"):
+            entry.state = state
+            self._emit(Event(state, entry.job.name, entry.lane, values))
+
+    def _emit(self, event: Event) -> None:
+        self._events.append(event)
+        self._notify()
+
+    def _notify(self) -> None:
+        """Wake everyone who waits; whoever comes later waits for the next news."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _wait(self, deadline: float) -> bool:
+        """Wait for news until ``deadline``; False when the time is up."""
+        try:
+            await asyncio.wait_for(self._news.wait(), deadline - time.monotonic())
+        except TimeoutError:
+            return False
+        return True
+
+
+# max_concurrency: every lane, trial and the driver may wait in a call at the same time.
+JobQueue = ray.remote(num_cpus=0, max_concurrency=1000)(_JobQueue)

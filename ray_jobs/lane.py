@@ -1,0 +1,119 @@
+"""What a lane's worker process does: take a job, run it, tell the queue, again."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from typing import Any
+
+import ray
+import ray.train.torch
+import torch
+import torch.distributed as dist
+
+from ray_jobs import worker
+from ray_jobs.job import Job
+from ray_jobs.worker import Cancelled, FloatArray
+
+BEAT_S = 2.0
+"""Seconds between two signs of life."""
+
+log = logging.getLogger(__name__)
+
+
+def lane_loop(config: dict[str, Any]) -> None:
+    """The ``train_loop_per_worker`` of a lane; returns when the queue is closed and empty."""
+    torch.set_num_threads(config["threads"])
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:
+        session = LaneSession(job, config["queue"], config["ensemble"], rank, world)
+        try:
+            report = worker.run(job, session)
+        except Cancelled:
+            continue
+        except Exception as error:
+            # A job that cannot be done must not take the lane, and the jobs behind it, with it.
+            log.warning("%s failed", job.name, exc_info=True)
+            ray.get(config["queue"].fail.remote(job.name, _reason(error)))
+            if world > 1 or isinstance(error, torch.AcceleratorError):
+                # The other workers are waiting for this one, or the GPU context is broken: only
+                # a restart of the lane helps.
+                raise
+        else:
+            if rank == 0:
+                ray.get(config["queue"].finish.remote(job.name, report))
+        _free_gpu()
+
+
+class LaneSession:
+    """A job's view of its lane; see ``worker.Session``."""
+
+    def __init__(self, job: Job, queue: Any, ensemble: Any, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+        self.device = _device()
+        self._job, self._queue, self._ensemble = job, queue, ensemble
+        self._last_beat = 0.0
+
+    def beat(self) -> None:
+        now = time.monotonic()
+        if self.rank != 0 or now - self._last_beat < BEAT_S:
+            return
+        self._last_beat = now
+        wanted = ray.get(self._queue.beat.remote(self._job.name))
+        # Workers that share a job can only stop together, after an epoch.
+        if not wanted and self.world == 1:
+            raise Cancelled
+
+    def epoch(self, number: int, values: dict[str, float]) -> None:
+        if self.rank == 0:
+            ray.get(self._queue.epoch.remote(self._job.name, number, values))
+
+    def go_on(self, number: int) -> bool:
+        answer: bool | str = "wait"
+        while self.rank == 0 and answer == "wait":
+            answer = ray.get(self._queue.verdict.remote(self._job.name, number))
+        return bool(_shared(answer, self.world))
+
+    def vote(self, job: Job, keys: list[str], probabilities: dict[str, FloatArray]) -> None:
+        ray.get(self._ensemble.add.remote(str(job.task), job.fold, keys, probabilities))
+
+    def has_voted(self, job: Job) -> bool:
+        return bool(ray.get(self._ensemble.has.remote(str(job.task), job.fold)))
+
+
+def _next_job(queue: Any, lane: int, rank: int, world: int) -> Job | None:
+    answer: Any = "wait"
+    while answer == "wait":
+        if rank == 0:
+            answer = ray.get(queue.take.remote(lane))
+        answer = _shared(answer, world)
+    job: Job | None = answer
+    return job
+
+
+def _shared(value: Any, world: int) -> Any:
+    """The first worker's value, on every worker of the job."""
+    if world == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _device() -> torch.device:
+    # Asked of torch, not of Ray: a GPU may be logical only, on a machine that has none.
+    return ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _free_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _reason(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    known = isinstance(error, ValueError | OSError | FloatingPointError)
+    where = "" if known else f" ({place.filename}:{place.lineno})"
+    return f"{type(error).__name__}: {error}{where}"

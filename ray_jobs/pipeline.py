@@ -1,0 +1,189 @@
+"""Ray Data: prepared images -> augmented batches, in training order.
+
+One stream serves all epochs of a job. Its input is a list of work orders (an epoch and a few of
+its steps); each task works out the steps from ``(seed, epoch)``, reads the images from the shared
+memory-mapped file and augments them. Nothing depends on which task runs where or when, so the
+pixels are the same for any parallelism, and the start of a pipeline is paid once a job.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from maskcls import images, sampling, transforms
+from maskcls.images import Prepared, Preprocessing
+
+IMAGES_PER_TASK = 64
+"""Enough that the 10 ms of a task do not count, few enough that the first batch comes soon."""
+
+TASKS_AHEAD = 12
+"""Finished tasks whose output may wait for the trainer; bounds memory and work in vain."""
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Prepared images that any node can open; where they are missing, the node prepares them.
+
+    ``table`` is the parquet of the photos, one a row in the order of the images.
+    """
+
+    folder: Path
+    table: Path
+    preprocessing: Preprocessing
+
+    def open(self) -> UInt8Array:
+        """Images [N, H, W, 3], memory-mapped."""
+        if not self.folder.is_dir():
+            images.prepare(self.photos(), [self.preprocessing], self.folder.parent, threads=2)
+        return Prepared(self.folder).open()
+
+    def photos(self) -> pd.DataFrame:
+        """The table."""
+        return pd.read_parquet(self.table)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What every task of a stream needs to work out any step of any epoch."""
+
+    rows: Mapping[str, npt.NDArray[Any]]
+    labels_N: npt.NDArray[np.int64]
+    shares: npt.NDArray[np.float64] | None
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self.labels_N) // self.batch_size)
+
+    def epoch(self, number: int) -> sampling.Epoch:
+        return sampling.epoch(
+            self.labels_N,
+            shares=self.shares,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            number=number,
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training step's share of one process: ``items_B`` index the training table."""
+
+    epoch: int
+    step: int
+    items_B: npt.NDArray[np.int64]
+    images_BHWC: UInt8Array
+
+
+def training_rows(table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+    """The columns of a training table that say where pixels come from."""
+    return {name: table[name].to_numpy() for name in ("row", "row2", "weight2", "key")}
+
+
+def augment_steps(
+    orders: Mapping[str, npt.NDArray[Any]],
+    *,
+    source: ImageSource,
+    plan: EpochPlan,
+    augment: Mapping[str, Any],
+) -> dict[str, npt.NDArray[Any]]:
+    """The Ray Data task: work orders -> augmented images, in order."""
+    cv2.setNumThreads(0)  # tasks run side by side already
+    photos_NHWC = source.open()
+    apply = transforms.build(**augment)
+    parts: dict[str, list[npt.NDArray[Any]]] = {"epoch": [], "step": [], "item": [], "image": []}
+    for number, first, last in zip(orders["epoch"], orders["first"], orders["last"], strict=True):
+        epoch = plan.epoch(int(number))
+        for step in range(int(first), int(last)):
+            chosen = epoch.step(step, plan.rank, plan.world)
+            items, draws = epoch.items_N[chosen], epoch.draws_N[chosen]
+            parts["image"].append(_augmented(photos_NHWC, plan, items, draws, int(number), apply))
+            parts["item"].append(items)
+            parts["epoch"].append(np.full(len(items), number, np.int32))
+            parts["step"].append(np.full(len(items), step, np.int32))
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _augmented(
+    photos_NHWC: UInt8Array,
+    plan: EpochPlan,
+    items_B: npt.NDArray[np.int64],
+    draws_B: npt.NDArray[np.int64],
+    epoch: int,
+    apply: transforms.Augmentation,
+) -> UInt8Array:
+    batch = np.empty((len(items_B), *photos_NHWC.shape[1:]), np.uint8)
+    for place, (item, draw) in enumerate(zip(items_B, draws_B, strict=True)):
+        image = photos_NHWC[plan.rows["row"][item]]
+        if plan.rows["row2"][item] >= 0:
+            weight = float(plan.rows["weight2"][item])
+            second = photos_NHWC[plan.rows["row2"][item]]
+            image = cv2.addWeighted(image, 1 - weight, second, weight, 0.0)
+        rng = np.random.default_rng((plan.seed, epoch, int(plan.rows["key"][item]), int(draw)))
+        batch[place] = apply(np.ascontiguousarray(image), rng)
+    return batch
+
+
+def batches(
+    source: ImageSource,
+    plan: EpochPlan,
+    augment: Mapping[str, Any],
+    *,
+    first_epoch: int,
+    last_epoch: int,
+) -> Iterator[Batch]:
+    """The batches of epochs ``first_epoch`` to ``last_epoch`` (both included), step by step."""
+    import ray.data
+
+    steps_per_task = max(1, round(IMAGES_PER_TASK * plan.world / plan.batch_size))
+    orders = [
+        {"epoch": epoch, "first": first, "last": min(first + steps_per_task, plan.steps)}
+        for epoch in range(first_epoch, last_epoch + 1)
+        for first in range(0, plan.steps, steps_per_task)
+    ]
+    height, width = source.preprocessing.height, source.preprocessing.width
+    task_bytes = steps_per_task * (plan.batch_size // plan.world + 1) * height * width * 3
+    _configure(task_bytes)
+    stream = ray.data.from_items(orders, override_num_blocks=len(orders)).map_batches(
+        partial(augment_steps, source=source, plan=plan, augment=augment),
+        batch_size=None,
+        num_cpus=1,
+    )
+    for block in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+        edges = np.flatnonzero(np.diff(block["step"]) | np.diff(block["epoch"])) + 1
+        bounds = [0, *edges.tolist(), len(block["step"])]
+        for start, stop in itertools.pairwise(bounds):
+            yield Batch(
+                epoch=int(block["epoch"][start]),
+                step=int(block["step"][start]),
+                items_B=block["item"][start:stop],
+                images_BHWC=block["image"][start:stop],
+            )
+
+
+def _configure(task_bytes: int) -> None:
+    from ray.data import DataContext, ExecutionResources
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    # A task's output must stay one block: a split inside a step would tear the step apart.
+    context.target_max_block_size = max(128 * 2**20, 4 * task_bytes)
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ExecutionResources(
+        object_store_memory=TASKS_AHEAD * task_bytes
+    )

@@ -1,0 +1,75 @@
+"""python -m ray_jobs.predict run.dir=RUN data.root=PHOTOS: a finished run on new photos.
+
+Models, their preprocessing and their vote come from the run; data.root, data.cache, data.bad_eval
+and resources.* from this command. Each photo is decoded once for all models.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from maskcls import checkpoint, files, results
+from maskcls.config import Config
+from maskcls.config_load import from_command_line
+from ray_jobs import cluster, console
+from ray_jobs.driver import RunFailed
+from ray_jobs.ensemble import Ensemble
+from ray_jobs.job import Job
+from ray_jobs.prepare import Photos, prepare_eval
+from ray_jobs.run_folder import RunFolder
+from ray_jobs.sweep import answer, listed, run_jobs, votes_folder
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    config = from_command_line(__doc__ or "")
+    console.setup()
+    with console.answering_in_words("predict"):
+        predict(config, RunFolder(config.run.dir))
+
+
+def predict(config: Config, run: RunFolder) -> None:
+    """Answer for the photos under data.root/eval; results go to a folder of the run.
+
+    Raises FileNotFoundError where the run is not finished and RunFailed where a model fails.
+    """
+    if not run.ensemble.is_file():
+        raise FileNotFoundError(f"{run.path}: no finished run here (no {run.ensemble.name})")
+    checkpoints = [
+        checkpoint.read_info(path.parent) for path in sorted(run.path.glob("jobs/*/job.json"))
+    ]
+    forms = [info.recipe.image for info in checkpoints]
+    cluster.connect()
+    cluster.plan(config.resources, len(checkpoints), cluster.live_nodes())
+    evaluation = prepare_eval(config, forms, run.path / "new_photos")
+    if evaluation is None:
+        raise FileNotFoundError(f"{config.data.root}: no eval folder, so nothing to predict")
+    out = run.path / "predictions" / evaluation.digest
+    jobs = [_job(config, run, info, evaluation) for info in checkpoints]
+    ensemble = Ensemble.remote(votes_folder(run.path, evaluation))
+    failed = run_jobs(config, out, jobs, ensemble)
+    if failed:
+        raise RunFailed(f"models failed, so nothing is written:\n{listed(failed)}")
+    fitted = results.from_json(files.read_json(run.ensemble))
+    answer(fitted, jobs, evaluation, ensemble, out, run.path / "manifest.parquet")
+
+
+def _job(config: Config, run: RunFolder, info: checkpoint.Info, evaluation: Photos) -> Job:
+    return Job(
+        name=f"{info.task}-fold{info.fold}",
+        task=info.task,
+        fold=info.fold,
+        recipe=info.recipe,
+        seed=info.seed,
+        identity=info.identity,
+        folder=run.job(info.task, info.fold),
+        train=None,
+        evaluation=evaluation.images[info.recipe.image],
+        group=run.path.name,
+        tracking=config.tracking,
+    )
+
+
+if __name__ == "__main__":
+    main()

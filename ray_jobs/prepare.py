@@ -1,0 +1,162 @@
+"""python -m ray_jobs.prepare: manifest, folds, and every photo decoded and resized once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from maskcls import config as configuration
+from maskcls import files, folds, images, manifest
+from maskcls.config import Config, Image
+from maskcls.config_load import from_command_line
+from maskcls.images import Prepared, Preprocessing
+from maskcls.labels import Task
+from maskcls.manifest import OK
+from ray_jobs import console
+from ray_jobs.pipeline import ImageSource
+
+log = logging.getLogger(__name__)
+NAMED = 10
+"""Bad files that a message names; the manifest lists all."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of one side, train or eval: their table, and their images in each form asked for."""
+
+    table: Path
+    images: dict[Image, ImageSource]
+
+    @property
+    def digest(self) -> str:
+        """Changes when a pixel or the list of photos does."""
+        return configuration.digest(sorted({s.folder.name for s in self.images.values()}))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All that the jobs of a run read. ``digest`` changes when a trained model would."""
+
+    train: Photos
+    evaluation: Photos | None
+    digest: str
+
+    def without_evaluation(self) -> Dataset:
+        """The same, with nothing to predict."""
+        return replace(self, evaluation=None)
+
+
+def forms_of(config: Config, tasks: Sequence[Task]) -> list[Image]:
+    """The forms in which the models of these tasks see a photo."""
+    return list(dict.fromkeys(config.recipe(task).image for task in tasks))
+
+
+def prepare(config: Config, forms: Sequence[Image], tables: Path) -> Dataset:
+    """Prepare photos in the forms asked for; what is prepared already is only looked up.
+
+    ``tables`` gets manifest.parquet (one row a training photo: person, labels, fold, status) and
+    eval.parquet. Raises ValueError or FileNotFoundError for photos that cannot be used.
+    """
+    fixes = manifest.load_fixes(config.data.label_fixes) if config.data.label_fixes else None
+    found = manifest.read_train(config.data.root, variants=config.data.variants, fixes=fixes)
+    people = folds.assign(
+        found.photos, config.folds.count, config.run.seed, config.folds.allow_thin
+    )
+    found.photos["fold"] = found.photos["person"].map(people)
+    train = prepare_photos(config, found, forms, tables / "manifest.parquet")
+    Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
+    photos = pd.read_parquet(train.table)
+    columns = ["key", "mask", "gender", "age", "fold", "status"]
+    return Dataset(
+        train=train,
+        evaluation=prepare_eval(config, forms, tables),
+        digest=configuration.digest(
+            train.digest,
+            photos[columns].to_csv(index=False),
+        ),
+    )
+
+
+def prepare_eval(config: Config, forms: Sequence[Image], tables: Path) -> Photos | None:
+    """Prepare the photos to predict; None where the data has no eval folder.
+
+    Raises ValueError with the list of those that cannot be read, unless data.bad_eval allows them.
+    """
+    if not (config.data.root / "eval").is_dir():
+        log.info("%s has no eval folder: nothing to predict", config.data.root)
+        return None
+    found = manifest.read_eval(config.data.root)
+    photos = prepare_photos(config, found, forms, tables / "eval.parquet")
+    table = pd.read_parquet(photos.table)
+    bad = table[table["status"] != OK]
+    if len(bad) and config.data.bad_eval == "error":
+        raise ValueError(
+            f"{len(bad)} photo(s) to predict cannot be read: {_listed(bad)}\nRepair them, or set "
+            "data.bad_eval=most_frequent to answer the most frequent class for them"
+        )
+    return photos
+
+
+def prepare_photos(
+    config: Config, found: manifest.Manifest, forms: Sequence[Image], table: Path
+) -> Photos:
+    """Decode and resize, write the table with what became of each photo, tell what is odd."""
+    for note in found.notes:
+        log.info("%s", note)
+    wanted = {form: preprocessing(form) for form in forms}
+    what = f"{table.stem}: photos prepared"
+    prepared = images.prepare(
+        found.photos,
+        list(dict.fromkeys(wanted.values())),
+        config.data.cache,
+        threads=os.cpu_count() or 1,
+        progress=console.Ticker(what),
+    )
+    by_form = dict(zip(dict.fromkeys(wanted.values()), prepared, strict=True))
+    photos = found.photos.assign(status=prepared[0].index["status"].to_numpy())
+    bad = photos[photos["status"] != OK]
+    if len(bad):
+        log.info("%d of %d photos cannot be used: %s", len(bad), len(photos), _listed(bad))
+    with files.replacing(table) as temporary:
+        photos.to_parquet(temporary, index=False)
+    return Photos(
+        table,
+        {form: ImageSource(by_form[p].folder, table, p) for form, p in wanted.items()},
+    )
+
+
+def preprocessing(form: Image) -> Preprocessing:
+    """How photos are prepared for a model that sees ``form``."""
+    return Preprocessing(
+        height=form.size[0],
+        width=form.size[1],
+        crop=form.crop,
+        crop_margin=form.crop_margin,
+        background=form.background,
+    )
+
+
+def _listed(bad: pd.DataFrame) -> str:
+    named = [f"{row.key} ({row.status})" for row in bad.head(NAMED).itertuples()]
+    return ", ".join(named) + (", ..." if len(bad) > NAMED else "")
+
+
+def main() -> None:
+    config = from_command_line(__doc__ or "")
+    console.setup()
+    with console.answering_in_words("prepare"):
+        tables = config.run.dir
+        data = prepare(config, forms_of(config, config.tasks), tables)
+        for photos in filter(None, (data.train, data.evaluation)):
+            log.info("%s", photos.table)
+            for source in photos.images.values():
+                log.info("  %s", source.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A run's folder: whose it is, what is in it, and that only one program works in it."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from maskcls import config as configuration
+from maskcls import files
+from maskcls.config import Config
+from maskcls.labels import Task
+from ray_jobs import job as jobs
+from ray_jobs.job import Job
+from ray_jobs.prepare import Dataset
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run."""
+
+    path: Path
+
+    @property
+    def submission(self) -> Path:
+        return self.path / "submission.csv"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.json"
+
+    @property
+    def out_of_fold(self) -> Path:
+        return self.path / "out_of_fold.parquet"
+
+    @property
+    def ensemble(self) -> Path:
+        return self.path / "ensemble.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "run.log"
+
+    def job(self, task: Task, fold: int) -> Path:
+        return self.path / "jobs" / f"{task}-fold{fold}"
+
+    def config(self) -> Config:
+        """The configuration of the run. Raises FileNotFoundError where there is no run."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.path}: no config.yaml; is this the folder of a run?")
+        return Config.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+@contextmanager
+def claim(config: Config, tasks: Sequence[Task]) -> Iterator[RunFolder]:
+    """The run folder of ``config``, held for this program alone.
+
+    Raises ValueError where another program works in it or where it belongs to another
+    configuration, naming the keys that differ; OSError where it cannot be written.
+    """
+    folder = RunFolder(config.run.dir)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = (folder.path / ".lock").open("w")
+    except OSError as error:
+        raise OSError(f"run.dir={folder.path} cannot be written: {error}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"run.dir={folder.path}: another program works in it; wait for it or choose another"
+            ) from None
+        _check_config(folder, config, tasks)
+        files.write_text(folder.path / "config.yaml", config.yaml())
+        yield folder
+
+
+def make_jobs(
+    config: Config, folder: RunFolder, data: Dataset, models: Sequence[tuple[Task, int]]
+) -> list[Job]:
+    """A job for each (task, fold), the longest first, so that no long one starts last."""
+    made = []
+    for task, fold in models:
+        recipe = config.recipe(task)
+        made.append(
+            Job(
+                name=f"{task}-fold{fold}",
+                task=task,
+                fold=fold,
+                recipe=recipe,
+                seed=config.run.seed,
+                identity=jobs.identity(
+                    recipe, task=task, fold=fold, seed=config.run.seed, data=data.digest
+                ),
+                folder=folder.job(task, fold),
+                train=data.train.images[recipe.image],
+                evaluation=data.evaluation.images[recipe.image] if data.evaluation else None,
+                group=folder.path.name,
+                tracking=config.tracking,
+            )
+        )
+    return sorted(made, key=lambda job: -_cost(job))
+
+
+def read_out_of_fold(made: Sequence[Job]) -> pd.DataFrame:
+    """The out-of-fold rows of finished jobs, in a stable order."""
+    parts = [pd.read_parquet(job.folder / "out_of_fold.parquet") for job in made]
+    table = pd.concat(parts, ignore_index=True)
+    return table.sort_values(["task", "head", "photo"], ignore_index=True)
+
+
+def shape(config: Config, tasks: Sequence[Task]) -> dict[str, Any]:
+    """What a run's results depend on, as dotted keys: a change of any is another run."""
+    kept: dict[str, Any] = {
+        "run.seed": config.run.seed,
+        "folds.count": config.folds.count,
+        "data.variants": config.data.variants,
+        "data.label_fixes": config.data.label_fixes,
+    }
+    for task in tasks:
+        recipe = configuration.flatten(config.recipe(task).model_dump(mode="json"))
+        kept |= {f"{key} (task {task})": value for key, value in recipe}
+    return kept
+
+
+def _check_config(folder: RunFolder, config: Config, tasks: Sequence[Task]) -> None:
+    if not (folder.path / "config.yaml").is_file():
+        return
+    before = folder.config()
+    trained = [task for task in tasks if list(folder.path.glob(f"jobs/{task}-fold*"))]
+    then, now = shape(before, trained), shape(config, trained)
+    changed = [f"{key}: {then[key]} -> {now[key]}" for key in now if then[key] != now[key]]
+    if trained and changed:
+        raise ValueError(
+            f"run.dir={folder.path} belongs to a run with another configuration: choose another "
+            "run.dir (or delete this one). What differs:\n  " + "\n  ".join(changed[:10])
+        )
+
+
+def _cost(job: Job) -> float:
+    """How long a job takes, up to a factor: the pixels it computes on."""
+    height, width = job.recipe.image.size
+    return float(job.recipe.train.epochs * height * width)

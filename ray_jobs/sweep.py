@@ -1,0 +1,161 @@
+"""python -m ray_jobs.sweep: every (task, fold), then the vote, the submission and the scores."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+
+from maskcls import checkpoint, files, results, submission
+from maskcls.config import Config
+from maskcls.config_load import from_command_line
+from maskcls.manifest import OK
+from maskcls.voting import FittedVote
+from ray_jobs import cluster, console, driver
+from ray_jobs.driver import RunFailed
+from ray_jobs.ensemble import Ensemble
+from ray_jobs.job import Job
+from ray_jobs.prepare import Photos, forms_of, prepare
+from ray_jobs.run_folder import RunFolder, claim, make_jobs, read_out_of_fold
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    config = from_command_line(__doc__ or "")
+    with console.answering_in_words("sweep"), claim(config, config.tasks) as folder:
+        console.setup(folder.log)
+        cluster.connect()
+        sweep(config, folder)
+
+
+def sweep(config: Config, folder: RunFolder) -> None:
+    """Run what is not done yet, vote, and write every result.
+
+    Raises RunFailed where a model is missing, unless ensemble.allow_missing.
+    """
+    began = time.monotonic()
+    models = [(task, fold) for task in config.tasks for fold in config.fold_numbers()]
+    cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
+    data = prepare(config, forms_of(config, config.tasks), folder.path)
+    jobs = make_jobs(config, folder, data, models)
+    ensemble = Ensemble.remote(votes_folder(folder.path, data.evaluation))
+    failed = run_jobs(config, folder.path, jobs, ensemble)
+    done = [job for job in jobs if job.name not in failed]
+    if not done:
+        raise RunFailed(f"no job came to its end:\n{listed(failed)}")
+
+    out_of_fold = read_out_of_fold(done)
+    with files.replacing(folder.out_of_fold) as temporary:
+        out_of_fold.to_parquet(temporary, index=False)
+    fitted = results.fit(config.ensemble.name, out_of_fold)
+    files.write_json(folder.ensemble, results.to_json(fitted))
+    answers = results.out_of_fold_answers(config.ensemble.name, out_of_fold, seed=config.run.seed)
+    scores = results.scores(answers, seed=config.run.seed)
+    files.write_json(
+        folder.scores,
+        {
+            "complete": not failed,
+            "out_of_fold": scores,
+            "photos": len(answers),
+            "people": int(answers["person"].nunique()),
+            "jobs": [job.done() for job in sorted(done, key=lambda job: (job.task, job.fold))],
+            "failed": failed,
+            "ensemble": {"name": config.ensemble.name, "models": len(done)},
+            "seed": config.run.seed,
+            "versions": checkpoint.versions(),
+            "seconds": round(time.monotonic() - began, 1),
+        },
+    )
+    _show(scores)
+    log.info("scores: %s", folder.scores)
+    log.info("out-of-fold probabilities: %s", folder.out_of_fold)
+    log.info("models: %s", folder.path / "jobs")
+    if failed and not config.ensemble.allow_missing:
+        raise RunFailed(
+            f"{len(failed)} of {len(jobs)} models are missing, so no submission is written:\n"
+            f"{listed(failed)}\nThe same command tries them again; "
+            "ensemble.allow_missing=true votes without them"
+        )
+    if data.evaluation is not None:
+        answer(fitted, done, data.evaluation, ensemble, folder.path, data.train.table)
+
+
+def run_jobs(config: Config, folder: Path, jobs: Sequence[Job], ensemble: Any) -> dict[str, str]:
+    """Run those jobs that are not done; what failed, and why."""
+    voted = ray.get([ensemble.has.remote(str(job.task), job.fold) for job in jobs])
+    pending = [
+        job
+        for job, has_voted in zip(jobs, voted, strict=True)
+        if job.done() is None or (job.evaluation is not None and not has_voted)
+    ]
+    if len(pending) < len(jobs):
+        log.info("%d of %d jobs are done already", len(jobs) - len(pending), len(jobs))
+    if not pending:
+        return {}
+    plan = cluster.plan(config.resources, len(pending), cluster.live_nodes())
+    log.info("%s", plan.reason)
+    with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble) as lanes:
+        outcomes = lanes.run(pending, console.Progress(len(jobs), len(jobs) - len(pending)))
+    return {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
+
+
+def answer(
+    fitted: dict[str, FittedVote],
+    jobs: Sequence[Job],
+    evaluation: Photos,
+    ensemble: Any,
+    out: Path,
+    train_table: Path,
+) -> None:
+    """Vote on the photos to predict and write predictions.parquet and submission.csv in ``out``."""
+    models = [(str(job.task), job.fold) for job in jobs]
+    answers = ray.get(ensemble.vote.remote(fitted, models))
+    photos = pd.read_parquet(evaluation.table)
+    answers = photos[["image_id", "status"]].merge(answers, on="image_id", how="left")
+    unreadable = answers["status"] != OK
+    answers["fallback"] = unreadable
+    if "ans" in answers:
+        train = pd.read_parquet(train_table)
+        most_frequent = int(train.loc[train["status"] == OK, "joint"].mode().min())
+        answers["ans"] = answers["ans"].where(~unreadable, most_frequent).astype("int64")
+        if unreadable.any():
+            log.info("%d unreadable photo(s) got class %d", unreadable.sum(), most_frequent)
+    with files.replacing(out / "predictions.parquet") as temporary:
+        answers.to_parquet(temporary, index=False)
+    if "ans" not in answers:
+        log.info("predictions: %s (no submission: these tasks do not make up a class)",
+                 out / "predictions.parquet")  # fmt: skip
+        return
+    submission.write(
+        photos["image_id"], answers.set_index("image_id")["ans"], out / "submission.csv"
+    )
+    log.info("submission: %s", out / "submission.csv")
+
+
+def votes_folder(run: Path, evaluation: Photos | None) -> Path:
+    """Where the votes on these photos are kept: other photos have another folder."""
+    return run / "votes" / (evaluation.digest if evaluation else "none")
+
+
+def _show(scores: dict[str, dict[str, Any]]) -> None:
+    log.info("out of fold  macro F1 (95 %% interval)  %s", "accuracy")
+    for space, values in scores.items():
+        low, high = values["macro_f1_interval"]
+        log.info(
+            "%-11s  %.3f (%.3f to %.3f)      %.3f",
+            space, values["macro_f1"], low, high, values["accuracy"],
+        )  # fmt: skip
+
+
+def listed(failed: dict[str, str]) -> str:
+    return "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""python -m ray_jobs.train task=age fold=0: train one model on one fold.
+
+A sweep in the same run.dir takes the finished job over.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from maskcls.config_load import from_command_line
+from ray_jobs import cluster, console, driver
+from ray_jobs.prepare import prepare
+from ray_jobs.run_folder import claim, make_jobs
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    config = from_command_line(__doc__ or "")
+    with console.answering_in_words("train"):
+        if config.task is None:
+            raise ValueError("task is not set: say which, as in task=age fold=0")
+        with claim(config, [config.task]) as folder:
+            console.setup(folder.log)
+            cluster.connect()
+            plan = cluster.plan(config.resources, 1, cluster.live_nodes())
+            # Nothing to predict: that is for a sweep.
+            data = prepare(
+                config, [config.recipe(config.task).image], folder.path
+            ).without_evaluation()
+            (job,) = make_jobs(config, folder, data, [(config.task, config.fold)])
+            if job.done() is None:
+                log.info("%s", plan.reason)
+                with driver.lanes(plan, config.resources, folder=folder.path) as lanes:
+                    outcome = lanes.run([job], console.Progress(1))[job.name]
+                if outcome.reason:
+                    raise driver.RunFailed(f"{job.name}: {outcome.reason}")
+            log.info("weights, scores and out-of-fold probabilities: %s", job.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""A trial of Ray Tune: one configuration, trained by a lane, judged epoch by epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+
+from maskcls import files, search_space
+from maskcls.config import Config
+from maskcls.labels import Task
+from ray_jobs import job as jobs
+from ray_jobs.driver import queue_name
+from ray_jobs.job import Job
+from ray_jobs.job_queue import Event
+from ray_jobs.prepare import Dataset
+
+log = logging.getLogger(__name__)
+SCORE = "score"
+"""The metric that Tune maximises: out-of-fold macro F1 of the trial's folds after an epoch."""
+
+
+class TrialFailed(RuntimeError):  # noqa: N818 -- an answer to the user, not a bug
+    """The trial's configuration cannot be trained; says why."""
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What all trials of a search share."""
+
+    config: Config
+    task: Task
+    data: Dataset
+    folder: Path
+
+    def trial_folder(self, trial_id: str) -> Path:
+        return self.folder / trial_id
+
+    def job(self, trial_id: str, values: Mapping[str, Any]) -> Job:
+        """The job of a trial: its first fold, with the others as companions."""
+        recipe = search_space.apply(self.config.recipe(self.task), values)
+        if "train.epochs" not in values:
+            recipe = search_space.apply(recipe, {"train.epochs": self.config.tune.max_epochs})
+        seed = self.config.run.seed
+        first, *others = (
+            Job(
+                name=trial_id,
+                task=self.task,
+                fold=fold,
+                recipe=recipe,
+                seed=seed,
+                identity=jobs.identity(
+                    recipe, task=self.task, fold=fold, seed=seed, data=self.data.digest
+                ),
+                folder=self.trial_folder(trial_id) / f"fold{fold}",
+                train=self.data.train.images[recipe.image],
+                evaluation=None,
+                group=self.folder.parent.name,
+                tracking=self.config.tracking,
+                supervised=True,
+            )
+            for fold in self.config.tune.folds
+        )
+        return replace(first, companions=tuple(others))
+
+
+class Trial(tune.Trainable):
+    """Hands its job to a lane and passes its epochs on to Tune.
+
+    That Tune asks for another step is the verdict to go on; the end of a trial is told to the
+    lane by the ledger, which hears of it first.
+    """
+
+    def setup(
+        self, config: dict[str, Any], queue: Any = None, plan: TrialPlan | None = None
+    ) -> None:
+        assert queue is not None
+        assert plan is not None
+        self._queue, self._plan = queue, plan
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, values: dict[str, Any]) -> None:
+        self._job = self._plan.job(self.trial_id, values)
+        self._seen, self._unread = ray.get(self._queue.events_so_far.remote()), list[Event]()
+        self._last: dict[str, Any] = {}
+        ray.get(self._queue.submit.remote([self._job]))
+
+    def step(self) -> dict[str, Any]:
+        if self._last:
+            ray.get(self._queue.decide.remote(self._job.name, self._last["epoch"], True))
+        while True:
+            for event in self._news():
+                if event.kind == "failed":
+                    raise TrialFailed(event.values["reason"])
+                if event.kind in ("done", "cancelled"):
+                    return {**self._last, "done": True, "done_early": event.kind == "done"}
+                if event.kind == "epoch":
+                    of = self._job.recipe.train.epochs
+                    self._last = {**_report(event.values), "of": of}
+                    return {**self._last, "done": self._last["epoch"] >= of}
+
+    def _news(self) -> Iterator[Event]:
+        """Events of this trial, each once."""
+        while not self._unread:
+            self._seen, self._unread = ray.get(
+                self._queue.events.remote(self._seen, self._job.name)
+            )
+        while self._unread:
+            yield self._unread.pop(0)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the lane keeps the trial's own checkpoint, which a resumed trial goes on from."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing; see ``save_checkpoint``."""
+
+
+class ResumableASHA(ASHAScheduler):
+    """ASHA whose rungs outlive the driver.
+
+    Tune restores trials but starts its scheduler empty; here a trial that is added again brings
+    the epochs it has behind it, read from the trial's own folder.
+    """
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(time_attr="epoch", stop_last_trials=False, **options)
+        self._folder = folder
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        for report in history(self._folder / trial.trial_id):
+            self.on_trial_result(tune_controller, trial, report)
+
+
+def history(trial_folder: Path) -> list[dict[str, Any]]:
+    """The reports of a trial so far, from its folder."""
+    paths = sorted(trial_folder.glob("fold*/metrics.jsonl"))
+    if not paths:
+        return []
+    return [_report(row) for row in pd.read_json(paths[0], lines=True).to_dict("records")]
+
+
+def _report(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "epoch": int(values["epoch"]),
+        SCORE: values["val/macro_f1"],
+        "loss": values["val/loss"],
+        "epoch_seconds": values["seconds"],
+    }
+
+
+class Ledger(tune.Callback):
+    """Writes down what becomes of every trial, tells it in a line, and keeps only what is needed.
+
+    Kept in ``trials.json`` at every change, so that it survives whatever ends the driver.
+    """
+
+    def __init__(self, run: Path, trials: Path) -> None:
+        self._run, self._trials = run, trials
+
+    @staticmethod
+    def read(run: Path) -> dict[str, dict[str, Any]]:
+        """Trial id -> values, state, reason and seconds, in the order of their start."""
+        path = run / "trials.json"
+        return files.read_json(path) if path.is_file() else {}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        log.info("%s  starts: %s", trial.trial_id, _told(trial.config))
+        self._write(trial, "running", "")
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        log.info(
+            "%s  epoch %d/%d  macro F1 %.3f  loss %.3f  %.1f s",
+            trial.trial_id, result["epoch"], result["of"], result[SCORE], result["loss"],
+            result["epoch_seconds"],
+        )  # fmt: skip
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        # Here, not in the trial's own cleanup: with reused actors that comes only with the next.
+        self._cancel(trial)
+        last = trial.last_result
+        if last.get("epoch", 0) >= last.get("of", 1):
+            self._write(trial, "finished", "ran all its epochs")
+        elif last.get("done_early"):
+            self._write(trial, "finished", "no better score for train.patience epochs")
+        else:
+            self._write(trial, "stopped", f"not among the best at epoch {last.get('epoch', 0)}")
+        self._tidy()
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._cancel(trial)
+        error = trial.get_error()
+        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+        log.info("%s  failed: %s", trial.trial_id, reason)
+        self._write(trial, "failed", reason)
+        self._tidy()
+
+    def _cancel(self, trial: Any) -> None:
+        queue = ray.get_actor(queue_name(self._run))
+        ray.get(queue.cancel.remote(trial.trial_id))
+
+    def _write(self, trial: Any, state: str, reason: str) -> None:
+        ledger = self.read(self._run)
+        entry = ledger.setdefault(trial.trial_id, {"values": trial.config})
+        seconds = trial.last_result.get("time_total_s", 0.0) if trial.last_result else 0.0
+        entry |= {"state": state, "reason": reason, "seconds": seconds}
+        files.write_json(self._run / "trials.json", ledger)
+
+    def _tidy(self) -> None:
+        """Ended trials lose what only a running one needs, and all but the best their weights."""
+        ended = [name for name, e in self.read(self._run).items() if e["state"] != "running"]
+        best = {name: max((r[SCORE] for r in history(self._trials / name)), default=-1.0)
+                for name in ended}  # fmt: skip
+        keep = max(best, key=lambda name: best[name])
+        for name in ended:
+            for fold in (self._trials / name).glob("fold*"):
+                (fold / "resume.pt").unlink(missing_ok=True)
+                (fold / "last.safetensors").unlink(missing_ok=True)
+                if name != keep:
+                    (fold / "model.safetensors").unlink(missing_ok=True)
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in values.items()
+    )

@@ -1,0 +1,266 @@
+"""python -m ray_jobs.tune task=age run.dir=RUN: search for a better recipe with ASHA.
+
+The recipe's own values are the first trial. best.yaml can be given to sweep and train as it is:
+--config configs/sweep.yaml --config RUN/best.yaml
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import optuna
+import pandas as pd
+import yaml
+from ray import tune
+from ray.tune.search.optuna import OptunaSearch
+
+from maskcls import files, search_report, search_space
+from maskcls.config import Config, Image, Recipe
+from maskcls.config_load import from_command_line
+from maskcls.labels import Task
+from maskcls.search_space import SearchSpace
+from ray_jobs import cluster, console, driver
+from ray_jobs.prepare import prepare
+from ray_jobs.run_folder import RunFolder, claim
+from ray_jobs.trial import SCORE, Ledger, ResumableASHA, Trial, TrialPlan, history
+
+log = logging.getLogger(__name__)
+EXPERIMENT = "tune"
+
+
+def main() -> None:
+    config = from_command_line(__doc__ or "")
+    with console.answering_in_words("tune"):
+        if config.task is None:
+            raise ValueError("task is not set: say which, as in task=age")
+        recipe = config.recipe(config.task)
+        space = search_space.parse(config.tune.space, recipe)
+        forms = list(_forms(space, recipe))
+        _check_epochs(config, space, recipe)
+        with claim(config, []) as folder:
+            console.setup(folder.log)
+            _check_search(config, folder)
+            cluster.connect()
+            search(config, config.task, space, forms, folder)
+
+
+def search(
+    config: Config, task: Task, space: SearchSpace, forms: Sequence[Image], folder: RunFolder
+) -> None:
+    """Run the trials that are not done yet and write every result.
+
+    Raises RunFailed where no trial could be scored.
+    """
+    nodes = cluster.live_nodes()
+    plan = cluster.plan(config.resources, config.tune.trials, nodes)
+    data = prepare(config, forms, folder.path).without_evaluation()
+    trials = TrialPlan(config, task, data, folder.path / "trials")
+    log.info("%s", plan.reason)
+    with driver.lanes(plan, config.resources, folder=folder.path) as lanes:
+        trainable = tune.with_resources(
+            tune.with_parameters(Trial, queue=lanes.queue, plan=trials), {"memory": 1}
+        )
+        tuner = _tuner(trainable, trials, space, folder, len(plan.lanes))
+        tuner.fit()
+    conclude(trials, space, folder)
+
+
+def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
+    """trials.csv, best.yaml, the best checkpoint and the page of a search, from its folder."""
+    ledger = Ledger.read(folder.path)
+    keys = [dimension.key for dimension in space.dimensions]
+    table = pd.DataFrame([_row(trials, name, entry, keys) for name, entry in ledger.items()])
+    with files.replacing(folder.path / "trials.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    scored = table.dropna(subset=[SCORE])
+    if scored.empty:
+        raise driver.RunFailed(f"no trial could be scored; see {folder.path / 'trials.csv'}")
+    best = scored.loc[scored[SCORE].idxmax()]
+    _write_best(trials, best, ledger[best["trial"]]["values"], folder)
+    page = search_report.write(
+        folder.path,
+        task=str(trials.task),
+        trials=table,
+        keys=keys,
+        histories={
+            name: pd.DataFrame(history(trials.trial_folder(name)), columns=["epoch", SCORE])
+            for name in ledger
+        },
+        rungs=_rungs(trials.config),
+    )
+    log.info("best: trial %s, macro F1 %.3f in epoch %d",
+             best["trial"], best[SCORE], best["best_epoch"])  # fmt: skip
+    for what, path in {
+        "trials": folder.path / "trials.csv",
+        "overlay for sweep and train": folder.path / "best.yaml",
+        "checkpoint": folder.path / "best",
+        "page": page,
+    }.items():
+        log.info("%s: %s", what, path)
+    open_trials = trials.config.tune.trials - int((table["state"] != "running").sum())
+    if open_trials > 0:
+        log.info("%d trial(s) are open: the same command goes on with them", open_trials)
+
+
+def _tuner(
+    trainable: Any, trials: TrialPlan, space: SearchSpace, folder: RunFolder, lanes: int
+) -> tune.Tuner:
+    """A new search, or the one that was interrupted."""
+    settings = trials.config.tune
+    experiment = folder.path / ".ray_tune" / EXPERIMENT
+    if tune.Tuner.can_restore(str(experiment)):
+        log.info("going on with the search in %s", folder.path)
+        return tune.Tuner.restore(str(experiment), trainable, resume_unfinished=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    recipe = trials.config.recipe(trials.task)
+    seed = trials.config.run.seed
+    samplers = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
+    searcher = OptunaSearch(
+        space=functools.partial(_draw, space, recipe),
+        metric=SCORE,
+        mode="max",
+        sampler=samplers[settings.searcher](seed=seed),
+        points_to_evaluate=[space.first_guess(recipe)],
+    )
+    scheduler = ResumableASHA(
+        trials.folder,
+        max_t=settings.max_epochs,
+        grace_period=settings.grace_epochs,
+        reduction_factor=settings.reduction_factor,
+    )
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            metric=SCORE,
+            mode="max",
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=settings.trials,
+            max_concurrent_trials=lanes,
+            time_budget_s=settings.time_limit_s,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=EXPERIMENT,
+            storage_path=str(experiment.parent),
+            callbacks=[Ledger(folder.path, trials.folder)],
+            failure_config=tune.FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+
+
+def _draw(space: SearchSpace, recipe: Recipe, draws: Any) -> dict[str, Any]:
+    # A function of the module: Tune pickles the searcher, and with it what draws.
+    return space.draw(draws, recipe)
+
+
+def _forms(space: SearchSpace, recipe: Recipe) -> Iterator[Image]:
+    """Every form of a photo that a trial may ask for: all are prepared before the first trial."""
+    dimensions = [d for d in space.dimensions if d.key.startswith("image.")]
+    for dimension in dimensions:
+        if dimension.kind != "choice":
+            raise ValueError(
+                f"tune.space: {dimension.key}: photos are prepared beforehand, so only a list of "
+                f"values can be searched, not {dimension.kind}"
+            )
+    for values in itertools.product(*(d.values for d in dimensions)):
+        changed = dict(zip((d.key for d in dimensions), values, strict=True))
+        yield search_space.apply(recipe, changed).image
+
+
+def _check_epochs(config: Config, space: SearchSpace, recipe: Recipe) -> None:
+    for dimension in space.dimensions:
+        if dimension.key == "train.epochs" and max(dimension.values) > config.tune.max_epochs:
+            raise ValueError(
+                f"tune.space: train.epochs goes to {max(dimension.values)}, but "
+                f"tune.max_epochs={config.tune.max_epochs} ends every trial: raise it"
+            )
+    space.first_guess(recipe)
+
+
+def _check_search(config: Config, folder: RunFolder) -> None:
+    """A search goes on only as the search that it was."""
+    assert config.task is not None
+    now = {
+        "task": str(config.task),
+        "seed": config.run.seed,
+        "folds": config.folds.count,
+        **config.tune.model_dump(mode="json", exclude={"time_limit_s"}),
+        "recipe": config.recipe(config.task).model_dump(mode="json"),
+    }
+    path = folder.path / "search.json"
+    if path.is_file():
+        then = files.read_json(path)
+        changed = [key for key in now if then.get(key) != now[key]]
+        if changed:
+            raise ValueError(
+                f"run.dir={folder.path} holds a search with another {', '.join(changed)}: choose "
+                "another run.dir for a new search, or give the same settings to go on with it"
+            )
+    files.write_json(path, now)
+
+
+def _rungs(config: Config) -> list[int]:
+    """The epochs at which ASHA judges."""
+    settings = config.tune
+    rungs = itertools.takewhile(
+        lambda epoch: epoch <= settings.max_epochs,
+        (settings.grace_epochs * settings.reduction_factor**k for k in itertools.count()),
+    )
+    return list(rungs)
+
+
+def _row(
+    trials: TrialPlan, name: str, entry: Mapping[str, Any], keys: Sequence[str]
+) -> dict[str, Any]:
+    reports = history(trials.trial_folder(name))
+    best = max(reports, key=lambda report: report[SCORE], default=None)
+    failed = entry["state"] == "failed"
+    return {
+        "trial": name,
+        "state": entry["state"],
+        "reason": entry["reason"],
+        "epochs": len(reports),
+        "best_epoch": best["epoch"] if best else None,
+        SCORE: best[SCORE] if best and not failed else None,
+        "seconds": round(entry["seconds"], 1),
+        "epoch_seconds": round(sum(report["epoch_seconds"] for report in reports), 1),
+        **{key: entry["values"].get(key) for key in keys},
+    }
+
+
+def _write_best(
+    trials: TrialPlan, best: pd.Series, values: Mapping[str, Any], folder: RunFolder
+) -> None:
+    epochs = {"train.epochs": values.get("train.epochs", trials.config.tune.max_epochs)}
+    overlay: dict[str, Any] = {}
+    for key, value in {**values, **epochs}.items():
+        *sections, name = key.split(".")
+        place = overlay
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    folds = ", ".join(map(str, trials.config.tune.folds))
+    head = (
+        f"# The best of {trials.config.tune.trials} trials for task {trials.task}: "
+        f"macro F1 {best[SCORE]:.4f} on fold(s) {folds}, epoch {best['best_epoch']:.0f}.\n"
+        "# Use: --config configs/sweep.yaml --config best.yaml\n"
+    )
+    text = yaml.safe_dump({"recipes": {str(trials.task): overlay}}, sort_keys=False)
+    files.write_text(folder.path / "best.yaml", head + text)
+    shutil.rmtree(folder.path / "best", ignore_errors=True)
+    shutil.copytree(
+        trials.trial_folder(best["trial"]),
+        folder.path / "best",
+        ignore=shutil.ignore_patterns("resume.pt"),
+    )
+
+
+if __name__ == "__main__":
+    main()

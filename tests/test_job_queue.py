@@ -1,0 +1,125 @@
+"""The queue behind the lanes, without Ray: its class is an ordinary one."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from maskcls.config import Recipe, Tracking
+from maskcls.labels import Task
+from ray_jobs import job_queue
+from ray_jobs.job import Job
+from ray_jobs.job_queue import _JobQueue
+
+JOB = Job(
+    name="age-fold0",
+    task=Task.AGE,
+    fold=0,
+    recipe=Recipe(),
+    seed=42,
+    identity="0" * 16,
+    folder=Path("/nowhere"),
+    train=None,
+    evaluation=None,
+    group="run",
+    tracking=Tracking(),
+)
+JOBS = [replace(JOB, name=name) for name in "abc"]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(job_queue, "POLL_S", 0.05)
+
+
+def in_a_loop(test):
+    def run():
+        asyncio.run(test())
+
+    return run
+
+
+async def names_of(queue):
+    _, events = await queue.events(0)
+    return [(event.kind, event.job) for event in events]
+
+
+@in_a_loop
+async def test_jobs_are_taken_in_order_and_end_when_closed():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:2])
+    assert (await queue.take(0)).name == "a"
+    assert (await queue.take(1)).name == "b"
+    await queue.finish("a", {})
+    assert await queue.take(0) == "wait"
+    await queue.close()
+    assert await queue.take(0) is None
+
+
+@in_a_loop
+async def test_a_restarted_lane_gets_its_own_job_again_until_its_attempts_are_used():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:2])
+    assert (await queue.take(0)).name == "a"
+    assert (await queue.take(0)).name == "a"
+    assert (await queue.take(0)).name == "b"
+    assert ("failed", "a") in await names_of(queue)
+
+
+@in_a_loop
+async def test_a_lost_lane_gives_its_job_to_another():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:1])
+    await queue.take(0)
+    await queue.release(0, "the node went away")
+    assert (await queue.take(1)).name == "a"
+    await queue.release(1, "the node went away")
+    assert ("failed", "a") in await names_of(queue)
+
+
+@in_a_loop
+async def test_what_is_said_twice_counts_once():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:1])
+    await queue.submit(JOBS[:1])
+    await queue.take(0)
+    await queue.finish("a", {})
+    await queue.finish("a", {})
+    await queue.fail("a", "too late")
+    assert await names_of(queue) == [("started", "a"), ("done", "a")]
+    assert await queue.unfinished() == 0
+
+
+@in_a_loop
+async def test_a_waiting_lane_is_woken_by_a_new_job():
+    job_queue.POLL_S = 5.0
+    queue = _JobQueue(attempts=1)
+    waiting = asyncio.create_task(queue.take(0))
+    await asyncio.sleep(0.01)
+    await queue.submit(JOBS[:1])
+    assert (await asyncio.wait_for(waiting, 1)).name == "a"
+
+
+@in_a_loop
+async def test_a_supervised_job_waits_for_its_verdict_and_stops_when_cancelled():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:1])
+    await queue.take(0)
+    assert await queue.verdict("a", 1) == "wait"
+    await queue.decide("a", 1, go_on=True)
+    assert await queue.verdict("a", 1) is True
+    await queue.cancel("a")
+    assert await queue.verdict("a", 2) is False
+    assert await queue.beat("a") is False
+
+
+@in_a_loop
+async def test_a_job_without_a_sign_of_life_is_stalled():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:1])
+    await queue.take(0)
+    await asyncio.sleep(0.05)
+    assert await queue.stalled(0.01) == ["a"]
+    await queue.beat("a")
+    assert await queue.stalled(0.01) == []

@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+)
+
+from maskcls import metrics
+
+pairs = st.integers(2, 18).flatmap(
+    lambda k: st.tuples(
+        st.just(k),
+        st.lists(st.tuples(st.integers(0, k - 1), st.integers(0, k - 1)), min_size=1, max_size=60),
+    )
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(pairs)
+def test_scores_agree_with_scikit_learn(case):
+    num_classes, photos = case
+    truth, predicted = np.array(photos).T
+    cm_KK = metrics.confusion(truth, predicted, num_classes)
+    np.testing.assert_array_equal(
+        cm_KK, confusion_matrix(truth, predicted, labels=range(num_classes))
+    )
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, predicted, average="macro", zero_division=0
+    )
+    assert metrics.scores(cm_KK) == pytest.approx(
+        {
+            "macro_f1": f1,
+            "accuracy": accuracy_score(truth, predicted),
+            "macro_precision": precision,
+            "macro_recall": recall,
+        }
+    )
+    assert metrics.macro_f1(cm_KK) == pytest.approx(f1)
+    expected = precision_recall_fscore_support(
+        truth, predicted, labels=range(num_classes), zero_division=0
+    )
+    np.testing.assert_allclose(metrics.per_class(cm_KK), expected[:3])
+
+
+@settings(deadline=None, max_examples=50)
+@given(pairs, st.integers(0, 60))
+def test_matrices_of_parts_add_up_to_the_whole(case, cut):
+    num_classes, photos = case
+    truth, predicted = np.array(photos).T
+    parts = [
+        metrics.confusion(truth[part], predicted[part], num_classes)
+        for part in (slice(cut), slice(cut, None))
+    ]
+    np.testing.assert_array_equal(sum(parts), metrics.confusion(truth, predicted, num_classes))
+
+
+def test_a_class_that_never_occurs_does_not_count_but_a_missed_one_does():
+    assert metrics.macro_f1(np.diag([2, 1, 0])) == 1.0
+    # Class 2 occurs in the truth only, so its F1 of 0 counts.
+    assert metrics.macro_f1(metrics.confusion([0, 0, 2], [0, 0, 0], 3)) == pytest.approx(0.4)
+
+
+def test_rows_are_the_truth():
+    np.testing.assert_array_equal(metrics.confusion([0, 0, 1], [1, 1, 1], 2), [[0, 2], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "message"),
+    [
+        ([0, 1], [0], r"same length.*\(2,\) and \(1,\)"),
+        ([[0]], [[0]], "same length"),
+        ([3], [0], "true classes go from 0 to 2, got 3"),
+        ([0, 1], [0, -1], "predicted classes go from 0 to 2, got -1"),
+    ],
+)
+def test_confusion_refuses_what_it_cannot_count(truth, predicted, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.confusion(truth, predicted, 3)
+
+
+@pytest.mark.parametrize("score", [metrics.macro_f1, metrics.accuracy, metrics.scores])
+def test_nothing_is_no_score(score):
+    with pytest.raises(ValueError, match="no photos"):
+        score(np.zeros((3, 3), np.int64))
+
+
+def noisy_people(num_people=60, photos_each=7, seed=0):
+    """People of whom each is either right on all photos or on none."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(rng.integers(3, size=num_people), photos_each)
+    wrong = np.repeat(rng.random(num_people) < 0.3, photos_each)
+    people = np.repeat([f"{person:06d}" for person in range(num_people)], photos_each)
+    return truth, np.where(wrong, (truth + 1) % 3, truth), people
+
+
+def test_the_interval_is_the_one_of_a_plain_loop_over_drawn_people():
+    truth, predicted, people = noisy_people()
+    low, high = metrics.bootstrap_interval(truth, predicted, people, 3, seed=1, draws=2000)
+    rng = np.random.default_rng(2)
+    photos_of = [np.flatnonzero(people == person) for person in np.unique(people)]
+    values = []
+    for _ in range(1000):
+        drawn = np.concatenate([photos_of[i] for i in rng.integers(60, size=60)])
+        values.append(f1_score(truth[drawn], predicted[drawn], average="macro"))
+    assert (low, high) == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.02)
+    assert low < f1_score(truth, predicted, average="macro") < high
+
+
+def test_an_interval_over_people_is_wider_than_one_over_their_photos():
+    truth, predicted, people = noisy_people()
+    by_person = metrics.bootstrap_interval(truth, predicted, people, 3, seed=0)
+    by_photo = metrics.bootstrap_interval(truth, predicted, np.arange(len(truth)), 3, seed=0)
+    assert np.ptp(by_person) > 2 * np.ptp(by_photo)
+
+
+def test_the_interval_depends_on_the_seed_and_level_only():
+    truth, predicted, people = noisy_people()
+    interval = metrics.bootstrap_interval(truth, predicted, people, 3, seed=0)
+    shuffled = np.random.default_rng(3).permutation(len(truth))
+    assert interval == metrics.bootstrap_interval(
+        truth[shuffled], predicted[shuffled], people[shuffled], 3, seed=0
+    )
+    assert interval != metrics.bootstrap_interval(truth, predicted, people, 3, seed=1)
+    narrow = metrics.bootstrap_interval(truth, predicted, people, 3, seed=0, level=0.5)
+    assert interval[0] < narrow[0] < narrow[1] < interval[1]
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "people"), [([], [], []), ([0, 1], [0, 1], ["a"])], ids=["none", "short"]
+)
+def test_the_interval_needs_a_person_for_each_photo(truth, predicted, people):
+    with pytest.raises(ValueError, match="one person each"):
+        metrics.bootstrap_interval(truth, predicted, people, 3, seed=0)
