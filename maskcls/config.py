@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import (
@@ -455,9 +455,26 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
+METHOD_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "augment": ("ops", "magnitude", "severity", "width", "depth", "alpha", "noise"),
+    "augment.mix": ("alpha",),
+    "loss": ("gamma", "smoothing", "beta", "class_weights"),
+    "optimizer": ("amsgrad", "momentum", "alpha"),
+    "schedule": ("min_factor", "cycles", "step_epochs", "gamma"),
+    "sampler": ("shares",),
+}
+"""Section -> the keys that belong to the method it names: another name leaves them behind."""
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "") -> Tree:
-    """A copy of ``below`` with ``above`` on top, section by section."""
+    """A copy of ``below`` with ``above`` on top, section by section.
+
+    Where ``above`` names another method (``loss.name``), the options of the one below go.
+    """
     result = copy.deepcopy(dict(below))
+    if "name" in above and above["name"] != below.get("name", above["name"]):
+        for option in method_options(prefix.rstrip(".")):
+            result.pop(option, None)
     for name, value in above.items():
         key = f"{prefix}{name}"
         old = result.get(name)
@@ -466,6 +483,13 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "")
         else:
             result[name] = copy.deepcopy(value)
     return result
+
+
+def method_options(section: str) -> tuple[str, ...]:
+    """The options of the method that a section names, also of ``recipes.<task>.<section>``."""
+    if section.startswith("recipes."):
+        section = section.split(".", 2)[-1]
+    return METHOD_OPTIONS.get(section, ())
 
 
 def digest(*parts: Any) -> str:

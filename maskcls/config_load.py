@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from maskcls.config import Config, Recipe, Tree, flatten, merged, section_of
+from maskcls.config import Config, Recipe, Tree, flatten, merged, method_options, section_of
 
 
 class ConfigError(ValueError):
@@ -45,7 +46,7 @@ def load(files: Sequence[Path] = (), words: Sequence[str] = ()) -> Loaded:
     sources: dict[str, str] = {}
     problems: dict[str, str] = {}
     layers = [(str(path), _read_layer(path)) for path in files]
-    layers += [("command line", _parse_word(word)) for word in words]
+    layers.append(("command line", functools.reduce(merged, map(_parse_word, words), {})))
     for source, layer in layers:
         problems |= _unknown_keys(layer, Config, "", source)
         _apply(tree, sources, layer, source)
@@ -182,19 +183,28 @@ def _apply(tree: Tree, sources: dict[str, str], layer: Tree, source: str) -> Non
     general = {name: value for name, value in layer.items() if name in Recipe.model_fields}
     for task, recipe in tree.get("recipes", {}).items():
         for key, value in flatten(general):
-            if value != {} and _remove(recipe, key.split(".")):
-                sources.pop(f"recipes.{task}.{key}", None)
+            gone = [key] if value != {} else []
+            section, _, name = key.rpartition(".")
+            if name == "name" and _get(recipe, key) not in (None, value):
+                gone += [f"{section}.{option}" for option in method_options(section)]
+            for lost in gone:
+                _remove(recipe, lost.split("."))
+                sources.pop(f"recipes.{task}.{lost}", None)
     combined = merged(tree, layer)
     tree.clear()
     tree.update(combined)
     sources.update({key: source for key, _ in flatten(layer)})
 
 
-def _remove(tree: Tree, names: list[str]) -> bool:
+def _get(tree: Tree, key: str) -> Any:
+    return dict(flatten(tree)).get(key)
+
+
+def _remove(tree: Tree, names: list[str]) -> None:
     if len(names) == 1:
-        return tree.pop(names[0], tree) is not tree
-    inner = tree.get(names[0])
-    return isinstance(inner, dict) and _remove(inner, names[1:])
+        tree.pop(names[0], None)
+    elif isinstance(inner := tree.get(names[0]), dict):
+        _remove(inner, names[1:])
 
 
 def _explain(

@@ -179,7 +179,7 @@ def _age(band: AgeBand, rng: np.random.Generator) -> int:
         case AgeBand.UNDER_30:
             return int(rng.triangular(18, 21, 30))
         case AgeBand.FROM_30_TO_59:
-            return int(rng.triangular(30, 48, 60))
+            return int(rng.triangular(30, 44, 60))
         case _:
             return 60 + min(int(rng.exponential(5)), 20)
 
@@ -224,7 +224,7 @@ class _Person:
 def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
     """Draw the traits of a person from their gender and age, with everybody's own deviations."""
     sign = 1.0 if gender == Gender.FEMALE else -1.0
-    seems = age + rng.normal(0, 2.5)  # some look older than they are, and all cues agree on it
+    seems = age + rng.normal(0, 2)  # some look older than they are, and all cues agree on it
 
     def feminine(spread: float = 0.6) -> float:
         """A cue from 0 to 1, above a half for most women and below for most men."""
@@ -235,9 +235,9 @@ def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
         return float(np.clip((seems + rng.normal(0, spread) - start) / span, 0, 1))
 
     skin = _mix_palette(SKINS, rng) + rng.normal(0, 5, 3)
-    bright = rng.random() < 0.4 - 0.37 * aged(22, 14)
+    bright = rng.random() < 0.45 - 0.42 * aged(24, 8)
     hair = _mix_palette(DYES if bright else HAIRS, rng)
-    grey = 0.0 if rng.random() < 0.08 else aged(40, 21)
+    grey = 0.0 if rng.random() < 0.08 else aged(44, 18)
     length = feminine()
     lips = _mix(_mix(skin, np.array([196.0, 92, 92]), 0.45), np.array([186.0, 26, 50]),
                 1.3 * max(feminine() - 0.4, 0))  # fmt: skip
@@ -250,7 +250,7 @@ def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
         + rng.normal(0, 10, (1, 1, 3)),
         grey=grey,
         receding=(1.0 if gender == Gender.MALE else 0.35) * aged(35, 35, 10),
-        wrinkles=aged(25, 35),
+        wrinkles=aged(25, 38),
         sagging=aged(30, 32),
         spots=rng.uniform((-0.6, -0.6), (0.6, 0.8), (int(14 * aged(40, 30, 6)) + 1, 2)),
         creases=rng.uniform(0.6, 1.3, 8),
@@ -258,7 +258,7 @@ def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
         hair_length=length,
         volume=float(rng.uniform(0, 1)),
         parting=float(rng.uniform(-0.4, 0.4)),
-        fringe=float(np.clip(rng.normal(0.6 - 0.5 * aged(25, 20), 0.3), 0, 1)),
+        fringe=float(np.clip(rng.normal(0.7 - 0.6 * aged(25, 12), 0.25), 0, 1)),
         tied=bool(rng.random() < 0.12),
         jaw=0.66 + 0.16 * (1 - feminine()),
         squareness=1.7 + 1.1 * (1 - feminine()),
@@ -435,7 +435,7 @@ def _paint_skin(
 
 def _paint_wrinkles(canvas: _Canvas, person: _Person, light: float) -> None:
     """Lines of the forehead, the eyes and the mouth, bags and spots; ``light`` brings them out."""
-    deep, sag = 0.55 * light * person.wrinkles, 0.5 * light * person.sagging
+    deep, sag = 0.5 * light * person.wrinkles, 0.5 * light * person.sagging
     own = person.creases
     for line, y in enumerate((-0.62, -0.52, -0.43)):
         canvas.crease(_arc(-0.36, 0.36, y, -0.05), deep * own[line])

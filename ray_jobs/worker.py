@@ -20,6 +20,8 @@ from ray_jobs import pipeline
 from ray_jobs.job import Job
 
 FloatArray = npt.NDArray[np.float32]
+MISTAKES = 10
+"""Wrong photos that a job shows."""
 
 
 class Session(Protocol):
@@ -384,8 +386,19 @@ def _tracker(job: Job) -> tracking.Tracker:
 
 
 def _show_mistakes(job: Job, tracker: tracking.Tracker) -> None:
-    """Confusion matrices, and up to ten of the photos that the model is most wrong about."""
+    """Confusion matrices, and the photos that the model is most surely wrong about."""
+    assert job.train is not None
     out_of_fold = pd.read_parquet(job.folder / "out_of_fold.parquet")
+    out_of_fold["sure"] = out_of_fold["probabilities"].map(max)
+    row_of = pd.Series(range(len(photos := job.train.photos())), index=photos["key"])
+    images, captions = [], []
     for head, rows in out_of_fold.groupby("head"):
         names = labels.class_names(str(head))
         tracker.confusion(metrics.confusion(rows["truth"], rows["predicted"], len(names)), names)
+        wrong = rows[rows["truth"] != rows["predicted"]].sort_values("sure", ascending=False)
+        for photo in wrong.head(MISTAKES).itertuples():
+            images.append(job.train.open()[row_of[photo.photo]])
+            captions.append(
+                f"{names[photo.truth]}, taken for {names[photo.predicted]} ({photo.sure:.0%})"
+            )
+    tracker.mistakes(images[:MISTAKES], captions[:MISTAKES])

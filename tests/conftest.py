@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+ROOT = Path(__file__).parents[1]
 # One thread a process: tests share few cores with Ray's workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Shared machines pause: a slow example is not a wrong one.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+TINY = [
+    "model.name=test_efficientnet",
+    "image.size=[32,24]",
+    "folds.count=2",
+    "train.epochs=2",
+    "train.lr=3e-3",
+    "augment.name=flip",
+]
+"""A model of 0.1 M parameters on thumbnails: a job takes about a second."""
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +34,13 @@ def drawn(tmp_path_factory):
     from maskcls import demo_faces
 
     root = tmp_path_factory.mktemp("drawn") / "data"
-    return demo_faces.draw(root, people=42, eval_people=6, seed=1, height=96, width=72)
+    return demo_faces.draw(root, people=42, eval_people=6, seed=1, height=64, width=48)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Prepared images, shared by all tests."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +55,32 @@ def cluster():
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def verb(drawn, cache):
+    """Run ``python -m ray_jobs.<name>`` as a user does, with a limit; returns what it printed."""
+
+    def run(name, *words, ok=True, env=(), timeout_s=240):
+        done = subprocess.run(
+            command(name, *words, drawn=drawn, cache=cache),
+            cwd=ROOT,
+            env={**os.environ, **dict(env)},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        told = done.stdout + done.stderr
+        assert (done.returncode == 0) == ok, told
+        assert "Traceback" not in told, told
+        return told
+
+    return run
+
+
+def command(name, *words, drawn, cache):
+    """The command line of a verb on the drawn faces; later words win."""
+    return [
+        sys.executable, "-m", f"ray_jobs.{name}", f"data.root={drawn}", f"data.cache={cache}",
+        *TINY, *words,
+    ]  # fmt: skip

@@ -202,6 +202,12 @@ def test_a_general_list_replaces_the_list_of_a_recipe(layer):
     assert load([path], ["image.size=[64,48]"]).config.recipe(Task.AGE).image.size == (64, 48)
 
 
+def test_a_later_search_space_replaces_an_earlier_one(layer):
+    path = layer("tune: {space: {train.lr: {uniform: [1, 2]}, loss.gamma: [1, 2]}}")
+    loaded = load([path], ["tune.space={train.lr: {loguniform: [0.1, 1]}}"]).config
+    assert loaded.tune.space == {"train.lr": {"loguniform": [0.1, 1]}}
+
+
 def test_an_empty_section_changes_nothing(layer):
     path = layer("recipes: {age: {image: {size: [384, 288]}}}", "recipe.yaml")
     loaded = load([path, layer("image: {}")]).config

@@ -196,12 +196,12 @@ def test_without_histories_there_are_no_curves(tmp_path):
 def test_curves_have_a_line_for_each_fold_and_survive_gaps(tmp_path):
     history = make_history()
     history.loc[3, "val/loss"] = np.nan
-    histories = {"age-fold0": history, "age-fold12": history[:1], "mask-fold0": history}
+    histories = {"age-fold12": history[:1], "age-fold3": history, "mask-fold0": history}
     page, _ = write(tmp_path, histories=histories)
     (address,) = check(page).addresses
     svg = base64.b64decode(address.partition(",")[2]).decode()
     texts = re.findall("<!-- (.+) -->", svg)  # Matplotlib draws text as paths and notes it so
-    assert [text for text in texts if text.startswith("fold")] == ["fold 0", "fold 0", "fold 12"]
+    assert [text for text in texts if text.startswith("fold")] == ["fold 0", "fold 3", "fold 12"]
     assert {text for text in texts if ":" in text} == {
         f"{task}: {name}"
         for task in ("mask", "age")

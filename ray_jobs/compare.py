@@ -1,0 +1,81 @@
+"""python -m ray_jobs.compare: three models, one joint head or one multi-head: same people, same
+folds, one table.
+
+Trains what is missing in run.dir, and scores each route (and all together) out of fold.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pandas as pd
+
+from maskcls import files, results
+from maskcls.config import Config
+from maskcls.config_load import from_command_line
+from maskcls.labels import ATTRIBUTES, Task
+from ray_jobs import cluster, console
+from ray_jobs.driver import RunFailed
+from ray_jobs.prepare import forms_of, prepare
+from ray_jobs.run_folder import RunFolder, claim, make_jobs, read_out_of_fold
+from ray_jobs.sweep import listed, run_jobs
+
+log = logging.getLogger(__name__)
+
+ROUTES = {
+    "three models": [Task.MASK, Task.GENDER, Task.AGE],
+    "joint": [Task.JOINT],
+    "multi": [Task.MULTI],
+    "all together": list(Task),
+}
+
+
+def main() -> None:
+    config = from_command_line(__doc__ or "")
+    with console.answering_in_words("compare"), claim(config, list(Task)) as folder:
+        console.setup(folder.log)
+        cluster.connect()
+        compare(config, folder)
+
+
+def compare(config: Config, folder: RunFolder) -> None:
+    """Train every route and write routes.csv. Raises RunFailed where a model fails."""
+    models = [(task, fold) for task in Task for fold in config.fold_numbers()]
+    cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
+    data = prepare(config, forms_of(config, list(Task)), folder.path).without_evaluation()
+    jobs = make_jobs(config, folder, data, models)
+    failed = run_jobs(config, folder.path, jobs)
+    if failed:
+        raise RunFailed(f"models failed, so there is nothing to compare:\n{listed(failed)}")
+    out_of_fold = read_out_of_fold(jobs)
+    seconds = dict.fromkeys(Task, 0.0)
+    for job in jobs:
+        seconds[job.task] += (job.done() or {})["seconds"]
+    rows = []
+    for route, tasks in ROUTES.items():
+        answers = results.out_of_fold_answers(
+            config.ensemble.name,
+            out_of_fold[out_of_fold["task"].isin(tasks)],
+            seed=config.run.seed,
+        )
+        scores = results.scores(answers, seed=config.run.seed)
+        low, high = scores["joint"]["macro_f1_interval"]
+        rows.append(
+            {
+                "route": route,
+                "joint macro F1": round(scores["joint"]["macro_f1"], 4),
+                "95 %": f"{low:.3f} to {high:.3f}",
+                "joint accuracy": round(scores["joint"]["accuracy"], 4),
+                **{f"{a} macro F1": round(scores[a]["macro_f1"], 4) for a in ATTRIBUTES},
+                "seconds": round(sum(seconds[task] for task in tasks), 1),
+            }
+        )
+    table = pd.DataFrame(rows)
+    with files.replacing(folder.path / "routes.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    log.info("%s", table.to_string(index=False))
+    log.info("table: %s", folder.path / "routes.csv")
+
+
+if __name__ == "__main__":
+    main()

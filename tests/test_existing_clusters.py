@@ -1,0 +1,119 @@
+"""Clusters that somebody else started: RAY_ADDRESS, `ray start`, `ray job submit` with tokens.
+
+The shell lines are those of the README, read from it.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+from maskcls import submission
+from tests.conftest import ROOT, TINY
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+BIN = Path(sys.executable).parent
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.fixture
+def others_cluster():
+    """Two CPUs and two GPUs that are only said to be there, started by another program."""
+    code = textwrap.dedent("""
+        import ray
+        context = ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+        print("ADDRESS", context.address_info["gcs_address"], flush=True)
+        input()
+        print("JOBS", len(ray.nodes()), ray.available_resources(), flush=True)
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    address = next(line for line in process.stdout if line.startswith("ADDRESS")).split()[1]
+    yield address
+    process.communicate("\n", timeout=60)
+
+
+def test_a_cluster_with_logical_gpus_is_used_and_none_is_started(others_cluster, verb, tmp_path):
+    told = verb("sweep", f"run.dir={tmp_path}", "tasks=[joint]",
+                env={"RAY_ADDRESS": others_cluster}.items())  # fmt: skip
+    assert "cluster at RAY_ADDRESS, 2 CPUs, 2 GPUs" in told
+    assert "the cluster carries 2 worker(s) of 1 GPU" in told
+    assert (tmp_path / "submission.csv").is_file()
+
+
+def test_an_address_where_nothing_is_is_refused(verb, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    told = verb("sweep", f"run.dir={tmp_path}", ok=False, env={"RAY_ADDRESS": address}.items())
+    assert address in told
+    assert "unset RAY_ADDRESS" in told
+
+
+def readme_lines(heading):
+    """The shell block under a heading of the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1]
+
+
+def end_session(session):
+    """End the processes of one cluster; `ray stop` would end every cluster on this machine."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(session in word for word in process.info["cmdline"] or []):
+            process.kill()
+    shutil.rmtree(session, ignore_errors=True)
+
+
+def test_the_readme_s_lines_submit_a_job_with_a_token(drawn, cache, tmp_path):
+    lines = readme_lines("On a cluster")
+    assert "ray job submit --working-dir ." in lines
+    words = " ".join(f"'{word}'" for word in [*TINY, "tasks=[joint]", f"data.cache={cache}"])
+    script = (
+        lines.replace("/absolute/path/to/data", str(drawn))
+        .replace("/absolute/path/to/run", str(tmp_path / "run"))
+        .replace("--config configs/sweep.yaml", f"--config configs/demo.yaml {words}")
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    # Short, because the paths of Unix sockets may have 107 characters.
+    session = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+    # A home and ports of its own: other clusters on this machine must not be touched.
+    ports = {"--port": free_port(), "--dashboard-port": free_port(),
+             "--dashboard-agent-listen-port": free_port(),
+             "--dashboard-agent-grpc-port": free_port(),
+             "--metrics-export-port": free_port()}  # fmt: skip
+    options = " ".join(f"{name}={port}" for name, port in ports.items())
+    script = script.replace("ray start --head", f"ray start --head --num-cpus=2 {options}")
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "RAY_TMPDIR": session,
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports['--dashboard-port']}",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    try:
+        done = subprocess.run(
+            ["bash", "-ec", script], cwd=ROOT, env=environment, capture_output=True, text=True,
+            timeout=300,
+        )  # fmt: skip
+    finally:
+        end_session(session)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    assert len(submission.read_answers(tmp_path / "run" / "submission.csv")) == 42
+    assert json.loads((tmp_path / "run" / "scores.json").read_text())["complete"]
