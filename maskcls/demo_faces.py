@@ -49,7 +49,7 @@ PEOPLE_OF_COMPETITION: Final = {
     (Gender.FEMALE, AgeBand.FROM_60): 109,
 }
 
-SKINS: Final = np.array([[242, 212, 190], [234, 194, 162], [222, 174, 136], [190, 138, 100]])
+SKINS: Final = np.array([[242, 212, 190], [234, 194, 162], [224, 178, 142], [206, 156, 118]])
 HAIRS: Final = np.array([[24, 20, 20], [40, 28, 22], [66, 44, 30], [104, 70, 42]])
 DYES: Final = np.array([[176, 128, 70], [150, 62, 48], [186, 182, 186], [92, 96, 140]])
 GREY: Final = np.array([206.0, 204, 204])
@@ -191,8 +191,6 @@ class _Person:
     skin: Colour
     hair: Colour
     lips: Colour
-    clothes: Colour
-    background: Colour  # [rows, columns, 3]
     grey: float
     receding: float
     wrinkles: float
@@ -242,16 +240,13 @@ def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
     lips = _mix(_mix(skin, np.array([196.0, 92, 92]), 0.45), np.array([186.0, 26, 50]),
                 1.3 * max(feminine() - 0.4, 0))  # fmt: skip
     return _Person(
-        skin=_mix(skin, np.array([200.0, 178, 150]), 0.25 * aged(45, 30)),
+        skin=_mix(skin, np.array([200.0, 160, 122]), 0.4 * aged(26, 36)),
         hair=hair,
         lips=_mix(lips, skin, 0.4 * aged(45, 30)),
-        clothes=CLOTHS[rng.integers(len(CLOTHS))] * rng.uniform(0.7, 1.0),
-        background=rng.uniform(60, 235) + rng.normal(0, 20, (*rng.integers(2, 7, 2), 1))
-        + rng.normal(0, 10, (1, 1, 3)),
         grey=grey,
         receding=(1.0 if gender == Gender.MALE else 0.35) * aged(35, 35, 10),
-        wrinkles=aged(25, 38),
-        sagging=aged(30, 32),
+        wrinkles=0.5 * (aged(26, 14) + aged(40, 25)),
+        sagging=0.4 * aged(28, 14) + 0.6 * aged(42, 22),
         spots=rng.uniform((-0.6, -0.6), (0.6, 0.8), (int(14 * aged(40, 30, 6)) + 1, 2)),
         creases=rng.uniform(0.6, 1.3, 8),
         strands=rng.random((16, 3)),
@@ -264,12 +259,12 @@ def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
         squareness=1.7 + 1.1 * (1 - feminine()),
         brow=0.025 + 0.085 * (1 - feminine()),
         brow_gap=0.2 + 0.07 * feminine(),
-        eye=0.07 + 0.03 * feminine() - 0.035 * aged(25, 35),
+        eye=0.08 + 0.03 * feminine() - 0.03 * aged(26, 14) - 0.015 * aged(40, 25),
         lashes=max(feminine() - 0.35, 0) * 1.5,
         fullness=0.055 + 0.05 * feminine(),
         stubble=max(0.55 - feminine(), 0) * 1.6 * float(rng.random() < 0.85),
         moustache=bool(feminine() < 0.3 and rng.random() < 0.25),
-        blush=feminine() * float(rng.random()),
+        blush=(1 - aged(24, 14)) * float(rng.uniform(0.4, 1.4)),
         earrings=bool(feminine() > 0.6 and rng.random() < 0.5),
         glasses=float(rng.uniform(0.15, 0.21) * (rng.random() < 0.25 + 0.2 * aged(40, 20))),
         eye_gap=float(rng.normal(0.34, 0.015)),
@@ -340,10 +335,10 @@ def _photos(
 
 def _photo(person: _Person, mask: Mask, rng: np.random.Generator, size: tuple[int, int]) -> Image:
     """One photo [H, W, 3] in RGB."""
-    canvas = _canvas(person, rng, size)
+    canvas = _canvas(rng, size)
     outline = _face_outline(person)
     turned = rng.normal(0, 0.035)
-    _paint_behind_face(canvas, person)
+    _paint_behind_face(canvas, person, rng)
     _paint_skin(canvas, person, outline, turned, rng)
     canvas.offset = turned
     _paint_eyes(canvas, person)
@@ -365,16 +360,17 @@ def _photo(person: _Person, mask: Mask, rng: np.random.Generator, size: tuple[in
     return _through_camera(canvas.image, rng)
 
 
-def _canvas(person: _Person, rng: np.random.Generator, size: tuple[int, int]) -> _Canvas:
+def _canvas(rng: np.random.Generator, size: tuple[int, int]) -> _Canvas:
     """The background, with the face placed as the photographer happened to hold the camera."""
     height, width = size
     unit = min(height, width * 4 / 3)
-    scale = 0.28 * unit * rng.uniform(0.93, 1.07)
+    scale = 0.3 * unit * rng.uniform(0.93, 1.07)
     angle = rng.normal(0, 0.05)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     middle = np.array([width / 2, height * 0.47]) + unit * rng.normal(0, 0.015, 2)
-    background = np.clip(person.background + rng.normal(0, 6, 3), 0, 255).astype(np.uint8)
-    image = cv2.resize(background, (width, height), interpolation=cv2.INTER_CUBIC)
+    wall = rng.uniform(60, 235) + rng.normal(0, 20, (*rng.integers(2, 7, 2), 1))
+    wall = np.clip(wall + rng.normal(0, 12, 3), 0, 255).astype(np.uint8)
+    image = cv2.resize(wall, (width, height), interpolation=cv2.INTER_CUBIC)
     return _Canvas(image, np.column_stack([turn, middle]), float(scale))
 
 
@@ -389,7 +385,7 @@ def _face_outline(person: _Person) -> Points:
     return np.column_stack([x * half_width, y])
 
 
-def _paint_behind_face(canvas: _Canvas, person: _Person) -> None:
+def _paint_behind_face(canvas: _Canvas, person: _Person, rng: np.random.Generator) -> None:
     if person.hair_length > 0.45 and not person.tied:
         end = 0.3 + 1.3 * person.hair_length
         side = 0.84 + 0.12 * person.volume
@@ -398,7 +394,7 @@ def _paint_behind_face(canvas: _Canvas, person: _Person) -> None:
     neck = _mix(person.skin, np.zeros(3), 0.16)
     canvas.fill(_mirrored([(0.40, 0.6), (0.42, 1.25), (0.62, 1.5), (0.3, 1.8)]), neck)
     canvas.fill(
-        _mirrored([(0.3, 1.42), (0.55, 1.36), (1.2, 1.56), (1.5, 2.0), (1.6, 3.5)]), person.clothes
+        _mirrored([(0.3, 1.42), (0.55, 1.36), (1.2, 1.56), (1.5, 2.0), (1.6, 3.5)]), _cloth(rng)
     )
     canvas.fill(_mirrored([(0.0, 1.66), (0.3, 1.40), (0.0, 1.3)]), neck)
     for side in (-1, 1):
@@ -435,7 +431,7 @@ def _paint_skin(
 
 def _paint_wrinkles(canvas: _Canvas, person: _Person, light: float) -> None:
     """Lines of the forehead, the eyes and the mouth, bags and spots; ``light`` brings them out."""
-    deep, sag = 0.5 * light * person.wrinkles, 0.5 * light * person.sagging
+    deep, sag = 0.6 * light * person.wrinkles, 0.55 * light * person.sagging
     own = person.creases
     for line, y in enumerate((-0.62, -0.52, -0.43)):
         canvas.crease(_arc(-0.36, 0.36, y, -0.05), deep * own[line])
@@ -546,7 +542,7 @@ def _paint_mask(
     right = [(0.1, top - 0.03), (0.26, top + 0.06), (half_width(upper) + 0.01, upper),
              (half_width(lower) + 0.01, lower), (0.24, bottom - 0.02)]  # fmt: skip
     area = _mirrored(right)
-    colour = CLOTHS[rng.integers(len(CLOTHS))] * rng.uniform(0.85, 1.05)
+    colour = _cloth(rng)
     contrast = _mix(colour, np.array([255.0] * 3 if colour.mean() < 110 else [60.0] * 3), 0.3)
     for side in (-1, 1):
         ear = np.array([(side * 0.77, -0.08), (side * half_width(upper), upper + 0.04)])
@@ -589,7 +585,7 @@ def _paint_pattern(canvas: _Canvas, area: Points, colour: Colour, lines: list[Po
 
 
 def _paint_scarf(canvas: _Canvas, top: float, rng: np.random.Generator) -> None:
-    colour = CLOTHS[rng.integers(len(CLOTHS))] * rng.uniform(0.8, 1.0)
+    colour = _cloth(rng)
     canvas.fill(_mirrored([(0.0, top), (0.5, top - 0.12), (0.66, 1.4), (0.4, 1.62), (0, 1.7)]), colour)
     for y in (0.2, 0.38):
         canvas.crease(_arc(-0.5, 0.5, top + y, 0.1), 0.2)
@@ -635,6 +631,10 @@ def _mix_palette(palette: Colour, rng: np.random.Generator) -> Colour:
     """A colour somewhere between two neighbours of a palette."""
     at = rng.uniform(0, len(palette) - 1)
     return _mix(palette[int(at)], palette[int(at) + 1], at % 1)
+
+
+def _cloth(rng: np.random.Generator) -> Colour:
+    return np.asarray(CLOTHS[rng.integers(len(CLOTHS))] * rng.uniform(0.8, 1.05))
 
 
 def _rgb(colour: npt.ArrayLike) -> tuple[float, ...]:

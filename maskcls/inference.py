@@ -118,7 +118,7 @@ def load(folder: Path, device: torch.device) -> tuple[Predictor, checkpoint.Info
         image_size=recipe.image.size,
     )
     model.load_state_dict(checkpoint.load_weights(folder))
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     predictor = Predictor(
         model,
         Normalize(info.mean, info.std, device),

@@ -54,7 +54,7 @@ class Learner:
             image_size=recipe.image.size,
         )
         mean, std = recipe.image.mean or model.mean, recipe.image.std or model.std
-        model.to(device, memory_format=torch.channels_last)
+        model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world > 1 and device.type == "cuda":
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model

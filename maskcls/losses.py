@@ -227,8 +227,11 @@ def _class_balanced_focal(
     gamma: float = 2.0,
     beta: float = 0.999,
 ) -> Loss:
-    if class_counts is None:
-        raise ValueError("loss 'class_balanced_focal' needs class_counts of the training fold")
+    if class_counts is None or len(class_counts) != num_classes:
+        raise ValueError(
+            "loss 'class_balanced_focal' needs class_counts, the photos of each of the "
+            f"{num_classes} classes in the training fold, got {class_counts}"
+        )
     weights_K = _weights(class_balanced_weights(class_counts, beta).tolist(), num_classes)
     return partial(focal_loss, weights_K=weights_K, gamma=gamma)
 

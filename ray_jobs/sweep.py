@@ -143,7 +143,7 @@ def answer(
                  out / "predictions.parquet")  # fmt: skip
         return
     submission.write(
-        photos["image_id"], answers.set_index("image_id")["ans"], out / "submission.csv"
+        photos["image_id"].tolist(), answers.set_index("image_id")["ans"], out / "submission.csv"
     )
     log.info("submission: %s", out / "submission.csv")
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from maskcls import files, search_space
+from maskcls import files, search_space, tracking
 from maskcls.config import Config
 from maskcls.labels import Task
 from ray_jobs import job as jobs
@@ -148,10 +147,10 @@ def history(trial_folder: Path) -> list[dict[str, Any]]:
     paths = sorted(trial_folder.glob("fold*/metrics.jsonl"))
     if not paths:
         return []
-    return [_report(row) for row in pd.read_json(paths[0], lines=True).to_dict("records")]
+    return [_report(row) for _, row in tracking.read_metrics(paths[0].parent).iterrows()]
 
 
-def _report(values: Mapping[str, Any]) -> dict[str, Any]:
+def _report(values: Any) -> dict[str, Any]:
     return {
         "epoch": int(values["epoch"]),
         SCORE: values["val/macro_f1"],

@@ -80,7 +80,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     scored = table.dropna(subset=[SCORE])
     if scored.empty:
         raise driver.RunFailed(f"no trial could be scored; see {folder.path / 'trials.csv'}")
-    best = scored.loc[scored[SCORE].idxmax()]
+    best = scored.sort_values(SCORE, ascending=False, kind="stable").iloc[0]
     _write_best(trials, best, ledger[best["trial"]]["values"], folder)
     page = search_report.write(
         folder.path,

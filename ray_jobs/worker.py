@@ -166,6 +166,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         scores, confusion_KK = score(probabilities, validation)
         values = {
             "epoch": float(epoch),
+            "epochs": float(recipe.train.epochs),
             "train/loss": loss,
             "train/lr": learner.lr,
             **{f"val/{name}": value for name, value in scores.items()},
@@ -391,14 +392,14 @@ def _show_mistakes(job: Job, tracker: tracking.Tracker) -> None:
     out_of_fold = pd.read_parquet(job.folder / "out_of_fold.parquet")
     out_of_fold["sure"] = out_of_fold["probabilities"].map(max)
     row_of = pd.Series(range(len(photos := job.train.photos())), index=photos["key"])
-    images, captions = [], []
+    matrices, images, captions = {}, [], []
     for head, rows in out_of_fold.groupby("head"):
         names = labels.class_names(str(head))
-        tracker.confusion(metrics.confusion(rows["truth"], rows["predicted"], len(names)), names)
+        matrices[str(head)] = metrics.confusion(rows["truth"], rows["predicted"], len(names))
         wrong = rows[rows["truth"] != rows["predicted"]].sort_values("sure", ascending=False)
-        for photo in wrong.head(MISTAKES).itertuples():
-            images.append(job.train.open()[row_of[photo.photo]])
-            captions.append(
-                f"{names[photo.truth]}, taken for {names[photo.predicted]} ({photo.sure:.0%})"
-            )
+        for photo in wrong.head(MISTAKES).to_dict("records"):
+            images.append(job.train.open()[row_of[photo["photo"]]])
+            taken = f"taken for {names[photo['predicted']]} ({photo['sure']:.0%})"
+            captions.append(f"{names[photo['truth']]}, {taken}")
+    tracker.confusion(matrices)
     tracker.mistakes(images[:MISTAKES], captions[:MISTAKES])

@@ -279,9 +279,9 @@ def test_unfit_class_weights_are_refused(name, weights):
 
 
 def test_class_balanced_focal_needs_fitting_counts():
-    with pytest.raises(ValueError, match="needs class_counts"):
+    with pytest.raises(ValueError, match=r"needs class_counts.* 3 classes.*None"):
         losses.build("class_balanced_focal", num_classes=3)
-    with pytest.raises(ValueError, match="expected 3 class weights"):
+    with pytest.raises(ValueError, match=r"needs class_counts.* 3 classes.*\[1, 2\]"):
         losses.build("class_balanced_focal", num_classes=3, class_counts=[1, 2])
     with pytest.raises(ValueError, match="one count of 0 or more"):
         losses.build("class_balanced_focal", num_classes=2, class_counts=[1, -2])

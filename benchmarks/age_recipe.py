@@ -1,0 +1,110 @@
+"""What each part of the age recipe is worth: out-of-fold scores with and without it.
+
+    python -m benchmarks.age_recipe DATA --out FOLDER [key.sub=value ...]
+
+All variants train on the same people and folds with the same seed, at a small size. Intervals are
+over people (95 %); "better" compares each variant with the full recipe on resampled people.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from maskcls import files, metrics
+from maskcls.config import Config
+from maskcls.config_load import load
+from maskcls.labels import AgeBand, Task
+from ray_jobs import cluster, console, driver
+from ray_jobs.prepare import forms_of, prepare
+from ray_jobs.run_folder import RunFolder, make_jobs, read_out_of_fold
+
+CONFIG = Path(__file__).parents[1] / "configs" / "sweep.yaml"
+SMALL = (
+    "tasks=[age]", "folds.count=3", "image.size=[96,72]", "model.name=tf_efficientnet_lite0",
+    "model.weights=package:efficientnet_lite0", "train.epochs=4", "train.lr=3e-4",
+)  # fmt: skip
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "full recipe": (),
+    "without age drop": ("people.drop_ages=[]",),
+    "without blends": ("people.blend=[]",),
+    "without sampler": ("sampler.name=none",),
+    "none of the three": ("people.drop_ages=[]", "people.blend=[]", "sampler.name=none"),
+}
+DRAWS = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("words", nargs="*")
+    arguments = parser.parse_args()
+    console.setup()
+    cluster.connect()
+    words = [f"data.root={arguments.data}", *SMALL, *arguments.words]
+    out_of_fold = {
+        name: run(load([CONFIG], [*words, *extra]).config, arguments.out / name.replace(" ", "-"))
+        for name, extra in VARIANTS.items()
+    }
+    table = pd.DataFrame(
+        [row(name, rows, out_of_fold["full recipe"]) for name, rows in out_of_fold.items()]
+    )
+    with files.replacing(arguments.out / "age_recipe.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    print(table.to_string(index=False))
+
+
+def run(config: Config, folder: Path) -> pd.DataFrame:
+    """The out-of-fold rows of one variant, trained where that is not done."""
+    data = prepare(config, forms_of(config, [Task.AGE]), folder).without_evaluation()
+    jobs = make_jobs(
+        config, RunFolder(folder), data, [(Task.AGE, f) for f in config.fold_numbers()]
+    )
+    pending = [replace(job, name=f"{folder.name}-{job.name}") for job in jobs if job.done() is None]
+    if pending:
+        plan = cluster.plan(config.resources, len(pending), cluster.live_nodes())
+        with driver.lanes(plan, config.resources, folder=folder) as lanes:
+            outcomes = lanes.run(pending, console.Progress(len(pending)))
+        failed = {name: o.reason for name, o in outcomes.items() if o.reason}
+        if failed:
+            raise driver.RunFailed(str(failed))
+    return read_out_of_fold(jobs).sort_values("photo", ignore_index=True)
+
+
+def row(name: str, rows: pd.DataFrame, full: pd.DataFrame) -> dict[str, object]:
+    truth, predicted, people = (rows[c].to_numpy() for c in ("truth", "predicted", "person"))
+    counts = metrics.confusion(truth, predicted, len(AgeBand))
+    low, high = metrics.bootstrap_interval(truth, predicted, people, len(AgeBand), seed=0)
+    recall = metrics.per_class(counts)[1]
+    return {
+        "variant": name,
+        "macro F1": round(metrics.macro_f1(counts), 3),
+        "95 %": f"{low:.3f} to {high:.3f}",
+        "accuracy": round(metrics.accuracy(counts), 3),
+        **{f"recall {band.name.lower()}": round(float(recall[band]), 3) for band in AgeBand},
+        "worse than full in": f"{share_worse(rows, full):.0%} of resamples",
+    }
+
+
+def share_worse(rows: pd.DataFrame, full: pd.DataFrame) -> float:
+    """In which share of resamples of the people this variant scores below the full recipe."""
+    assert rows["photo"].equals(full["photo"])
+    people, person_N = np.unique(rows["person"], return_inverse=True)
+    sums = np.zeros((2, len(people), len(AgeBand), len(AgeBand)))
+    for side, table in enumerate((rows, full)):
+        np.add.at(sums[side], (person_N, table["truth"], table["predicted"]), 1)
+    rng = np.random.default_rng(0)
+    weights = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), size=DRAWS)
+    f1 = metrics.per_class(np.einsum("dp,spij->sdij", weights, sums))[2].mean(axis=-1)
+    return float((f1[0] < f1[1]).mean())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Pages that name things name all of them, and the README's commands exist."""
+
+import re
+import typing
+
+import pytest
+
+from maskcls import config, models
+from maskcls.labels import Task
+from tests.conftest import ROOT
+
+NAMES = (ROOT / "docs" / "names.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECTIONS = {
+    "Augmentations": config.Augment,
+    "Batch mixing": config.Mix,
+    "Losses": config.Loss,
+    "Optimisers": config.Optimizer,
+    "Schedules": config.Schedule,
+    "Samplers": config.Sampler,
+    "Ensembles": config.Ensemble,
+}
+
+
+def names_under(heading):
+    section = NAMES.split(f"\n## {heading} ")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_the_page_of_names_is_complete(heading):
+    annotation = SECTIONS[heading].model_fields["name"].annotation
+    assert names_under(heading) == set(typing.get_args(annotation))
+
+
+def test_tasks_backbones_and_searchers_are_listed():
+    assert names_under("Tasks") == {str(task) for task in Task}
+    assert names_under("Backbones") == set(models.BACKBONES)
+    searchers = config.Tune.model_fields["searcher"].annotation
+    assert names_under("Searchers") == set(typing.get_args(searchers))
+
+
+def test_the_commands_of_the_readme_exist():
+    for package, module in re.findall(r"python -m (maskcls|ray_jobs)\.(\w+)", README):
+        assert (ROOT / package / f"{module}.py").is_file(), module
+    for path in re.findall(r"configs/[\w/]+\.yaml", README):
+        assert (ROOT / path).is_file(), path

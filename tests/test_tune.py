@@ -1,0 +1,151 @@
+"""The search as a user runs it: results, resumption, failures, nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT, command
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+SEARCH = (
+    "task=age",
+    "tune.trials=6",
+    "tune.max_epochs=4",
+    "tune.reduction_factor=2",
+    "tune.space={train.lr: {loguniform: [1e-4, 1e-1]}, loss.name: [cross_entropy, focal], "
+    "loss.gamma: {uniform: [1, 3], when: {loss.name: focal}}}",
+    "augment.name=base",
+)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, drawn, cache):
+    """The folder of a finished search and what it printed."""
+    run_dir = tmp_path_factory.mktemp("search")
+    words = command("tune", f"run.dir={run_dir}", *SEARCH, drawn=drawn, cache=cache)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run_dir, done.stdout + done.stderr
+
+
+def test_every_trial_is_written_down_with_its_end(searched):
+    run_dir, told = searched
+    trials = pd.read_csv(run_dir / "trials.csv")
+    assert len(trials) == 6
+    assert set(trials["state"]) <= {"finished", "stopped"}
+    assert (trials.loc[trials["state"] == "stopped", "epochs"] < 4).all()
+    assert (trials.loc[trials["state"] == "finished", "epochs"] == 4).all()
+    assert trials["reason"].notna().all()
+    # The recipe's own values are the first trial.
+    assert trials.loc[0, "train.lr"] == 3e-3
+    assert trials.loc[0, "loss.name"] == "cross_entropy"
+    gammas = trials.loc[trials["loss.name"] == "cross_entropy", "loss.gamma"]
+    assert gammas.isna().all()
+    for noise in ("raylet", "WARNING", "pid=", "Trainable", "ray::"):
+        assert noise not in told, told
+
+
+def test_only_the_best_keeps_its_weights(searched):
+    run_dir, _ = searched
+    weights = list(run_dir.glob("trials/*/fold*/*.safetensors"))
+    assert len(weights) == 1
+    assert not list(run_dir.glob("trials/*/fold*/resume.pt"))
+    best = json.loads((run_dir / "best" / "fold0" / "checkpoint.json").read_text())
+    trials = pd.read_csv(run_dir / "trials.csv")
+    assert best["scores"]["macro_f1"] == pytest.approx(trials["score"].max())
+    assert (run_dir / "search.html").is_file()
+
+
+def test_the_best_goes_into_a_sweep_as_it_is(searched, verb, tmp_path):
+    run_dir, _ = searched
+    told = verb("train", "--config", str(run_dir / "best.yaml"), "task=age", "--print-config")
+    trials = pd.read_csv(run_dir / "trials.csv").sort_values("score")
+    assert f"recipes.age.train.lr: {trials['train.lr'].iloc[-1]}" in told
+
+
+def test_the_same_search_again_only_reports(searched, verb):
+    run_dir, _ = searched
+    before = (run_dir / "trials.csv").read_text()
+    verb("tune", f"run.dir={run_dir}", *SEARCH)
+    assert (run_dir / "trials.csv").read_text() == before
+
+
+def test_another_space_needs_another_folder(searched, verb):
+    run_dir, _ = searched
+    space = "tune.space={train.lr: {uniform: [0.001, 0.1]}}"
+    told = verb("tune", f"run.dir={run_dir}", *SEARCH, space, ok=False)
+    assert "another space" in told
+    assert "choose another run.dir" in told
+
+
+def test_a_killed_driver_keeps_finished_trials_and_ids(verb, drawn, cache, tmp_path):
+    words = command("tune", f"run.dir={tmp_path}", *SEARCH, "tune.max_epochs=8", drawn=drawn,
+                    cache=cache)  # fmt: skip
+    log = (tmp_path / "told.txt").open("w+")
+    process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    ledger = tmp_path / "trials.json"
+    deadline = time.monotonic() + 200
+    ended = {}
+    while len(ended) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.2)
+        trials = json.loads(ledger.read_text()) if ledger.is_file() else {}
+        ended = {name: trial for name, trial in trials.items() if trial["state"] != "running"}
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    told = verb("tune", f"run.dir={tmp_path}", *SEARCH, "tune.max_epochs=8")
+    assert "going on with the search" in told
+    after = json.loads(ledger.read_text())
+    assert set(trials) <= set(after)
+    assert len(after) == 6
+    for name, trial in ended.items():
+        assert after[name]["values"] == trial["values"]
+        assert f"{name}  epoch" not in told
+
+
+def test_a_trial_that_fails_is_recorded_and_the_others_go_on(verb, tmp_path):
+    space = "tune.space={train.lr: [3e-3, 1e30], train.precision: [float32]}"
+    verb("tune", f"run.dir={tmp_path}", *SEARCH, "train.precision=float32", space,
+         "tune.searcher=random", "tune.max_epochs=2")  # fmt: skip
+    trials = pd.read_csv(tmp_path / "trials.csv")
+    failed = trials[trials["state"] == "failed"]
+    assert len(trials) == 6
+    assert 0 < len(failed) < 6
+    assert failed["reason"].str.contains("training loss became").all()
+    assert (failed["train.lr"] == 1e30).all()
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("tune.space={}", "tune.space is empty"),
+        ("tune.space={train.lrr: {uniform: [0, 1]}}", "did you mean train.lr"),
+        ("tune.space={train.lr: {uniform: [-1, 1]}}", "greater than 0"),
+        ("tune.space={train.lr: {loguniform: [1, 2]}}", "does not contain the recipe's own"),
+        ("tune.space={train.epochs: {int: [1, 99]}}", "tune.max_epochs=4 ends every trial"),
+    ],
+)
+def test_a_bad_space_is_refused_before_anything_starts(verb, tmp_path, word, message):
+    rest = [w for w in SEARCH if not w.startswith("tune.space=")]
+    told = verb("tune", f"run.dir={tmp_path}", *rest, word, ok=False)
+    assert message in told
+    assert not (tmp_path / "trials.json").exists()
+
+
+def test_more_at_once_than_the_cluster_carries_is_answered(verb, tmp_path):
+    told = verb("tune", f"run.dir={tmp_path}", *SEARCH, "resources.jobs_at_once=9",
+                "tune.trials=2", "tune.max_epochs=1")  # fmt: skip
+    assert "jobs_at_once=9 is lowered" in told
+
+
+def test_several_folds_are_scored_together(verb, tmp_path):
+    verb("tune", f"run.dir={tmp_path}", *SEARCH, "tune.folds=[0,1]", "tune.trials=2",
+         "tune.max_epochs=1")  # fmt: skip
+    for name in json.loads((tmp_path / "trials.json").read_text()):
+        assert len(list(tmp_path.glob(f"trials/{name}/fold*/out_of_fold.parquet"))) == 2
