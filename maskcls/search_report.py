@@ -44,19 +44,20 @@ def write(
 
     Raises OSError naming the file where it cannot be written.
     """
-    ranked = trials.sort_values("score", ascending=False, kind="stable")
+    ranked = trials.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    sections = [
+        ("Result", RESULT_NOTE, _cards(trials, ranked, keys, rungs)),
+        ("Learning curves", CURVES_NOTE, _curves(ranked, histories, rungs)),
+        ("Importance", IMPORTANCE_NOTE, _bars(importances(trials, keys))),
+        ("Searched keys", KEYS_NOTE, _scatters(ranked, keys)),
+        ("Trials", TRIALS_NOTE, _table(ranked, keys)),
+    ]
     body = [
         _header(folder.name, task, trials),
-        _section("Result", RESULT_NOTE, _cards(trials, ranked, keys, rungs)),
-        _section("Learning curves", CURVES_NOTE, _curves(ranked, histories, rungs)),
-        _section("Importance", IMPORTANCE_NOTE, _bars(importances(trials, keys))),
-        _section("Searched keys", KEYS_NOTE, _scatters(ranked, keys)),
-        _section("Trials", TRIALS_NOTE, _table(ranked, keys)),
+        *(report._section(title, note, content) for title, note, content in sections if content),
     ]
-    page = report.PAGE.format(
-        title=escape(folder.name), css=report.CSS + CSS, body="\n".join(filter(None, body))
-    )
     path = folder / "search.html"
+    page = report.PAGE.format(title=escape(folder.name), css=report.CSS + CSS, body="\n".join(body))
     files.write_text(path, page)
     return path
 
@@ -75,9 +76,8 @@ def importances(trials: pd.DataFrame, keys: Sequence[str]) -> dict[str, float]:
         return {}
     distributions = {key: _distribution(values) for key, values in columns.items()}
     study = _quiet_study()
-    for drawn, score in zip(
-        pd.DataFrame(columns).to_dict("records"), scored["score"], strict=True
-    ):
+    rows = pd.DataFrame(columns).to_dict("records")
+    for drawn, score in zip(rows, scored["score"], strict=True):
         study.add_trial(
             optuna.create_trial(params=drawn, distributions=distributions, value=float(score))
         )
@@ -101,7 +101,7 @@ def _distribution(values: pd.Series) -> BaseDistribution:
 
 
 def _plain(column: pd.Series) -> pd.Series:
-    """What is there of a column: floats where all of it is numbers, else texts."""
+    """What is not missing of a column: floats where all of it is numbers, else texts."""
     column = column.dropna().infer_objects()
     if is_numeric_dtype(column) and not is_bool_dtype(column):
         return column.astype(float)
@@ -109,7 +109,7 @@ def _plain(column: pd.Series) -> pd.Series:
 
 
 def _is_wide(values: pd.Series) -> bool:
-    """Over two decades, where only a logarithmic axis shows something."""
+    """Over two decades, where only a logarithmic axis tells values apart."""
     return bool(values.min() > 0 and values.max() > 100 * values.min())
 
 
@@ -117,10 +117,6 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _section(title: str, note: str, content: str) -> str:
-    return report._section(title, note, content) if content else ""
 
 
 def _header(name: str, task: str, trials: pd.DataFrame) -> str:
@@ -138,14 +134,15 @@ def _cards(
 ) -> str:
     first, best = trials.iloc[0], ranked.iloc[0]
     spent, full = trials["epochs"].sum(), _epochs_in_full(trials, rungs)
-    efforts = {
-        "judged after": f"{', '.join(map(str, rungs))} epochs",
+    effort = {
+        "share": f"{spent / full:.0%}",
+        "judged at epochs": ", ".join(map(str, rungs)),
         "time of all trials": report._duration(trials["seconds"].sum()),
     }
     return (
-        _card("best trial", _number(best["score"]), _trained(best), _drawn(best, keys))
-        + _card("first guess", _number(first["score"]), _trained(first), _drawn(first, keys))
-        + _card("epochs", f"{spent:,}", f"of {full:,} in full: {spent / full:.0%}", efforts)
+        _card("best trial", _score(best), _trained(best), _drawn(best, keys))
+        + _card("first guess", _score(first), _trained(first), _drawn(first, keys))
+        + _card("epochs", f"{spent:,}", f"of {full:,} had all trials run in full", effort)
     )
 
 
@@ -160,20 +157,24 @@ def _card(title: str, big: str, small: str, facts: Mapping[str, str]) -> str:
 
 
 def _drawn(trial: pd.Series, keys: Sequence[str]) -> dict[str, str]:
-    return {key: _text(value) for key, value in trial[list(keys)].dropna().items()}
+    return {key: _text(trial[key]) for key in trial[list(keys)].dropna().index}
 
 
 def _trained(trial: pd.Series) -> str:
-    return f"trial {trial['trial']}, {trial['state']}, best epoch {_epoch(trial)}"
+    return f"trial {trial['trial']}, {trial['state']}, best epoch {_best_epoch(trial)}"
 
 
-def _epoch(trial: Mapping[str, Any] | pd.Series) -> str:
-    """Its best epoch of those that it ran."""
-    return "–" if pd.isna(trial["best_epoch"]) else f"{trial['best_epoch']:.0f} of {trial['epochs']}"
+def _best_epoch(trial: pd.Series) -> str:
+    best = trial["best_epoch"]
+    return "–" if pd.isna(best) else f"{best:.0f} of {trial['epochs']}"
+
+
+def _score(trial: pd.Series) -> str:
+    return "–" if pd.isna(trial["score"]) else f"{trial['score']:.3f}"
 
 
 def _epochs_in_full(trials: pd.DataFrame, rungs: Sequence[int]) -> int:
-    """Epochs of all trials had none been stopped, each as long as it was drawn, or as the longest."""
+    """Epochs of all trials, had each run those that it drew, else as many as the longest."""
     longest = max(trials["epochs"].max(), *rungs)
     if "train.epochs" in trials:
         return int(trials["train.epochs"].fillna(longest).sum())
@@ -183,31 +184,159 @@ def _epochs_in_full(trials: pd.DataFrame, rungs: Sequence[int]) -> int:
 def _curves(
     ranked: pd.DataFrame, histories: Mapping[str, pd.DataFrame], rungs: Sequence[int]
 ) -> str:
-    lines = [
-        (trial, histories[trial["trial"]])
-        for trial in ranked.to_dict("records")
-        if len(histories.get(trial["trial"], ()))
-    ]
-    if not lines:
+    begun = ranked[[len(histories.get(name, ())) > 0 for name in ranked["trial"]]]
+    if begun.empty:
         return ""
-    named = [line for line in lines if line is lines[0] or line[0]["state"] == "finished"]
-    named = named[: len(PALETTE)]
+    named = begun[(begun["state"] == "finished") | (begun.index == begun.index[0])]
+    named = named.head(len(PALETTE))
+    others = begun.drop(named.index)
     with matplotlib.rc_context(report.PLOT_STYLE):
         figure = Figure(figsize=(11.6, 4.4), layout="constrained")
         axes = figure.subplots()
-        for (trial, history), colour in zip(named, PALETTE, strict=False):
-            best = trial is lines[0][0]
-            label = f"{trial['trial']}{' (best)' if best else ''}"
-            _curve(axes, trial, history, color=colour, label=label, linewidth=3 if best else 1.5)
-        for trial, history in lines:
-            if not any(trial is other for other, _ in named):
-                state = trial["state"]
-                _curve(axes, trial, history, color=COLOURS[state], label=state, linewidth=0.8)
         for rung in rungs:
-            axes.axvline(rung, color="#6b7280", linestyle=":", linewidth=1, zorder=0)
+            axes.axvline(rung, color="#6b7280", linestyle=":", zorder=0)
+        for place, (name, state) in enumerate(zip(named["trial"], named["state"], strict=True)):
+            style = {"label": f"{name} (best)", "linewidth": 3} if place == 0 else {"label": name}
+            _curve(axes, histories[name], state, color=PALETTE[place], zorder=3, **style)
+        for name, state in zip(others["trial"], others["state"], strict=True):
+            _curve(axes, histories[name], state, color=COLOURS[state], label=state, linewidth=0.8)
         axes.set_xlabel("epoch")
         axes.set_ylabel("score")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles = {line.get_label(): line for line in axes.lines}
-        figure.legend(...)
+        handles, labels = axes.get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        axes.legend(once.values(), once.keys(), loc="upper left", bbox_to_anchor=(1, 1))
         return _image(figure, "learning curves")
+
+
+def _curve(axes: Axes, history: pd.DataFrame, state: str, **style: Any) -> None:
+    (line,) = axes.plot(history["epoch"], history["score"], **style)
+    # A trial of one epoch has no line.
+    line.set_marker("." if len(history) == 1 else "")
+    if state in ("stopped", "failed"):
+        axes.plot(
+            history["epoch"].iloc[-1:], history["score"].iloc[-1:], "x", color=line.get_color()
+        )
+
+
+def _bars(shares: Mapping[str, float]) -> str:
+    rows = "".join(
+        f'<tr><th>{escape(key)}</th><td><div style="width:{share:.1%}"></div></td>'
+        f"<td>{share:.2f}</td></tr>"
+        for key, share in shares.items()
+    )
+    return f'<table class="bars"><tbody>{rows}</tbody></table>' if rows else ""
+
+
+def _scatters(ranked: pd.DataFrame, keys: Sequence[str]) -> str:
+    """One small plot of score over value a key, as an embedded SVG."""
+    scored = ranked[ranked["score"].notna()]
+    columns = {key: _plain(scored[key]) for key in keys if scored[key].notna().any()}
+    if not columns:
+        return ""
+    rows = -(-len(columns) // PER_ROW)
+    with matplotlib.rc_context(report.PLOT_STYLE):
+        figure = Figure(figsize=(11.6, 2.5 * rows), layout="constrained")
+        panels = figure.subplots(rows, PER_ROW, sharey=True, squeeze=False)
+        for panel in panels.flat[len(columns) :]:
+            panel.set_visible(False)
+        for panel, (key, values) in zip(panels.flat, columns.items(), strict=False):
+            _scatter(panel, values, scored.loc[values.index])
+            panel.set_title(key, loc="left")
+        for panel in panels[:, 0]:
+            panel.set_ylabel("score")
+        return _image(figure, "score of each value")
+
+
+def _scatter(panel: Axes, values: pd.Series, trials: pd.DataFrame) -> None:
+    if is_numeric_dtype(values):
+        places = values
+        panel.set_xscale("log" if _is_wide(values) else "linear")
+    else:
+        names = sorted(values.unique())
+        places = values.map(names.index) + np.random.default_rng(0).uniform(
+            -0.15, 0.15, len(values)
+        )
+        panel.set_xticks(range(len(names)), names, rotation=20, ha="right")
+        panel.set_xlim(-0.5, len(names) - 0.5)
+    colours = trials["state"].map(COLOURS)
+    panel.scatter(places, trials["score"], c=colours, s=22, zorder=2)
+    if trials.index[0] == 0:
+        panel.plot(places.iloc[0], trials["score"].iloc[0], "o", mfc="none", mec="#111827", ms=9)
+
+
+def _image(figure: Figure, meaning: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    image = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{meaning}" src="data:image/svg+xml;base64,{image}">'
+
+
+def _table(ranked: pd.DataFrame, keys: Sequence[str]) -> str:
+    names = ["trial", "score", "best epoch", "time", *keys, "state", "reason"]
+    head = "".join(f"<th>{escape(name).replace('.', '.<wbr>')}</th>" for name in names)
+    rows = []
+    for _, trial in ranked.iterrows():
+        drawn = _drawn(trial, keys)
+        cells = [
+            _score(trial),
+            _best_epoch(trial),
+            report._duration(trial["seconds"]),
+            *(drawn.get(key, "–") for key in keys),
+            trial["state"],
+            trial["reason"],
+        ]
+        rows.append(
+            f"<th>{escape(trial['trial'])}</th>"
+            + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        )
+    return f'<div class="wide"><table class="trials">{report._rows(head, rows)}</table></div>'
+
+
+RESULT_NOTE: Final = "The score is the macro F1 of a trial's best epoch on people it never saw."
+CURVES_NOTE: Final = (
+    "The thick line is the best trial, grey ones were stopped at their x; "
+    "trials are judged at the dotted epochs."
+)
+IMPORTANCE_NOTE: Final = (
+    "How much of the difference between scores each key explains (fANOVA). Stopped trials count "
+    "with what they had reached, so quick learning counts too. Left out: keys that some trials "
+    "did not draw, or that all drew alike."
+)
+KEYS_NOTE: Final = (
+    "One dot a trial: blue finished, grey was stopped, green still runs; the ring is the best."
+)
+TRIALS_NOTE: Final = "The best first; times in h:mm:ss."
+
+COLOURS: Final = {
+    "finished": "#2563eb",
+    "stopped": "#b6bcc6",
+    "failed": "#dc2626",
+    "running": "#16a34a",
+}
+
+PALETTE: Final = (
+    "#2563eb",
+    "#ea580c",
+    "#9333ea",
+    "#0891b2",
+    "#ca8a04",
+    "#db2777",
+    "#4d7c0f",
+    "#78350f",
+)
+"""Of the lines that are named, the best first."""
+
+PER_ROW: Final = 4
+
+CSS: Final = """
+.bars { width: 100%; }
+.bars th { width: 1px; }
+.bars td:last-child { width: 1px; }
+.bars div { background: #2563eb; border-radius: 3px; height: 12px; }
+.wide { overflow-x: auto; }
+.trials { font-size: 12px; }
+.trials thead th { vertical-align: bottom; white-space: normal; }
+.trials td:last-child { text-align: left; white-space: normal; min-width: 160px; }
+.trials th:last-child { text-align: left; }
+"""

@@ -228,22 +228,22 @@ def _wandb_image(image: Path | UInt8Array, caption: str | None = None) -> Any:
 def _confusion_figure(matrices: Mapping[str, npt.NDArray[np.int64]]) -> Figure:
     from matplotlib.figure import Figure
 
-    sides = [1.6 + 0.55 * max(len(matrix_KK), 3) for matrix_KK in matrices.values()]
-    figure = Figure(figsize=(sum(sides) + 1, max(sides)), dpi=100, layout="constrained")
+    sides = [1.6 + 0.55 * len(matrix_KK) for matrix_KK in matrices.values()]
+    figure = Figure(figsize=(sum(sides) + 1, max(sides) + 0.4), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     panels = figure.subplots(1, len(matrices), squeeze=False, width_ratios=sides)[0]
     for panel, (head, matrix_KK) in zip(panels, matrices.items(), strict=True):
         names = [name.replace("_", " ") for name in labels.class_names(head)]
         shares_KK = matrix_KK / matrix_KK.sum(axis=1, keepdims=True).clip(1)
         panel.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(matrix_KK):
-            color = "white" if shares_KK[row, column] > 0.5 else "0.2" if count else "0.75"
-            panel.text(column, row, count, ha="center", va="center", color=color, size=9)
+            color = "white" if shares_KK[row, column] > 0.5 else "0.2"
+            panel.text(column, row, count or "", ha="center", va="center", color=color, size=9)
         panel.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         panel.set_yticks(range(len(names)), names)
         panel.tick_params(length=0)
-        panel.spines[:].set_visible(False)
-        panel.set(xlabel="predicted", ylabel="truth")
-        panel.set_title(f"{head}: photos, shaded by share of the true class", loc="left", size=10)
+        panel.spines[:].set_color("0.85")
+        panel.set(title=head, xlabel="predicted", ylabel="truth")
     return figure
 
 
@@ -252,11 +252,12 @@ def _mistakes_figure(images: Sequence[UInt8Array], captions: Sequence[str]) -> F
 
     columns = min(len(images), 5)
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(2.4 * columns, 3.9 * rows), dpi=100, layout="constrained")
+    figure = Figure(figsize=(2.4 * columns, 3.9 * rows), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel in panels:
         panel.axis("off")
     for panel, image_HWC, caption in zip(figure.axes, images, captions, strict=False):
         panel.imshow(image_HWC)
-        panel.set_title(textwrap.fill(caption.replace("_", " "), 28), size=9)
+        panel.set_title(textwrap.fill(caption.replace("_", " "), 32), size=8)
     return figure

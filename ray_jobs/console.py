@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import ray.exceptions
+
 from maskcls import tracking
 from ray_jobs.job_queue import Event
 
@@ -77,6 +79,10 @@ def answering_in_words(program: str) -> Iterator[None]:
     except KeyboardInterrupt:
         log.info("Interrupted: what is finished is kept; the same command goes on from there.")
         sys.exit(130)
+    except ray.exceptions.RayError as error:
+        lost = f"the cluster was lost ({type(error).__name__}); what is finished is kept"
+        print(f"{program}: {lost}, the same command goes on from there", file=sys.stderr)
+        sys.exit(1)
     except (ValueError, OSError, RuntimeError) as error:
         log.debug("refused", exc_info=True)
         print(f"{program}: {error}", file=sys.stderr)

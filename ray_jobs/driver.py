@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -29,6 +30,11 @@ from ray_jobs.job_queue import Event, JobQueue
 from ray_jobs.lane import lane_loop
 
 log = logging.getLogger(__name__)
+WATCH_S = 2.0
+"""Seconds between two looks at whether jobs can still go on."""
+
+END_S = 30.0
+"""Seconds that lanes get to end by themselves when there is nothing left to do."""
 
 
 class RunFailed(RuntimeError):  # noqa: N818 -- an answer to the user, not a bug
@@ -49,54 +55,28 @@ class Lanes:
     """Running lanes and the queue that feeds them."""
 
     queue: Any
-    resources: Resources
     failures: dict[int, str] = field(default_factory=dict)
     threads: list[threading.Thread] = field(default_factory=list)
-    started: bool = False
 
     def run(
         self, jobs: Sequence[Job], on_event: Callable[[Event], None] = lambda event: None
     ) -> dict[str, Outcome]:
         """Run jobs to their end, in this order; ``on_event`` hears what happens meanwhile.
 
-        A job that fails is told in its outcome. Raises RunFailed when nothing can go on.
+        A job that fails, or cannot be run, is told in its outcome.
         """
         ray.get(self.queue.submit.remote(list(jobs)))
         outcomes = {job.name: Outcome(job.name) for job in jobs}
-        for event in self.listen(lambda: any(_open(o) for o in outcomes.values())):
-            on_event(event)
-            if event.kind == "done":
-                outcomes[event.job].report = event.values
-            elif event.kind in ("failed", "cancelled"):
-                outcomes[event.job].reason = event.values.get("reason", event.kind)
-        return outcomes
-
-    def listen(self, go_on: Callable[[], bool]) -> Iterator[Event]:
-        """Events of all jobs while ``go_on()``; every wait in here has a limit."""
-        seen, began = 0, time.monotonic()
-        while go_on():
+        seen = 0
+        while any(outcome.report is None and not outcome.reason for outcome in outcomes.values()):
             seen, events = ray.get(self.queue.events.remote(seen))
-            self.started = self.started or bool(events)
-            yield from events
-            self.check(began)
-
-    def check(self, began: float) -> None:
-        """Raise RunFailed where waiting longer is in vain."""
-        if len(self.failures) == len(self.threads):
-            raise RunFailed("no worker is left: " + "; ".join(sorted(set(self.failures.values()))))
-        waited = time.monotonic() - began
-        if not self.started and waited > self.resources.start_timeout_s:
-            raise RunFailed(
-                f"no worker started within {waited:.0f} s (resources.start_timeout_s): is the "
-                f"cluster busy? free now: {_readable(ray.available_resources())}"
-            )
-        stalled = ray.get(self.queue.stalled.remote(self.resources.stall_timeout_s))
-        if stalled:
-            raise RunFailed(
-                f"no sign of life from {', '.join(stalled)} for "
-                f"{self.resources.stall_timeout_s:g} s (resources.stall_timeout_s); "
-                "the same command goes on from the last epoch"
-            )
+            for event in events:
+                on_event(event)
+                if event.kind == "done":
+                    outcomes[event.job].report = event.values
+                elif event.kind in ("failed", "cancelled"):
+                    outcomes[event.job].reason = event.values.get("reason", event.kind)
+        return outcomes
 
 
 def queue_name(folder: Path) -> str:
@@ -110,33 +90,50 @@ def lanes(
 ) -> Iterator[Lanes]:
     """Start the lanes of a plan; at the end their workers and reservations are gone.
 
-    ``folder`` keeps what Ray Train itself writes, and is removed. Lanes start in the background:
-    use the time.
+    ``folder`` keeps what Ray Train itself writes, and is removed. Lanes start in the background.
+    Where waiting is in vain, every job fails with the reason: nothing waits without a limit.
     """
     queue = JobQueue.options(name=queue_name(folder)).remote(resources.attempts)
-    running = Lanes(queue, resources)
+    running = Lanes(queue)
     storage = folder / ".ray_train"
     for lane in plan.lanes:
-        thread = threading.Thread(
-            target=_run_lane,
-            args=(lane, plan, running, ensemble, storage),
-            name=f"lane-{lane.number}",
-            daemon=True,
-        )
+        arguments = (lane, plan, resources, running, ensemble, storage)
+        thread = threading.Thread(target=_run_lane, args=arguments, daemon=True)
         running.threads.append(thread)
         thread.start()
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(running, resources, ended), daemon=True).start()
     try:
         yield running
-    finally:
+        # Only on the way out of a finished run: an interrupted one does not wait for its jobs.
         ray.get(queue.close.remote())
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + END_S
         for thread in running.threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+    finally:
+        ended.set()
         ray.kill(queue)
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def _run_lane(lane: Lane, plan: Plan, running: Lanes, ensemble: Any, storage: Path) -> None:
+def _watch(running: Lanes, resources: Resources, ended: threading.Event) -> None:
+    """Fail all jobs as soon as it is clear that they cannot go on."""
+    limits = (resources.start_timeout_s, resources.stall_timeout_s)
+    while not ended.wait(WATCH_S):
+        try:
+            reason = ray.get(running.queue.trouble.remote(*limits))
+            if len(running.failures) == len(running.threads):
+                reason = "no worker is left: " + "; ".join(sorted(set(running.failures.values())))
+            if reason:
+                ray.get(running.queue.abort.remote(reason))
+                return
+        except ray.exceptions.RayError:
+            return  # The queue is gone, and whoever asks it next hears of that.
+
+
+def _run_lane(
+    lane: Lane, plan: Plan, resources: Resources, running: Lanes, ensemble: Any, storage: Path
+) -> None:
     trainer = TorchTrainer(
         lane_loop,
         train_loop_config={
@@ -145,9 +142,7 @@ def _run_lane(lane: Lane, plan: Plan, running: Lanes, ensemble: Any, storage: Pa
             "lane": lane.number,
             "threads": plan.threads,
         },
-        torch_config=TorchConfig(
-            backend=plan.backend, timeout_s=int(running.resources.stall_timeout_s)
-        ),
+        torch_config=TorchConfig(backend=plan.backend, timeout_s=int(resources.stall_timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=plan.workers_per_job,
             use_gpu=plan.gpus_per_worker > 0,
@@ -161,7 +156,7 @@ def _run_lane(lane: Lane, plan: Plan, running: Lanes, ensemble: Any, storage: Pa
                 # The queue counts the attempts of each job; this only ends a lane whose worker
                 # dies before it takes one.
                 max_failures=1000,
-                controller_failure_limit=running.resources.attempts,
+                controller_failure_limit=resources.attempts,
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
@@ -176,14 +171,6 @@ def _run_lane(lane: Lane, plan: Plan, running: Lanes, ensemble: Any, storage: Pa
         ray.get(running.queue.release.remote(lane.number, reason))
 
 
-def _open(outcome: Outcome) -> bool:
-    return outcome.report is None and outcome.reason is None
-
-
 def _last_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
-
-
-def _readable(resources: dict[str, float]) -> str:
-    return ", ".join(f"{resources.get(name, 0):g} {name}" for name in ("CPU", "GPU"))

@@ -50,6 +50,8 @@ class _JobQueue:
         self._entries: dict[str, _Entry] = {}
         self._events: list[Event] = []
         self._closed = False
+        self._aborted: str | None = None
+        self._last_work = time.monotonic()
         self._news = asyncio.Event()
 
     async def submit(self, jobs: Sequence[Job]) -> None:
@@ -58,6 +60,8 @@ class _JobQueue:
             known = self._entries.get(job.name)
             if known is None or known.state in ("failed", "cancelled", "done"):
                 self._entries[job.name] = _Entry(job)
+                if self._aborted:
+                    self._end(self._entries[job.name], "failed", {"reason": self._aborted})
         self._notify()
 
     async def close(self) -> None:
@@ -137,14 +141,31 @@ class _JobQueue:
                     entry.state, entry.lane = "pending", None
         self._notify()
 
-    async def stalled(self, after_s: float) -> list[str]:
-        """Names of running jobs that gave no sign of life for ``after_s`` seconds."""
+    async def abort(self, reason: str) -> None:
+        """Nothing can go on: every job, also one that is submitted later, fails for this reason."""
+        self._aborted = reason
+        for entry in self._entries.values():
+            self._end(entry, "failed", {"reason": reason})
+
+    async def trouble(self, start_timeout_s: float, stall_timeout_s: float) -> str | None:
+        """Why waiting is in vain: a running job gives no sign of life, or nobody takes one."""
         now = time.monotonic()
-        return [
-            name
-            for name, entry in self._entries.items()
-            if entry.state == "running" and now - entry.last_sign > after_s
-        ]
+        running = [e for e in self._entries.values() if e.state == "running"]
+        waiting = sum(e.state == "pending" for e in self._entries.values())
+        if running or not waiting:
+            self._last_work = now
+        stalled = [e.job.name for e in running if now - e.last_sign > stall_timeout_s]
+        if stalled:
+            return (
+                f"no sign of life from {', '.join(stalled)} for {stall_timeout_s:g} s "
+                "(resources.stall_timeout_s)"
+            )
+        if now - self._last_work > start_timeout_s:
+            return (
+                f"{waiting} job(s) wait and no worker took one within {start_timeout_s:g} s "
+                "(resources.start_timeout_s): is the cluster busy, or do workers die as they start?"
+            )
+        return None
 
     async def events(self, after: int, name: str | None = None) -> tuple[int, list[Event]]:
         """Events from number ``after`` on, of one job or of all, and the number to go on from."""
@@ -157,10 +178,6 @@ class _JobQueue:
     async def events_so_far(self) -> int:
         """The number to ask ``events`` with for what is still to come."""
         return len(self._events)
-
-    async def unfinished(self) -> int:
-        """How many jobs are pending or running."""
-        return sum(entry.state in ("pending", "running") for entry in self._entries.values())
 
     def _start(self, entry: _Entry, lane: int) -> Job:
         entry.state, entry.lane = "running", lane

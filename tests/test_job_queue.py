@@ -88,7 +88,6 @@ async def test_what_is_said_twice_counts_once():
     await queue.finish("a", {})
     await queue.fail("a", "too late")
     assert await names_of(queue) == [("started", "a"), ("done", "a")]
-    assert await queue.unfinished() == 0
 
 
 @in_a_loop
@@ -115,11 +114,33 @@ async def test_a_supervised_job_waits_for_its_verdict_and_stops_when_cancelled()
 
 
 @in_a_loop
-async def test_a_job_without_a_sign_of_life_is_stalled():
+async def test_a_job_without_a_sign_of_life_is_trouble():
     queue = _JobQueue(attempts=1)
     await queue.submit(JOBS[:1])
     await queue.take(0)
     await asyncio.sleep(0.05)
-    assert await queue.stalled(0.01) == ["a"]
+    assert "no sign of life from a" in await queue.trouble(60, 0.01)
     await queue.beat("a")
-    assert await queue.stalled(0.01) == []
+    assert await queue.trouble(60, 0.04) is None
+
+
+@in_a_loop
+async def test_jobs_that_nobody_takes_are_trouble_but_an_empty_queue_is_not():
+    queue = _JobQueue(attempts=1)
+    await asyncio.sleep(0.05)
+    assert await queue.trouble(0.01, 60) is None
+    await queue.submit(JOBS[:1])
+    await asyncio.sleep(0.05)
+    assert "no worker took one" in await queue.trouble(0.01, 60)
+
+
+@in_a_loop
+async def test_after_an_abort_every_job_fails_for_its_reason_also_a_later_one():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:2])
+    await queue.take(0)
+    await queue.abort("the power is out")
+    await queue.submit(JOBS[2:])
+    _, events = await queue.events(0)
+    failed = {e.job: e.values["reason"] for e in events if e.kind == "failed"}
+    assert failed == dict.fromkeys("abc", "the power is out")
