@@ -12,6 +12,8 @@ DEMO_RUN := runs/demo
 demo: setup
 	$(BIN)/python -m maskcls.demo_faces $(DEMO_DATA) --people 120 --eval-people 30 --height 192 --width 144
 	$(BIN)/python -m ray_jobs.sweep --config configs/demo.yaml data.root=$(DEMO_DATA) run.dir=$(DEMO_RUN)
+	@echo "Against the true answers of the photos to predict:"
+	$(BIN)/python -m maskcls.submission score $(DEMO_RUN)/submission.csv $(DEMO_DATA)/answers.csv
 
 test: check
 	$(BIN)/python -m pytest

@@ -10,6 +10,10 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
+import ray
+import ray._private.worker
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from maskcls.config import Resources
 
 log = logging.getLogger(__name__)
@@ -93,9 +97,6 @@ def connect() -> None:
     started beside it.
     """
     quiet()
-    import ray
-    import ray._private.worker
-
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
@@ -131,8 +132,6 @@ def connect() -> None:
 
 def _connect_or_start(options: Mapping[str, Any]) -> Any:
     """A cluster that `ray start` left running on this machine, or a fresh one for this program."""
-    import ray
-
     try:
         return ray.init(address="auto", **options)
     except ConnectionError:
@@ -142,8 +141,6 @@ def _connect_or_start(options: Mapping[str, Any]) -> Any:
 
 def live_nodes() -> list[Node]:
     """The live nodes of the cluster, in a stable order."""
-    import ray
-
     nodes = [
         Node(
             n["NodeID"],
@@ -155,6 +152,36 @@ def live_nodes() -> list[Node]:
         if n["Alive"]
     ]
     return sorted(nodes, key=lambda node: node.id)
+
+
+def check_shared(path: Path, timeout_s: float = 60.0) -> None:
+    """Refuse a folder that some node of the cluster does not see: workers there could not use it.
+
+    Raises Refused naming the nodes.
+    """
+    nodes = live_nodes()
+    if len(nodes) == 1:
+        return
+    asked = {
+        node.id: _sees.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
+        ).remote(path)
+        for node in nodes
+    }
+    ready, _ = ray.wait(list(asked.values()), num_returns=len(nodes), timeout=timeout_s)
+    blind = [name for name, ref in asked.items() if ref not in ready or not ray.get(ref)]
+    if blind:
+        raise Refused(
+            f"{path} is not seen by {len(blind)} of {len(nodes)} nodes ({', '.join(blind)}): "
+            "put data and run.dir on storage that every node mounts at the same path"
+        )
+
+
+def _path_exists(path: Path) -> bool:
+    return path.exists()
+
+
+_sees = ray.remote(num_cpus=0)(_path_exists)
 
 
 def plan(resources: Resources, jobs: int, nodes: Sequence[Node]) -> Plan:

@@ -24,7 +24,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from maskcls.config import Resources, digest
-from ray_jobs.cluster import Lane, Plan
+from ray_jobs.cluster import Lane, Plan, check_shared
 from ray_jobs.job import Job
 from ray_jobs.job_queue import Event, JobQueue
 from ray_jobs.lane import lane_loop
@@ -92,7 +92,10 @@ def lanes(
 
     ``folder`` keeps what Ray Train itself writes, and is removed. Lanes start in the background.
     Where waiting is in vain, every job fails with the reason: nothing waits without a limit.
+    Raises Refused where a node does not see ``folder``.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    check_shared(folder)
     queue = JobQueue.options(name=queue_name(folder)).remote(resources.attempts)
     running = Lanes(queue)
     storage = folder / ".ray_train"
