@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from maskcls import files
 from maskcls.labels import AgeBand, Gender, Mask, age_band, encode
+from maskcls.manifest import STEMS
 
 Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
@@ -32,13 +33,6 @@ Colour = npt.NDArray[np.float64]
 STAMP: Final = "demo_faces.json"
 DRAWING: Final = 1
 """Changes when the same parameters would give other photos."""
-
-PHOTOS: Final = {
-    **{f"mask{number}": Mask.WORN for number in range(1, 6)},
-    "incorrect_mask": Mask.INCORRECT,
-    "normal": Mask.NOT_WORN,
-}
-"""File stem -> class of the seven photos of a person."""
 
 PEOPLE_OF_COMPETITION: Final = {
     (Gender.MALE, AgeBand.UNDER_30): 549,
@@ -51,11 +45,11 @@ PEOPLE_OF_COMPETITION: Final = {
 
 SKINS: Final = np.array([[242, 212, 190], [234, 194, 162], [224, 178, 142], [206, 156, 118]])
 HAIRS: Final = np.array([[24, 20, 20], [40, 28, 22], [66, 44, 30], [104, 70, 42]])
-DYES: Final = np.array([[176, 128, 70], [150, 62, 48], [186, 182, 186], [92, 96, 140]])
+DYES: Final = np.array([[176, 128, 70], [150, 62, 48], [206, 112, 140], [92, 96, 140]])
 GREY: Final = np.array([206.0, 204, 204])
 CLOTHS: Final = np.array(
-    [[176, 208, 232], [240, 240, 242], [34, 34, 38], [246, 206, 214], [120, 132, 150], [60, 92, 140],
-     [206, 220, 196], [226, 210, 180], [150, 40, 52], [88, 88, 92]]
+    [[176, 208, 232], [240, 240, 242], [34, 34, 38], [246, 206, 214], [120, 132, 150],
+     [60, 92, 140], [206, 220, 196], [226, 210, 180], [150, 40, 52], [88, 88, 92]]
 )  # fmt: skip
 """Colours of masks, scarves and clothes, which therefore do not tell them apart."""
 
@@ -105,7 +99,8 @@ def draw(
     temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
         temporary.chmod(0o755)
-        _draw_into(temporary, people, eval_people, seed, (height, width), quality)
+        _draw_train(temporary, people, seed, (height, width), quality)
+        _draw_eval(temporary, people, eval_people, seed, (height, width), quality)
         files.write_json(temporary / STAMP, stamp)
         if root.exists():
             shutil.rmtree(root)
@@ -116,51 +111,60 @@ def draw(
 
 
 def _is_complete(root: Path, stamp: dict[str, int]) -> bool:
-    """Whether ``root`` holds exactly these faces; False where it may be (re)drawn."""
+    """Whether ``root`` holds exactly these faces; False where they may be drawn there."""
     found = {path.name for path in root.iterdir()} if root.exists() else set()
     if not found:
         return False
     drawn_as = files.read_json(root / STAMP) if STAMP in found else None
-    photos = len(PHOTOS) * (stamp["people"] + stamp["eval_people"])
+    photos = len(STEMS) * (stamp["people"] + stamp["eval_people"])
     lists = [root / "train/train.csv", root / "eval/info.csv", root / "answers.csv"]
     complete = sum(1 for _ in root.rglob("*.jpg")) >= photos and all(map(Path.exists, lists))
     foreign = found - {STAMP, "train", "eval", "answers.csv"}
     if drawn_as != stamp or (foreign and not complete):
-        what = f"faces drawn with {drawn_as}" if drawn_as else "other files"
+        what = f"faces drawn as {drawn_as}" if drawn_as else "something else"
         raise FileExistsError(
-            f"{root} holds {what}; choose another folder or delete it to draw {stamp}"
+            f"{root} must be new, empty or hold the faces of {stamp}, but holds {what}; "
+            "choose another folder or delete it"
         )
     return complete
 
 
-def _draw_into(
-    root: Path, people: int, eval_people: int, seed: int, size: tuple[int, int], quality: int
-) -> None:
-    """Draw everything but the stamp."""
-    rows, answers = [], []
-    for number, (gender, age) in enumerate(_people(people, np.random.default_rng((seed, 0, 1)))):
-        name = f"{number + 1:06d}_{gender.name.lower()}_Drawn_{age}"
+def _draw_train(root: Path, people: int, seed: int, size: tuple[int, int], quality: int) -> None:
+    rows = []
+    for number, (gender, age) in enumerate(_people(people, seed, part=1), start=1):
+        name = f"{number:06d}_{gender.name.lower()}_Drawn_{age}"
         rows.append((*name.split("_"), name))
         folder = root / "train/images" / name
         folder.mkdir(parents=True)
-        for stem, _, image in _photos(seed, number + 1, gender, age, size):
-            _write_jpeg(folder / f"{stem}.jpg", image, quality)
+        for stem, _, image_HWC in _photos(seed, number, gender, age, size):
+            _write_jpeg(folder / f"{stem}.jpg", image_HWC, quality)
+    _write_csv(root / "train/train.csv", ("id", "gender", "race", "age", "path"), rows)
+
+
+def _draw_eval(
+    root: Path, train_people: int, people: int, seed: int, size: tuple[int, int], quality: int
+) -> None:
+    """Draw people who are not among those to train on, under names that tell nothing."""
+    answers = []
     folder = root / "eval/images"
     folder.mkdir(parents=True)
-    for number, (gender, age) in enumerate(_people(eval_people, np.random.default_rng((seed, 0, 2)))):
-        for stem, mask, image in _photos(seed, people + number + 1, gender, age, size):
+    for number, (gender, age) in enumerate(_people(people, seed, part=2), start=train_people + 1):
+        for stem, mask, image_HWC in _photos(seed, number, gender, age, size):
             digest = hashlib.sha1(f"{seed}/{number}/{stem}".encode(), usedforsecurity=False)
             name = f"{digest.hexdigest()}.jpg"
             answers.append((name, int(encode(mask, gender, age_band(age)))))
-            _write_jpeg(folder / name, image, quality)
+            _write_jpeg(folder / name, image_HWC, quality)
     answers.sort()
-    _write_csv(root / "train/train.csv", ("id", "gender", "race", "age", "path"), rows)
     _write_csv(root / "eval/info.csv", ("ImageID", "ans"), [(name, 0) for name, _ in answers])
     _write_csv(root / "answers.csv", ("ImageID", "ans"), answers)
 
 
-def _people(count: int, rng: np.random.Generator) -> list[tuple[Gender, int]]:
-    """Gender and age in years of ``count`` people, in random order, rare groups never empty."""
+def _people(count: int, seed: int, part: int) -> list[tuple[Gender, int]]:
+    """Gender and age in years of ``count`` people, in random order.
+
+    Groups are as frequent as in the competition, but none is below one person in twenty.
+    """
+    rng = np.random.default_rng((seed, 0, part))  # (seed, person, photo) count from 1
     groups = list(PEOPLE_OF_COMPETITION)
     shares = np.array([PEOPLE_OF_COMPETITION[group] for group in groups])
     sizes = np.full(len(groups), -(-count // 20))
@@ -214,6 +218,7 @@ class _Person:
     moustache: bool
     blush: float
     earrings: bool
+    collar: bool
     glasses: float
     eye_gap: float
     nose: float
@@ -233,9 +238,9 @@ def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
         return float(np.clip((seems + rng.normal(0, spread) - start) / span, 0, 1))
 
     skin = _mix_palette(SKINS, rng) + rng.normal(0, 5, 3)
-    bright = rng.random() < 0.45 - 0.42 * aged(24, 8)
+    bright = rng.random() < 0.55 - 0.53 * aged(24, 8)
     hair = _mix_palette(DYES if bright else HAIRS, rng)
-    grey = 0.0 if rng.random() < 0.08 else aged(44, 18)
+    grey = 0.0 if rng.random() < 0.08 else aged(48, 16)
     length = feminine()
     lips = _mix(_mix(skin, np.array([196.0, 92, 92]), 0.45), np.array([186.0, 26, 50]),
                 1.3 * max(feminine() - 0.4, 0))  # fmt: skip
@@ -266,6 +271,7 @@ def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
         moustache=bool(feminine() < 0.3 and rng.random() < 0.25),
         blush=(1 - aged(24, 14)) * float(rng.uniform(0.4, 1.4)),
         earrings=bool(feminine() > 0.6 and rng.random() < 0.5),
+        collar=bool(rng.random() < 0.1 + 0.75 * aged(25, 10)),
         glasses=float(rng.uniform(0.15, 0.21) * (rng.random() < 0.25 + 0.2 * aged(40, 20))),
         eye_gap=float(rng.normal(0.34, 0.015)),
         nose=0.11 + 0.05 * (1 - feminine()) + 0.02 * aged(40, 30),
@@ -301,8 +307,9 @@ class _Canvas:
 
     def settle(self, softness: float) -> None:
         """Apply the shades so far."""
-        reach = 2 * round(2 * softness * self._scale) + 1
-        shade = cv2.stackBlur(self.shade, (reach, reach))
+        # Twice a box: OpenCV's other soft blurs are slow, or round differently by thread count.
+        reach = 2 * round(softness * self._scale) + 1
+        shade = cv2.blur(cv2.blur(self.shade, (reach, reach)), (reach, reach))
         cv2.multiply(self.image, cv2.merge([shade] * 3), dst=self.image, scale=1 / 128)
         self.shade[:] = 128
 
@@ -313,7 +320,8 @@ class _Canvas:
         return area
 
     def _pixels(self, points: Points) -> npt.NDArray[np.int32]:
-        pixels = (points + (self.offset, 0)) @ self._to_pixels[:, :2].T + self._to_pixels[:, 2]
+        shifted = points + np.array([self.offset, 0])
+        pixels = shifted @ self._to_pixels[:, :2].T + self._to_pixels[:, 2]
         return np.rint(pixels * 16).astype(np.int32)
 
     def _polyline(
@@ -329,7 +337,7 @@ def _photos(
 ) -> Iterable[tuple[str, Mask, Image]]:
     """Stem, class and image of each photo of one person; ``number`` counts all people from 1."""
     person = _person(gender, age, np.random.default_rng((seed, number, 0)))
-    for photo, (stem, mask) in enumerate(PHOTOS.items(), start=1):
+    for photo, (stem, mask) in enumerate(STEMS.items(), start=1):
         yield stem, mask, _photo(person, mask, np.random.default_rng((seed, number, photo)), size)
 
 
@@ -371,7 +379,7 @@ def _canvas(rng: np.random.Generator, size: tuple[int, int]) -> _Canvas:
     wall = rng.uniform(60, 235) + rng.normal(0, 20, (*rng.integers(2, 7, 2), 1))
     wall = np.clip(wall + rng.normal(0, 12, 3), 0, 255).astype(np.uint8)
     image = cv2.resize(wall, (width, height), interpolation=cv2.INTER_CUBIC)
-    return _Canvas(image, np.column_stack([turn, middle]), float(scale))
+    return _Canvas(np.asarray(image, np.uint8), np.column_stack([turn, middle]), float(scale))
 
 
 def _face_outline(person: _Person) -> Points:
@@ -393,10 +401,15 @@ def _paint_behind_face(canvas: _Canvas, person: _Person, rng: np.random.Generato
         canvas.fill(_mirrored(right), _mix(person.hair, GREY, person.grey) * 0.8)
     neck = _mix(person.skin, np.zeros(3), 0.16)
     canvas.fill(_mirrored([(0.40, 0.6), (0.42, 1.25), (0.62, 1.5), (0.3, 1.8)]), neck)
-    canvas.fill(
-        _mirrored([(0.3, 1.42), (0.55, 1.36), (1.2, 1.56), (1.5, 2.0), (1.6, 3.5)]), _cloth(rng)
-    )
+    cloth = _cloth(rng)
+    shoulders = [(0.3, 1.42), (0.55, 1.36), (1.2, 1.56), (1.5, 2.0), (1.6, 3.5)]
+    canvas.fill(_mirrored(shoulders), cloth)
     canvas.fill(_mirrored([(0.0, 1.66), (0.3, 1.40), (0.0, 1.3)]), neck)
+    if person.collar:
+        flap = np.array([(0.02, 1.62), (0.36, 1.24), (0.56, 1.42), (0.26, 1.9)])
+        for side in (-1, 1):
+            canvas.fill(flap * (side, 1), _mix(cloth, np.full(3, 250.0), 0.7))
+            canvas.outline(flap * (side, 1), cloth * 0.6, 0.02)
     for side in (-1, 1):
         canvas.fill(_oval(side * 0.73, 0.02, 0.1, 0.19), person.skin * 0.93)
         if person.earrings:
@@ -431,7 +444,7 @@ def _paint_skin(
 
 def _paint_wrinkles(canvas: _Canvas, person: _Person, light: float) -> None:
     """Lines of the forehead, the eyes and the mouth, bags and spots; ``light`` brings them out."""
-    deep, sag = 0.6 * light * person.wrinkles, 0.55 * light * person.sagging
+    deep, sag = 0.54 * light * person.wrinkles, 0.5 * light * person.sagging
     own = person.creases
     for line, y in enumerate((-0.62, -0.52, -0.43)):
         canvas.crease(_arc(-0.36, 0.36, y, -0.05), deep * own[line])
@@ -512,7 +525,9 @@ def _paint_hair(canvas: _Canvas, person: _Person) -> None:
         x = person.parting + 0.3 * (start - 0.5)
         to_x = side * (1.8 * end - 0.9)
         to_y = np.interp(to_x, edge_x, edge_y)
-        points = np.array([(x, top + 0.1), ((x + 2 * to_x) / 3, 0.6 * top + 0.4 * to_y), (to_x, to_y)])
+        points = np.array(
+            [(x, top + 0.1), ((x + 2 * to_x) / 3, 0.6 * top + 0.4 * to_y), (to_x, to_y)]
+        )
         grey = _mix(person.hair, GREY, float(np.clip(1.6 * person.grey * lightness, 0, 1)))
         canvas.stroke(points, _mix(grey, colour, 0.3), 0.03)
 
@@ -532,46 +547,45 @@ def _paint_mask(
     canvas: _Canvas, outline: Points, top: float, bottom: float, rng: np.random.Generator
 ) -> None:
     """A mask from the height ``top`` to the height ``bottom``, measured in its middle."""
-    below = outline[outline[:, 0] > 0]
-    below = below[np.argsort(below[:, 1])]
+    side = outline[outline[:, 0] > 0]
+    side = side[np.argsort(side[:, 1])]
 
     def half_width(y: float) -> float:
-        return float(np.interp(min(y, 0.82), below[:, 1], below[:, 0]))
+        """Of the face; below the jaw the mask keeps the width it has there."""
+        return float(np.interp(min(y, 0.82), side[:, 1], side[:, 0]))
 
-    upper, lower = top + 0.12, bottom - 0.3
-    right = [(0.1, top - 0.03), (0.26, top + 0.06), (half_width(upper) + 0.01, upper),
-             (half_width(lower) + 0.01, lower), (0.24, bottom - 0.02)]  # fmt: skip
-    area = _mirrored(right)
     colour = _cloth(rng)
-    contrast = _mix(colour, np.array([255.0] * 3 if colour.mean() < 110 else [60.0] * 3), 0.3)
-    for side in (-1, 1):
-        ear = np.array([(side * 0.77, -0.08), (side * half_width(upper), upper + 0.04)])
-        canvas.stroke(ear, _mix(colour, GREY, 0.5), 0.025)
-        ear = np.array([(side * 0.77, 0.12), (side * half_width(lower), lower)])
-        canvas.stroke(ear, _mix(colour, GREY, 0.5), 0.025)
+    upper = np.array([half_width(top + 0.12) + 0.01, top + 0.12])
+    lower = np.array([half_width(bottom - 0.3) + 0.01, bottom - 0.3])
+    for ear, corner in (((0.77, -0.08), upper), ((0.77, 0.12), lower)):
+        for sign in (-1, 1):
+            strap = np.array([ear, corner]) * (sign, 1)
+            canvas.stroke(strap, _mix(colour, GREY, 0.5), 0.025)
+    area = _mirrored(
+        [(0.1, top - 0.03), (0.26, top + 0.06), tuple(upper), tuple(lower), (0.24, bottom - 0.02)]
+    )
     canvas.fill(area, colour)
-    height = bottom - top
+    contrast = _mix(colour, np.full(3, 255.0 if colour.mean() < 110 else 60.0), 0.3)
     match rng.choice(["pleats", "fold", "stripes", "dots"], p=[0.4, 0.3, 0.15, 0.15]):
         case "pleats":
-            for share in (0.3, 0.48, 0.66):
-                wide = half_width(top + share * height) - 0.06
-                canvas.stroke(_arc(-wide, wide, top + share * height, 0.04), contrast, 0.02)
+            for y in top + np.array([0.3, 0.48, 0.66]) * (bottom - top):
+                wide = half_width(y) - 0.06
+                canvas.stroke(_arc(-wide, wide, y, 0.04), contrast, 0.02)
         case "fold":
-            wide = half_width(top + 0.45 * height) - 0.02
-            canvas.stroke(_arc(-wide, wide, top + 0.45 * height, -0.08), contrast, 0.025)
-            canvas.darken(_mirrored([(0, bottom), (0.3, bottom - 0.03), (wide, top + 0.45 * height)]),
-                          0.1)  # fmt: skip
+            y = 0.55 * top + 0.45 * bottom
+            wide = half_width(y) - 0.02
+            canvas.stroke(_arc(-wide, wide, y, -0.08), contrast, 0.025)
+            canvas.darken(_mirrored([(0, bottom), (0.3, bottom - 0.03), (wide, y)]), 0.1)
         case "stripes":
-            _paint_pattern(canvas, area, contrast, [
-                np.array([(x, top - 0.2), (x + 0.2, bottom + 0.1)]) for x in np.arange(-0.9, 0.9, 0.16)
-            ])  # fmt: skip
+            x_S = np.arange(-0.9, 0.9, 0.16)
+            stripes = [np.array([(x, top - 0.2), (x + 0.2, bottom + 0.1)]) for x in x_S]
+            _paint_pattern(canvas, area, contrast, stripes)
         case _:
-            rows = np.arange(top, bottom, 0.14)
-            _paint_pattern(canvas, area, contrast, [
-                np.array([(x, y), (x + 0.02, y)]) for y in rows for x in np.arange(-0.7, 0.75, 0.2)
-            ])  # fmt: skip
-    for side in (-1, 1):
-        canvas.darken(_oval(side * 0.5, (top + bottom) / 2, 0.12, 0.4), 0.13)
+            rows, columns = np.arange(top, bottom, 0.14), np.arange(-0.7, 0.75, 0.2)
+            dots = [np.array([(x, y), (x + 0.02, y)]) for y in rows for x in columns]
+            _paint_pattern(canvas, area, contrast, dots)
+    for sign in (-1, 1):
+        canvas.darken(_oval(sign * 0.5, (top + bottom) / 2, 0.12, 0.4), 0.13)
     canvas.crease(_arc(-0.3, 0.3, bottom + 0.03, 0.02), 0.2)
     canvas.settle(0.05)
 
@@ -586,7 +600,9 @@ def _paint_pattern(canvas: _Canvas, area: Points, colour: Colour, lines: list[Po
 
 def _paint_scarf(canvas: _Canvas, top: float, rng: np.random.Generator) -> None:
     colour = _cloth(rng)
-    canvas.fill(_mirrored([(0.0, top), (0.5, top - 0.12), (0.66, 1.4), (0.4, 1.62), (0, 1.7)]), colour)
+    canvas.fill(
+        _mirrored([(0.0, top), (0.5, top - 0.12), (0.66, 1.4), (0.4, 1.62), (0, 1.7)]), colour
+    )
     for y in (0.2, 0.38):
         canvas.crease(_arc(-0.5, 0.5, top + y, 0.1), 0.2)
     canvas.settle(0.03)

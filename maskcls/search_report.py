@@ -76,13 +76,14 @@ def importances(trials: pd.DataFrame, keys: Sequence[str]) -> dict[str, float]:
         return {}
     distributions = {key: _distribution(values) for key, values in columns.items()}
     study = _quiet_study()
-    rows = pd.DataFrame(columns).to_dict("records")
-    for drawn, score in zip(rows, scored["score"], strict=True):
+    for *drawn, score in zip(*columns.values(), scored["score"], strict=True):
+        params = dict(zip(columns, drawn, strict=True))
         study.add_trial(
-            optuna.create_trial(params=drawn, distributions=distributions, value=float(score))
+            optuna.create_trial(params=params, distributions=distributions, value=score)
         )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {key: float(share) for key, share in shares.items()}
 
 
 def _quiet_study() -> optuna.Study:
@@ -116,7 +117,7 @@ def _is_wide(values: pd.Series) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _header(name: str, task: str, trials: pd.DataFrame) -> str:
@@ -161,7 +162,7 @@ def _drawn(trial: pd.Series, keys: Sequence[str]) -> dict[str, str]:
 
 
 def _trained(trial: pd.Series) -> str:
-    return f"trial {trial['trial']}, {trial['state']}, best epoch {_best_epoch(trial)}"
+    return f"trial {trial['trial']}, epoch {_best_epoch(trial)}"
 
 
 def _best_epoch(trial: pd.Series) -> str:
@@ -175,7 +176,7 @@ def _score(trial: pd.Series) -> str:
 
 def _epochs_in_full(trials: pd.DataFrame, rungs: Sequence[int]) -> int:
     """Epochs of all trials, had each run those that it drew, else as many as the longest."""
-    longest = max(trials["epochs"].max(), *rungs)
+    longest = max([trials["epochs"].max(), *rungs])
     if "train.epochs" in trials:
         return int(trials["train.epochs"].fillna(longest).sum())
     return int(longest * len(trials))
@@ -187,8 +188,8 @@ def _curves(
     begun = ranked[[len(histories.get(name, ())) > 0 for name in ranked["trial"]]]
     if begun.empty:
         return ""
-    named = begun[(begun["state"] == "finished") | (begun.index == begun.index[0])]
-    named = named.head(len(PALETTE))
+    is_best = (begun.index == 0) & begun["score"].notna()
+    named = begun[is_best | (begun["state"] == "finished")].head(len(PALETTE))
     others = begun.drop(named.index)
     with matplotlib.rc_context(report.PLOT_STYLE):
         figure = Figure(figsize=(11.6, 4.4), layout="constrained")
@@ -210,13 +211,8 @@ def _curves(
 
 
 def _curve(axes: Axes, history: pd.DataFrame, state: str, **style: Any) -> None:
-    (line,) = axes.plot(history["epoch"], history["score"], **style)
-    # A trial of one epoch has no line.
-    line.set_marker("." if len(history) == 1 else "")
-    if state in ("stopped", "failed"):
-        axes.plot(
-            history["epoch"].iloc[-1:], history["score"].iloc[-1:], "x", color=line.get_color()
-        )
+    end = "x" if state in ("stopped", "failed") else "."
+    axes.plot(history["epoch"], history["score"], marker=end, markevery=[-1], **style)
 
 
 def _bars(shares: Mapping[str, float]) -> str:
@@ -250,19 +246,19 @@ def _scatters(ranked: pd.DataFrame, keys: Sequence[str]) -> str:
 
 def _scatter(panel: Axes, values: pd.Series, trials: pd.DataFrame) -> None:
     if is_numeric_dtype(values):
-        places = values
+        x = values
         panel.set_xscale("log" if _is_wide(values) else "linear")
     else:
         names = sorted(values.unique())
-        places = values.map(names.index) + np.random.default_rng(0).uniform(
-            -0.15, 0.15, len(values)
-        )
-        panel.set_xticks(range(len(names)), names, rotation=20, ha="right")
+        spread = np.random.default_rng(0).uniform(-0.15, 0.15, len(values))
+        x = values.map(names.index) + spread
+        panel.set_xticks(range(len(names)), [name[-20:] for name in names])
+        if sum(map(len, names)) > 28:
+            panel.tick_params(axis="x", labelrotation=20, labelrotation_mode="xtick")
         panel.set_xlim(-0.5, len(names) - 0.5)
-    colours = trials["state"].map(COLOURS)
-    panel.scatter(places, trials["score"], c=colours, s=22, zorder=2)
-    if trials.index[0] == 0:
-        panel.plot(places.iloc[0], trials["score"].iloc[0], "o", mfc="none", mec="#111827", ms=9)
+    panel.scatter(x, trials["score"], c=trials["state"].map(COLOURS), s=22, zorder=2)
+    best = x.index == 0
+    panel.plot(x[best], trials["score"][best], "o", mfc="none", mec="#111827", ms=9)
 
 
 def _image(figure: Figure, meaning: str) -> str:
@@ -310,7 +306,7 @@ TRIALS_NOTE: Final = "The best first; times in h:mm:ss."
 
 COLOURS: Final = {
     "finished": "#2563eb",
-    "stopped": "#b6bcc6",
+    "stopped": "#9ca3af",
     "failed": "#dc2626",
     "running": "#16a34a",
 }
@@ -331,12 +327,12 @@ PER_ROW: Final = 4
 
 CSS: Final = """
 .bars { width: 100%; }
-.bars th { width: 1px; }
-.bars td:last-child { width: 1px; }
+.bars th, .bars td:last-child { width: 1px; }
 .bars div { background: #2563eb; border-radius: 3px; height: 12px; }
 .wide { overflow-x: auto; }
 .trials { font-size: 12px; }
+.trials td, .trials th { padding: 3px 6px; }
 .trials thead th { vertical-align: bottom; white-space: normal; }
-.trials td:last-child { text-align: left; white-space: normal; min-width: 160px; }
+.trials td:last-child { text-align: left; white-space: normal; min-width: 140px; }
 .trials th:last-child { text-align: left; }
 """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 import textwrap
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -91,7 +91,7 @@ class Tracker:
         earlier = [line for line in _read(self._folder) if line["epoch"] < number]
         text = "".join(json.dumps(_finite(line)) + "\n" for line in (*earlier, values))
         files.write_text(self._folder / FILE, text)
-        plotted = {name: value for name, value in values.items() if "/" in name}
+        plotted = {name: value for name, value in values.items() if name not in ("epoch", "epochs")}
         if self._tensorboard:
             writer = self._open_writer(purge_step=number)
             for name, value in plotted.items():
@@ -147,22 +147,31 @@ class Tracker:
     def _start_wandb(self, **options: Any) -> None:
         import wandb
 
-        self._folder.mkdir(parents=True, exist_ok=True)
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=WANDB_PATIENCE_S,
+            login_timeout=WANDB_PATIENCE_S,
+            finish_timeout=WANDB_PATIENCE_S,
+            finish_timeout_raises=True,
+        )
+        wandb.setup(settings)  # or the login, which knows no run's settings, is not silent
         self._run = wandb.init(
             **options,
             dir=self._folder,
-            id=hashlib.sha256(f"{self._folder}\n{options['name']}".encode()).hexdigest()[:16],
+            id=self._wandb_id(),
             resume="allow",
             reinit="finish_previous",
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=WANDB_PATIENCE_S,
-                login_timeout=WANDB_PATIENCE_S,
-                finish_timeout=WANDB_PATIENCE_S,
-                finish_timeout_raises=True,
-            ),
+            settings=settings,
         )
+
+    def _wandb_id(self) -> str:
+        # Kept, not made from the folder's name: a job that is trained anew in the same place must
+        # be a new run, as W&B ignores the epochs that the old one has.
+        path = self._folder / "wandb_id.txt"
+        if not path.is_file():
+            files.write_text(path, uuid.uuid4().hex[:16])
+        return path.read_text(encoding="utf-8")
 
     def _wandb(self, what: str, do: Callable[[Any], object]) -> None:
         if self._run is not None:
@@ -214,7 +223,7 @@ def _read(folder: Path) -> list[dict[str, float]]:
 def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
     """JSON knows no NaN and no infinity: null stands for both."""
     return {
-        name: value if value is not None and math.isfinite(value) else None
+        name: float(value) if value is not None and math.isfinite(value) else None
         for name, value in values.items()
     }
 
@@ -227,10 +236,11 @@ def _wandb_image(image: Path | UInt8Array, caption: str | None = None) -> Any:
 
 def _confusion_figure(matrices: Mapping[str, npt.NDArray[np.int64]]) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     sides = [1.6 + 0.55 * len(matrix_KK) for matrix_KK in matrices.values()]
-    figure = Figure(figsize=(sum(sides) + 1, max(sides) + 0.4), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure(figsize=(sum(sides) + 1, max(sides) + 0.4), layout=layout)
     panels = figure.subplots(1, len(matrices), squeeze=False, width_ratios=sides)[0]
     for panel, (head, matrix_KK) in zip(panels, matrices.items(), strict=True):
         names = [name.replace("_", " ") for name in labels.class_names(head)]
@@ -249,13 +259,13 @@ def _confusion_figure(matrices: Mapping[str, npt.NDArray[np.int64]]) -> Figure:
 
 def _mistakes_figure(images: Sequence[UInt8Array], captions: Sequence[str]) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = min(len(images), 5)
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(2.4 * columns, 3.9 * rows), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.1)
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel in panels:
+    layout = ConstrainedLayoutEngine(h_pad=0.1)
+    figure = Figure(figsize=(2.4 * columns, 3.9 * rows), layout=layout)
+    for panel in figure.subplots(rows, columns, squeeze=False).flat:
         panel.axis("off")
     for panel, image_HWC, caption in zip(figure.axes, images, captions, strict=False):
         panel.imshow(image_HWC)
