@@ -43,8 +43,8 @@ PEOPLE_OF_COMPETITION: Final = {
     (Gender.FEMALE, AgeBand.FROM_60): 109,
 }
 
-SKINS: Final = np.array([[242, 212, 190], [234, 194, 162], [224, 178, 142], [206, 156, 118]])
-HAIRS: Final = np.array([[24, 20, 20], [40, 28, 22], [66, 44, 30], [104, 70, 42]])
+SKINS: Final = np.array([[240, 208, 184], [232, 192, 162], [218, 172, 136]])
+HAIRS: Final = np.array([[24, 20, 20], [38, 28, 24], [58, 40, 30]])
 DYES: Final = np.array([[176, 128, 70], [150, 62, 48], [206, 112, 140], [92, 96, 140]])
 GREY: Final = np.array([206.0, 204, 204])
 CLOTHS: Final = np.array(
@@ -219,7 +219,8 @@ class _Person:
     blush: float
     earrings: bool
     collar: bool
-    glasses: float
+    glasses: float  # how often they wear them
+    lens: float
     eye_gap: float
     nose: float
 
@@ -264,7 +265,7 @@ def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
         squareness=1.7 + 1.1 * (1 - feminine()),
         brow=0.025 + 0.085 * (1 - feminine()),
         brow_gap=0.2 + 0.07 * feminine(),
-        eye=0.08 + 0.03 * feminine() - 0.03 * aged(26, 14) - 0.015 * aged(40, 25),
+        eye=0.085 + 0.025 * feminine() - 0.035 * aged(25, 12) - 0.015 * aged(42, 20),
         lashes=max(feminine() - 0.35, 0) * 1.5,
         fullness=0.055 + 0.05 * feminine(),
         stubble=max(0.55 - feminine(), 0) * 1.6 * float(rng.random() < 0.85),
@@ -272,7 +273,8 @@ def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
         blush=(1 - aged(24, 14)) * float(rng.uniform(0.4, 1.4)),
         earrings=bool(feminine() > 0.6 and rng.random() < 0.5),
         collar=bool(rng.random() < 0.1 + 0.75 * aged(25, 10)),
-        glasses=float(rng.uniform(0.15, 0.21) * (rng.random() < 0.25 + 0.2 * aged(40, 20))),
+        glasses=float(rng.random() < 0.25 + 0.2 * aged(40, 20)) * 0.6,
+        lens=float(rng.uniform(0.15, 0.21)),
         eye_gap=float(rng.normal(0.34, 0.015)),
         nose=0.11 + 0.05 * (1 - feminine()) + 0.02 * aged(40, 30),
     )
@@ -364,7 +366,8 @@ def _photo(person: _Person, mask: Mask, rng: np.random.Generator, size: tuple[in
         case Mask.NOT_WORN if rng.random() < 0.2:
             _paint_scarf(canvas, rng.uniform(0.95, 1.15), rng)
     canvas.offset = turned
-    _paint_glasses(canvas, person)
+    if rng.random() < person.glasses:
+        _paint_glasses(canvas, person)
     return _through_camera(canvas.image, rng)
 
 
@@ -510,7 +513,7 @@ def _paint_hair(canvas: _Canvas, person: _Person) -> None:
     side, top = 0.79 + 0.1 * person.volume, -1.1 - 0.12 * person.volume
     ends = 0.3 + 1.2 * person.hair_length if long else -0.22 + 0.25 * person.hair_length
     back, peak = 0.32 * person.receding, 0.16 * person.receding
-    line = -0.66 + 0.26 * person.fringe * (1 - person.receding)
+    line = -0.68 + 0.34 * person.fringe * (1 - person.receding)
     angle = np.linspace(0, np.pi, 17)
     # From the right end over the head to the left one, and back along the hairline.
     dome = np.column_stack([side * np.cos(angle), (top + 0.2) * np.sin(angle) - 0.2])
@@ -533,12 +536,10 @@ def _paint_hair(canvas: _Canvas, person: _Person) -> None:
 
 
 def _paint_glasses(canvas: _Canvas, person: _Person) -> None:
-    if not person.glasses:
-        return
     frame = (44, 40, 44)
     for side in (-1, 1):
         x = side * person.eye_gap
-        canvas.outline(_oval(x, -0.06, person.glasses + 0.05, person.glasses), frame, 0.03)
+        canvas.outline(_oval(x, -0.06, person.lens + 0.05, person.lens), frame, 0.03)
         canvas.stroke(np.array([(x + side * 0.22, -0.1), (side * 0.72, -0.12)]), frame, 0.03)
     canvas.stroke(_arc(-0.13, 0.13, -0.08, -0.04), frame, 0.03)
 

@@ -52,10 +52,10 @@ class _Pixels:
 def describe(root: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     """The numbers of the photos to train on under ``root``, as they go into ``eda.json``.
 
-    Each photo is decoded once, and only a few are in memory at a time. Channels are 0 to 1; ``mean``
-    and ``std`` are over all pixels of all photos and exact. Photos that cannot be decoded are
-    counted by label like the others, and listed under ``bad`` with the reason. ``progress`` is told
-    ``(done, total)`` after each photo.
+    Each photo is decoded once, and only a few are in memory at a time. Channels are 0 to 1, in the
+    order red, green, blue; ``mean`` and ``std`` are over every pixel of every photo, from exact
+    counts. Photos that cannot be decoded are counted by label like the others, and listed under
+    ``bad`` with the reason. ``progress`` is told ``(done, total)`` after each photo.
 
     Raises what ``manifest.read_train`` raises, and ValueError where no photo can be decoded.
     """
@@ -137,7 +137,8 @@ def _measure(path: str, status: str) -> _Pixels | str:
     except PhotoError as error:
         return str(error)
     counts = [np.bincount(image_HWC[..., c].ravel(), minlength=256) for c in range(3)]
-    return _Pixels(*image_HWC.shape[:2], np.stack(counts))
+    height, width = image_HWC.shape[:2]
+    return _Pixels(height, width, np.stack(counts))
 
 
 def _counts(rows: pd.DataFrame, columns: Iterable[str]) -> dict[str, Any]:
@@ -210,14 +211,15 @@ def _save_plot(path: Path, plot: Plot, numbers: Mapping[str, Any]) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(report.PLOT_STYLE), files.replacing(path) as temporary:
+    style = report.PLOT_STYLE | {"axes.axisbelow": True}
+    with matplotlib.rc_context(style), files.replacing(path) as temporary:
         figure = Figure(layout="constrained", dpi=150)
         plot(figure, numbers)
         figure.savefig(temporary)
 
 
 def _plot_mask(figure: Figure, numbers: Mapping[str, Any]) -> None:
-    figure.set_size_inches(3.4, 4.6)
+    figure.set_size_inches(3.3, 4.6)
     _bars(figure.subplots(), "Mask", numbers["photos"]["mask"])
 
 
@@ -282,11 +284,13 @@ def _plot_sizes(figure: Figure, numbers: Mapping[str, Any]) -> None:
 def _bars(panel: Axes, title: str, counts: Mapping[str, int]) -> None:
     names = [name.replace("_", " ") for name in counts]
     colours = [GENDERS.get(name, NEUTRAL) for name in counts]
-    bars = panel.bar(names, list(counts.values()), color=colours, width=min(0.7, 0.2 * len(names)))
+    bars = panel.bar(names, list(counts.values()), color=colours, width=0.6)
     panel.bar_label(bars, fmt="{:,.0f}", padding=2)
     panel.set_title(title, loc="left")
     panel.grid(axis="x", visible=False)
-    panel.margins(x=0.15 if len(names) > 1 else 1.5, y=0.12)
+    aside = 0.6 + max(0, 3 - len(names)) / 2  # one or two bars need not fill the panel
+    panel.set_xlim(-aside, len(names) - 1 + aside)
+    panel.margins(y=0.12)
 
 
 HEAD_OF: Final = {"age_band": "age"}
@@ -304,8 +308,9 @@ PLOTS: Final[dict[str, Plot]] = {
 CSS: Final = """
 .fact { font-size: 18px; font-weight: 600; white-space: nowrap; }
 .flow .card { flex: 1 1 auto; }
-.mask { width: calc(29.3% - 14px); } .joint { width: calc(70.7% - 14px); }
-.channels, .sizes { width: calc(50% - 10px); }
+.flow img { box-sizing: border-box; padding: 8px; }
+.flow .mask { width: calc(29.3% - 6px); } .flow .joint { width: calc(70.7% - 6px); }
+.flow .channels, .flow .sizes { width: calc(50% - 6px); }
 """
 
 

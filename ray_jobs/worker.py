@@ -392,14 +392,16 @@ def _show_mistakes(job: Job, tracker: tracking.Tracker) -> None:
     out_of_fold = pd.read_parquet(job.folder / "out_of_fold.parquet")
     out_of_fold["sure"] = out_of_fold["probabilities"].map(max)
     row_of = pd.Series(range(len(photos := job.train.photos())), index=photos["key"])
-    matrices, images, captions = {}, [], []
+    matrices = {}
     for head, rows in out_of_fold.groupby("head"):
-        names = labels.class_names(str(head))
-        matrices[str(head)] = metrics.confusion(rows["truth"], rows["predicted"], len(names))
-        wrong = rows[rows["truth"] != rows["predicted"]].sort_values("sure", ascending=False)
-        for photo in wrong.head(MISTAKES).to_dict("records"):
-            images.append(job.train.open()[row_of[photo["photo"]]])
-            taken = f"taken for {names[photo['predicted']]} ({photo['sure']:.0%})"
-            captions.append(f"{names[photo['truth']]}, {taken}")
+        size = len(labels.class_names(str(head)))
+        matrices[str(head)] = metrics.confusion(rows["truth"], rows["predicted"], size)
     tracker.confusion(matrices)
-    tracker.mistakes(images[:MISTAKES], captions[:MISTAKES])
+    images, captions = [], []
+    wrong = out_of_fold[out_of_fold["truth"] != out_of_fold["predicted"]]
+    for photo in wrong.nlargest(MISTAKES, "sure").to_dict("records"):
+        names = labels.class_names(photo["head"])
+        images.append(job.train.open()[row_of[photo["photo"]]])
+        taken = f"taken for {names[photo['predicted']]} ({photo['sure']:.0%})"
+        captions.append(f"{names[photo['truth']]}, {taken}")
+    tracker.mistakes(images, captions)
