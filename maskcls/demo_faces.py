@@ -207,6 +207,7 @@ class _Person:
     parting: float
     fringe: float
     tied: bool
+    neck: float
     jaw: float
     squareness: float
     brow: float
@@ -230,49 +231,48 @@ def _person(gender: Gender, age: int, rng: np.random.Generator) -> _Person:
     sign = 1.0 if gender == Gender.FEMALE else -1.0
     seems = age + rng.normal(0, 2)  # some look older than they are, and all cues agree on it
 
-    def feminine(spread: float = 0.6) -> float:
+    def feminine() -> float:
         """A cue from 0 to 1, above a half for most women and below for most men."""
-        return float(np.clip(0.5 + 0.25 * (sign + spread * rng.normal()), 0, 1))
+        return float(np.clip(0.5 + 0.25 * sign + rng.normal(0, 0.15), 0, 1))
 
-    def aged(start: float, span: float, spread: float = 3.0) -> float:
+    def aged(start: float, span: float, spread: float = 2.5) -> float:
         """A cue from 0 to 1 that grows over ``span`` years from the age ``start``."""
         return float(np.clip((seems + rng.normal(0, spread) - start) / span, 0, 1))
 
     skin = _mix_palette(SKINS, rng) + rng.normal(0, 5, 3)
     bright = rng.random() < 0.55 - 0.53 * aged(24, 8)
     hair = _mix_palette(DYES if bright else HAIRS, rng)
-    grey = 0.0 if rng.random() < 0.08 else aged(48, 16)
-    length = feminine()
     lips = _mix(_mix(skin, np.array([196.0, 92, 92]), 0.45), np.array([186.0, 26, 50]),
                 1.3 * max(feminine() - 0.4, 0))  # fmt: skip
     return _Person(
-        skin=_mix(skin, np.array([200.0, 160, 122]), 0.4 * aged(26, 36)),
+        skin=_mix(skin, np.array([200.0, 160, 122]), 0.3 * aged(26, 8) + 0.2 * aged(47, 14)),
         hair=hair,
         lips=_mix(lips, skin, 0.4 * aged(45, 30)),
-        grey=grey,
+        grey=aged(49, 12) * (rng.random() > 0.08),
         receding=(1.0 if gender == Gender.MALE else 0.35) * aged(35, 35, 10),
-        wrinkles=0.5 * (aged(26, 14) + aged(40, 25)),
-        sagging=0.4 * aged(28, 14) + 0.6 * aged(42, 22),
-        spots=rng.uniform((-0.6, -0.6), (0.6, 0.8), (int(14 * aged(40, 30, 6)) + 1, 2)),
+        wrinkles=0.45 * aged(26, 8) + 0.55 * aged(47, 14),
+        sagging=0.4 * aged(27, 10) + 0.6 * aged(47, 14),
+        spots=rng.uniform((-0.6, -0.6), (0.6, 0.8), (int(14 * aged(40, 30, 6)), 2)),
         creases=rng.uniform(0.6, 1.3, 8),
         strands=rng.random((16, 3)),
-        hair_length=length,
+        hair_length=feminine(),
         volume=float(rng.uniform(0, 1)),
         parting=float(rng.uniform(-0.4, 0.4)),
-        fringe=float(np.clip(rng.normal(0.7 - 0.6 * aged(25, 12), 0.25), 0, 1)),
-        tied=bool(rng.random() < 0.12),
+        fringe=float(np.clip(rng.normal(0.75 - 0.65 * aged(25, 8), 0.25), 0, 1)),
+        tied=bool(rng.random() < 0.08),
+        neck=0.32 + 0.16 * (1 - feminine()),
         jaw=0.66 + 0.16 * (1 - feminine()),
         squareness=1.7 + 1.1 * (1 - feminine()),
         brow=0.025 + 0.085 * (1 - feminine()),
         brow_gap=0.2 + 0.07 * feminine(),
-        eye=0.085 + 0.025 * feminine() - 0.035 * aged(25, 12) - 0.015 * aged(42, 20),
+        eye=0.085 + 0.025 * feminine() - 0.035 * aged(25, 8) - 0.015 * aged(47, 14),
         lashes=max(feminine() - 0.35, 0) * 1.5,
         fullness=0.055 + 0.05 * feminine(),
         stubble=max(0.55 - feminine(), 0) * 1.6 * float(rng.random() < 0.85),
         moustache=bool(feminine() < 0.3 and rng.random() < 0.25),
-        blush=(1 - aged(24, 14)) * float(rng.uniform(0.4, 1.4)),
+        blush=(1 - aged(25, 8)) * float(rng.uniform(0.4, 1.4)),
         earrings=bool(feminine() > 0.6 and rng.random() < 0.5),
-        collar=bool(rng.random() < 0.1 + 0.75 * aged(25, 10)),
+        collar=bool(rng.random() < 0.07 + 0.83 * aged(25, 8)),
         glasses=float(rng.random() < 0.25 + 0.2 * aged(40, 20)) * 0.6,
         lens=float(rng.uniform(0.15, 0.21)),
         eye_gap=float(rng.normal(0.34, 0.015)),
@@ -402,12 +402,12 @@ def _paint_behind_face(canvas: _Canvas, person: _Person, rng: np.random.Generato
         side = 0.84 + 0.12 * person.volume
         right = [(side, -0.2), (side + 0.05, 0.7 * end), (side - 0.1, end), (0.4, end + 0.08)]
         canvas.fill(_mirrored(right), _mix(person.hair, GREY, person.grey) * 0.8)
-    neck = _mix(person.skin, np.zeros(3), 0.16)
-    canvas.fill(_mirrored([(0.40, 0.6), (0.42, 1.25), (0.62, 1.5), (0.3, 1.8)]), neck)
+    skin, wide = _mix(person.skin, np.zeros(3), 0.16), person.neck
+    canvas.fill(_mirrored([(wide, 0.6), (wide + 0.02, 1.25), (0.62, 1.5), (0.3, 1.8)]), skin)
     cloth = _cloth(rng)
-    shoulders = [(0.3, 1.42), (0.55, 1.36), (1.2, 1.56), (1.5, 2.0), (1.6, 3.5)]
+    shoulders = [(0.3, 1.42), (0.15 + wide, 1.36), (3 * wide, 1.56), (4 * wide, 2.0), (1.7, 3.5)]
     canvas.fill(_mirrored(shoulders), cloth)
-    canvas.fill(_mirrored([(0.0, 1.66), (0.3, 1.40), (0.0, 1.3)]), neck)
+    canvas.fill(_mirrored([(0.0, 1.66), (0.3, 1.40), (0.0, 1.3)]), skin)
     if person.collar:
         flap = np.array([(0.02, 1.62), (0.36, 1.24), (0.56, 1.42), (0.26, 1.9)])
         for side in (-1, 1):
@@ -428,7 +428,7 @@ def _paint_skin(
     cheek = _mix(person.skin, np.array([226.0, 100, 100]), 0.3 * person.blush)
     for side in (-1, 1):
         canvas.fill(_oval(side * 0.42, 0.3, 0.17, 0.12), cheek)
-        canvas.darken(_oval(side * 0.62, 0.35, 0.1, 0.4), 0.1 + 0.12 * person.sagging)
+        canvas.darken(_oval(side * 0.53, 0.25, 0.1, 0.32), 0.1 + 0.12 * person.sagging)
     if person.stubble:
         beard = [(0.3, 0.42), (0.62, 0.3), (0.58, 0.62), (0.36, 0.9), (0.0, 1.0)]
         canvas.darken(_mirrored([*beard, (0.0, 0.42)]), 0.32 * person.stubble)
@@ -464,10 +464,10 @@ def _paint_wrinkles(canvas: _Canvas, person: _Person, light: float) -> None:
         fold = [(side * 0.15, 0.24), (side * 0.27, 0.38), (side * 0.34, 0.6), (side * 0.32, 0.72)]
         canvas.crease(np.array(fold), sag * own[6] + 0.06, 0.045)
         canvas.crease(np.array([(side * 0.27, 0.64), (side * 0.3, 0.86)]), deep * own[7])
-        canvas.crease(_arc(side * 0.4, side * 0.58, 0.5, 0.16), 0.6 * deep * own[7])
+        canvas.crease(_arc(side * 0.36, side * 0.52, 0.48, 0.14), 0.6 * deep * own[7])
     for y in (1.12, 1.24):
         canvas.crease(_arc(-0.3, 0.3, y, 0.06), 0.8 * sag)
-    for x, y in person.spots[1:]:
+    for x, y in person.spots:
         canvas.darken(_oval(x, y, 0.025, 0.02), 0.22 * light)
 
 

@@ -45,12 +45,12 @@ def write(
     body = [
         _header(folder.name, scores),
         _missing(scores["failed"]),
-        _section("Out-of-fold scores", SCORES_NOTE, _cards(scores["out_of_fold"])),
-        _section("Classes", CLASSES_NOTE, *matrices) if matrices else "",
-        _section("Learning curves", CURVES_NOTE, _curves(histories, best_epochs))
+        section("Out-of-fold scores", SCORES_NOTE, _cards(scores["out_of_fold"])),
+        section("Classes", CLASSES_NOTE, *matrices) if matrices else "",
+        section("Learning curves", CURVES_NOTE, _curves(histories, best_epochs))
         if histories
         else "",
-        _section("Jobs", JOBS_NOTE, _jobs(scores["jobs"])),
+        section("Jobs", JOBS_NOTE, _jobs(scores["jobs"])),
         _footer(scores["versions"]),
     ]
     path = folder / "report.html"
@@ -65,7 +65,7 @@ def _header(name: str, scores: Mapping[str, Any]) -> str:
         f"{scores['photos']:,} photos",
         f"{ensemble['models']} models in a {ensemble['name']} ensemble",
         f"seed {scores['seed']}",
-        f"{_duration(scores['seconds'])} h",
+        f"{duration(scores['seconds'])} h",
     ]
     return f"<header><h1>{escape(name)}</h1><p>{escape(' · '.join(facts))}</p></header>"
 
@@ -79,7 +79,7 @@ def _missing(failed: Mapping[str, str]) -> str:
     return f'<section class="missing"><h2>Missing models</h2><ul>{rows}</ul></section>'
 
 
-def _section(title: str, note: str, *content: str) -> str:
+def section(title: str, note: str, *content: str) -> str:
     inner = "\n".join(content)
     return f'<section><h2>{title}</h2><p>{note}</p><div class="flow">{inner}</div></section>'
 
@@ -122,7 +122,7 @@ def _matrix(space: str, truth_N: npt.ArrayLike, predicted_N: npt.ArrayLike) -> s
         f'<th>{space}</th>{columns}<td class="gap"></td>'
         "<th>prec.</th><th>recall</th><th>F1</th><th>photos</th>"
     )
-    return f'<table class="matrix">{_rows(head, rows)}</table>'
+    return f'<table class="matrix">{table_rows(head, rows)}</table>'
 
 
 def _cell(count: int, share: float, meaning: str, right: bool) -> str:
@@ -147,14 +147,14 @@ def _jobs(jobs: Iterable[Mapping[str, Any]]) -> str:
             job["fold"],
             f"{job['best_epoch']} of {job['epochs']}",
             *(f"{job['scores'][name]:.3f}" for name in ("macro_f1", "accuracy", "loss")),
-            _duration(job["training_seconds"]),
-            _duration(job["seconds"]),
+            duration(job["training_seconds"]),
+            duration(job["seconds"]),
         ]
         rows.append(f"<th>{job['task']}</th>" + "".join(f"<td>{cell}</td>" for cell in cells))
-    return f"<table>{_rows(head, rows)}</table>"
+    return f"<table>{table_rows(head, rows)}</table>"
 
 
-def _rows(head: str, rows: Sequence[str]) -> str:
+def table_rows(head: str, rows: Sequence[str]) -> str:
     lines = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f"<thead><tr>{head}</tr></thead><tbody>\n{lines}</tbody>"
 
@@ -194,7 +194,7 @@ def _footer(versions: Mapping[str, str]) -> str:
     return f"<footer>{escape(' · '.join(f'{n} {v}' for n, v in sorted(versions.items())))}</footer>"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Hours, minutes and seconds: ``0:03:07``."""
     return str(datetime.timedelta(seconds=round(seconds)))
 

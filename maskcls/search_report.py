@@ -54,7 +54,7 @@ def write(
     ]
     body = [
         _header(folder.name, task, trials),
-        *(report._section(title, note, content) for title, note, content in sections if content),
+        *(report.section(title, note, content) for title, note, content in sections if content),
     ]
     path = folder / "search.html"
     page = report.PAGE.format(title=escape(folder.name), css=report.CSS + CSS, body="\n".join(body))
@@ -66,14 +66,18 @@ def importances(trials: pd.DataFrame, keys: Sequence[str]) -> dict[str, float]:
     """Each key's share in what makes scores differ, the largest first; they add up to 1.
 
     fANOVA (Hutter et al., 2014), as Optuna implements it, over all trials with a score. Keys that
-    some of them lack, or that are the same in all, are left out. Fewer than ``MIN_TRIALS`` scores,
-    or scores that are all the same, give nothing.
+    some of them lack, or that are the same in all, are left out; numbers over two decades count by
+    their logarithm. Fewer than ``MIN_TRIALS`` scores, or scores that are all the same, give
+    nothing.
     """
     scored = trials[trials["score"].notna()]
     columns = {key: _plain(scored[key]) for key in keys if scored[key].notna().all()}
     columns = {key: values for key, values in columns.items() if values.nunique() > 1}
     if len(scored) < MIN_TRIALS or scored["score"].nunique() < 2 or not columns:
         return {}
+    # Optuna's fANOVA weighs a range evenly even if its distribution is logarithmic, and would
+    # judge a learning rate by its last decade alone.
+    columns = {key: np.log10(v) if _is_wide(v) else v for key, v in columns.items()}
     distributions = {key: _distribution(values) for key, values in columns.items()}
     study = _quiet_study()
     for *drawn, score in zip(*columns.values(), scored["score"], strict=True):
@@ -97,7 +101,7 @@ def _quiet_study() -> optuna.Study:
 
 def _distribution(values: pd.Series) -> BaseDistribution:
     if is_numeric_dtype(values):
-        return FloatDistribution(values.min(), values.max(), log=_is_wide(values))
+        return FloatDistribution(values.min(), values.max())
     return CategoricalDistribution(sorted(values.unique()))
 
 
@@ -110,8 +114,8 @@ def _plain(column: pd.Series) -> pd.Series:
 
 
 def _is_wide(values: pd.Series) -> bool:
-    """Over two decades, where only a logarithmic axis tells values apart."""
-    return bool(values.min() > 0 and values.max() > 100 * values.min())
+    """Numbers over two decades, which only a logarithmic axis tells apart."""
+    return is_numeric_dtype(values) and 0 < 100 * values.min() < values.max()
 
 
 def _text(value: Any) -> str:
@@ -138,7 +142,7 @@ def _cards(
     effort = {
         "share": f"{spent / full:.0%}",
         "judged at epochs": ", ".join(map(str, rungs)),
-        "time of all trials": report._duration(trials["seconds"].sum()),
+        "time of all trials": report.duration(trials["seconds"].sum()),
     }
     return (
         _card("best trial", _score(best), _trained(best), _drawn(best, keys))
@@ -277,7 +281,7 @@ def _table(ranked: pd.DataFrame, keys: Sequence[str]) -> str:
         cells = [
             _score(trial),
             _best_epoch(trial),
-            report._duration(trial["seconds"]),
+            report.duration(trial["seconds"]),
             *(drawn.get(key, "–") for key in keys),
             trial["state"],
             trial["reason"],
@@ -286,7 +290,7 @@ def _table(ranked: pd.DataFrame, keys: Sequence[str]) -> str:
             f"<th>{escape(trial['trial'])}</th>"
             + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         )
-    return f'<div class="wide"><table class="trials">{report._rows(head, rows)}</table></div>'
+    return f'<div class="wide"><table class="trials">{report.table_rows(head, rows)}</table></div>'
 
 
 RESULT_NOTE: Final = "The score is the macro F1 of a trial's best epoch on people it never saw."

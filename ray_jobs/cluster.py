@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
@@ -12,6 +13,9 @@ from typing import Any
 
 import ray
 import ray._private.worker
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from maskcls.config import Resources
@@ -100,6 +104,14 @@ def connect() -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
+    if address and not _answers(address):
+        raise ConnectionError(
+            f"RAY_ADDRESS={address}: nothing answers there; start that cluster, or unset "
+            "RAY_ADDRESS to run on this machine alone"
+        )
+    # A cluster that another program of this user started wants the user's token, which Ray itself
+    # only thinks of for a cluster that it starts.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -109,8 +121,7 @@ def connect() -> None:
         context = ray.init(**options) if address else _connect_or_start(options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConnectionError(
-            f"no Ray cluster at {address or 'the address of the last `ray start`'}: {error}\n"
-            "Start it, or unset RAY_ADDRESS to run on this machine alone."
+            f"no Ray cluster at {address or 'the address of the last `ray start`'}: {error}"
         ) from None
     nodes = live_nodes()
     if len(nodes) > 1 and not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
@@ -128,6 +139,18 @@ def connect() -> None:
         sum(node.gpus for node in nodes),
         len(nodes),
     )
+
+
+def _answers(address: str, timeout_s: float = 5.0) -> bool:
+    """Whether something listens at ``host:port``: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return True  # such as "auto": Ray's own business
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+    except OSError:
+        return False
+    return True
 
 
 def _connect_or_start(options: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Lanes:
     queue: Any
     failures: dict[int, str] = field(default_factory=dict)
     threads: list[threading.Thread] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def run(
         self, jobs: Sequence[Job], on_event: Callable[[Event], None] = lambda event: None
@@ -104,8 +105,7 @@ def lanes(
         thread = threading.Thread(target=_run_lane, args=arguments, daemon=True)
         running.threads.append(thread)
         thread.start()
-    ended = threading.Event()
-    threading.Thread(target=_watch, args=(running, resources, ended), daemon=True).start()
+    threading.Thread(target=_watch, args=(running, resources), daemon=True).start()
     try:
         yield running
         # Only on the way out of a finished run: an interrupted one does not wait for its jobs.
@@ -114,15 +114,15 @@ def lanes(
         for thread in running.threads:
             thread.join(max(0.0, deadline - time.monotonic()))
     finally:
-        ended.set()
+        running.ended.set()
         ray.kill(queue)
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def _watch(running: Lanes, resources: Resources, ended: threading.Event) -> None:
+def _watch(running: Lanes, resources: Resources) -> None:
     """Fail all jobs as soon as it is clear that they cannot go on."""
     limits = (resources.start_timeout_s, resources.stall_timeout_s)
-    while not ended.wait(WATCH_S):
+    while not running.ended.wait(WATCH_S):
         try:
             reason = ray.get(running.queue.trouble.remote(*limits))
             if len(running.failures) == len(running.threads):
@@ -171,7 +171,9 @@ def _run_lane(
         reason = f"lane {lane.number}: {_last_line(error)}"
         log.debug("lane %d ended", lane.number, exc_info=True)
         running.failures[lane.number] = reason
-        ray.get(running.queue.release.remote(lane.number, reason))
+        if not running.ended.is_set():
+            with suppress(ray.exceptions.RayError):  # the queue may have gone with the lane
+                ray.get(running.queue.release.remote(lane.number, reason))
 
 
 def _last_line(error: BaseException) -> str:

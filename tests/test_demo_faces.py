@@ -190,8 +190,7 @@ def test_the_classes_can_be_learned(tmp_path):
         learner = RidgeClassifier(alpha=30, class_weight="balanced")
         learner.fit(train_ND, photos[columns[attribute]])
         score = balanced_accuracy_score(truth[attribute], learner.predict(eval_ND))
-        print(attribute, score)
-        assert chance + 0.15 < score < 0.99, attribute
+        assert chance + 0.2 < score < 0.99, attribute
 
 
 def thumbnails(paths):

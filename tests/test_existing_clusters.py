@@ -81,7 +81,8 @@ def end_session(session):
 def test_the_readme_s_lines_submit_a_job_with_a_token(drawn, cache, tmp_path):
     lines = readme_lines("On a cluster")
     assert "ray job submit --working-dir ." in lines
-    words = " ".join(f"'{word}'" for word in [*TINY, "tasks=[joint]", f"data.cache={cache}"])
+    words = [*TINY, "model.weights=null", "tasks=[joint]", f"data.cache={cache}"]
+    words = " ".join(f"'{word}'" for word in words)
     script = (
         lines.replace("/absolute/path/to/data", str(drawn))
         .replace("/absolute/path/to/run", str(tmp_path / "run"))

@@ -56,6 +56,13 @@ def test_lists_switches_and_names_can_matter(key):
     assert found[key] > 0.8
 
 
+def test_a_wide_key_counts_by_its_decades():
+    table = make_scored()
+    low = table["train.lr"] < 1e-3
+    table["score"] = low.astype(float) + 0.1 * table["train.epochs"]
+    assert importances(table, ["train.lr", "train.epochs"])["train.lr"] > 0.6
+
+
 def test_keys_that_a_scored_trial_lacks_are_left_out():
     table = make_scored().assign(**{"loss.gamma": 2.0 + np.arange(40)})
     table.loc[5, "loss.gamma"] = np.nan
@@ -238,6 +245,11 @@ def test_epochs_are_compared_with_all_trials_in_full(tmp_path):
     }
 
 
+def test_in_full_means_the_last_rung_where_no_trial_got_there(tmp_path):
+    page = write(tmp_path, [make_trial("a", [0.5, 0.6]), make_trial("b", [0.5], "stopped")])
+    assert cards(page)["epochs"][0] == ["3", "of 18 had all trials run in full"]
+
+
 @pytest.mark.parametrize(
     ("epochs", "full"), [([9, 3, 9, 3, 3, 3, 3], 33), ([9, None, 9, 3, 3, 3, 3], 39)]
 )
@@ -327,6 +339,13 @@ def test_each_key_has_a_plot_with_a_fitting_axis(tmp_path, figures):
         np.testing.assert_allclose(panels[key].lines[0].get_ydata(), [0.875])
 
 
+def test_switches_are_a_strip(tmp_path, figures):
+    trials = [make_trial("a", [0.5], on=True), make_trial("b", [0.6], on=False)]
+    write(tmp_path, trials, keys=["on"])
+    ticks = figures["score of each value"].axes[0].get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == ["False", "True"]
+
+
 @pytest.mark.parametrize(
     ("values", "scale"),
     [([1e-4, 1e-2, 1e-3], "linear"), ([1e-4, 1.1e-2, 1e-3], "log"), ([0, 1, 1000], "linear")],
@@ -358,6 +377,12 @@ def test_the_table_ranks_all_trials_with_their_reasons(tmp_path):
     assert waiting[1:4] == ["–", "–", "0:00:00"]
 
 
+def test_the_earlier_of_equal_trials_is_the_best(tmp_path):
+    page = write(tmp_path, [make_trial(f"t{i}", [0.5 if i else 0.4]) for i in range(40)])
+    (table,) = [t for t in parsed(page).iter("table") if t.get("class") == "trials"]
+    assert texts(table.find("tbody"), "th") == [f"t{i}" for i in [*range(1, 40), 0]]
+
+
 def test_what_users_name_is_escaped(tmp_path):
     folder = tmp_path / "a<b>&c"
     page = write(folder, [make_trial("<t>", [0.5], loss__name="<x>&", train__lr="<lr>")])
@@ -365,11 +390,12 @@ def test_what_users_name_is_escaped(tmp_path):
     assert not {"b", "t", "x", "lr"} & {element.tag for element in parsed(page).iter()}
 
 
-def test_without_any_score_the_page_tells_of_the_trials(tmp_path):
+def test_without_any_score_the_page_tells_of_the_trials(tmp_path, figures):
     page = write(tmp_path, [make_trial("a", [0.1], "failed", "no memory"), make_trial("b", [])])
     assert texts(parsed(page), "h2") == ["Result", "Learning curves", "Trials"]
     assert cards(page)["best trial"][0] == ["–", "trial a, epoch 1 of 1"]
-    assert "(best)" not in page
+    legend = figures["learning curves"].axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["failed"]
 
 
 def test_without_epochs_there_are_no_curves(tmp_path):
