@@ -323,8 +323,8 @@ class Ensemble(Section):
 
 
 class Resources(Section):
-    """How a run uses the cluster. Changes speed; results change in the last digits at most, and only
-    with the number of threads or workers."""
+    """How a run uses the cluster: its speed. Results depend on the number of CPU threads and workers
+    alone, through the order in which sums are rounded."""
 
     workers_per_job: PositiveInt = Field(1, description="Train workers that share one job.")
     gpus_per_worker: NonNegativeFloat | None = Field(

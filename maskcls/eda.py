@@ -1,341 +1,400 @@
-"""What a data set looks like: its numbers, plots of them and a page that shows both.
+"""What is in a data set, before anything is trained on it: one page, its plots and its numbers.
 
-python -m maskcls.eda DATA_ROOT --out FOLDER
+python -m maskcls.eda DATA_ROOT --out FOLDER --fixes configs/label_fixes.yaml
+
+Photos stream through a few threads, so any number of them takes the same memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import os
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import cv2
+import matplotlib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from maskcls import files, report
 from maskcls.images import PhotoError, decode
-from maskcls.labels import AGE_BAND_STARTS, class_names
-from maskcls.manifest import OK, read_train
+from maskcls.labels import AGE_BAND_STARTS, IntArray, class_names
+from maskcls.manifest import LabelFixes, load_fixes, read_eval, read_train
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+CHANNELS: Final = ("red", "green", "blue")
+COUNTED: Final = ("gender", "age_band", "mask", "race", "age", "joint")
+"""Columns of the manifest by which people and photos are counted, in the order of the page."""
 
-IntArray = npt.NDArray[np.int64]
-Plot = Callable[["Figure", Mapping[str, Any]], None]
-Progress = Callable[[int, int], None]
+SHOWN: Final = 20
+"""Rows of a list on the page; eda.json has them all."""
 
-CHANNELS: Final = {"red": "#d1495b", "green": "#4c956c", "blue": "#3d6fb6"}
-GENDERS: Final = {"male": "#3d6fb6", "female": "#e08e45"}
-NEUTRAL: Final = "#5b7083"
-LISTED: Final = 50
-"""Bad files that the page names; ``eda.json`` lists all."""
+Look = tuple[tuple[int, int], IntArray]
+"""(Height, width) of a photo and its histogram [3, 256]."""
+
+
+@dataclass
+class Pixels:
+    """Sizes and colours of photos as whole numbers: the same sums in whatever order they add up.
+
+    ``sizes`` maps (height, width) to photos, ``histogram_CV`` [3, 256] counts the pixels of each
+    value in each RGB channel, ``unreadable`` maps the key of a photo to what is wrong with it.
+    """
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    histogram_CV: IntArray = field(default_factory=lambda: np.zeros((3, 256), np.int64))
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def mean_std(self) -> tuple[list[float], list[float]] | None:
+        """Mean and (population) standard deviation of each channel over all pixels, 0 to 1.
+
+        Exact up to the last rounding. None where no photo could be read.
+        """
+        if not self.sizes:
+            return None
+        mean, std = [], []
+        for counts in self.histogram_CV.tolist():  # Python's integers do not overflow
+            pixels = sum(counts)
+            total = sum(value * n for value, n in enumerate(counts))
+            squares = sum(value**2 * n for value, n in enumerate(counts))
+            mean.append(total / (255 * pixels))
+            std.append(math.sqrt((pixels * squares - total**2) / (255 * pixels) ** 2))
+        return mean, std
 
 
 @dataclass(frozen=True)
-class _Pixels:
-    """What is kept of a photo: its size, and how often each value occurs in each channel."""
+class Findings:
+    """All that the page shows of the data set ``name``.
 
-    height: int
-    width: int
-    histogram_C256: IntArray
-
-
-def describe(root: Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """The numbers of the photos to train on under ``root``, as they go into ``eda.json``.
-
-    Each photo is decoded once, and only a few are in memory at a time. Channels are 0 to 1, in the
-    order red, green, blue; ``mean`` and ``std`` are over every pixel of every photo, from exact
-    counts. Photos that cannot be decoded are counted by label like the others, and listed under
-    ``bad`` with the reason. ``progress`` is told ``(done, total)`` after each photo.
-
-    Raises what ``manifest.read_train`` raises, and ValueError where no photo can be decoded.
+    ``people``, ``photos`` and ``counts``, a table of both for each of ``COUNTED``, are of the train
+    folder; ``pixels`` are of ``train`` and, where there is such a folder, ``eval``.
     """
-    manifest = read_train(root)
-    photos = manifest.photos
-    sizes: Counter[tuple[int, int]] = Counter()
-    histogram_C256 = np.zeros((3, 256), np.int64)
-    bad = []
-    for done, (key, found) in enumerate(zip(photos["key"], _pixels_of(photos), strict=True), 1):
-        if isinstance(found, str):
-            bad.append({"photo": key, "reason": found})
-        else:
-            sizes[found.height, found.width] += 1
-            histogram_C256 += found.histogram_C256
-        if progress:
-            progress(done, len(photos))
-    if not sizes:
-        raise ValueError(f"{root}: none of {len(photos)} photos can be decoded; {bad[0]}")
-    people = photos.drop_duplicates("person")
-    return {
-        "root": str(root),
-        "people": _counts(people, ("gender", "age_band", "race")),
-        "photos": _counts(photos, ("mask", "gender", "age_band", "joint")),
-        "ages": _ages(people),
-        "sizes": [
-            {"height": height, "width": width, "photos": count}
-            for (height, width), count in sizes.most_common()
-        ],
-        "channels": _channels(histogram_C256),
-        "bad": bad,
-        "notes": manifest.notes,
-    }
+
+    name: str
+    people: int
+    photos: int
+    counts: dict[str, pd.DataFrame]
+    pixels: dict[str, Pixels]
+    notes: list[str]
 
 
-def write(folder: Path, numbers: Mapping[str, Any]) -> Path:
-    """Write ``eda.json``, the plots and ``index.html``, which shows them; returns its path.
+def explore(
+    root: Path,
+    *,
+    fixes: LabelFixes | None = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Findings:
+    """Count, measure and decode every photo under ``root``; findings do not depend on ``threads``.
 
-    Raises OSError naming the file where it cannot be written.
+    ``progress`` is told ``(done, total)`` after each photo. Photos that cannot be read still count
+    as photos. Raises what ``read_train`` and ``read_eval`` raise, and ValueError for no threads.
     """
-    files.write_json(folder / "eda.json", numbers)
-    for name, plot in PLOTS.items():
-        _save_plot(folder / f"{name}.png", plot, numbers)
-    title = f"Photos in {Path(numbers['root']).name}"
-    body = [
-        f"<header><h1>{escape(title)}</h1><p>{escape(numbers['root'])}</p></header>",
-        f'<section><div class="flow">{_cards(numbers)}</div></section>',
-        _section("Classes", "Photos of each class that a model can answer.", "mask", "joint"),
-        _section("People", "Each person counts once.", "groups", "ages"),
-        _section("Pixels", "Over all pixels of all photos.", "channels", "sizes"),
-        _list("Notes", numbers["notes"]),
-        _list("Bad files", [f"{entry['photo']}: {entry['reason']}" for entry in numbers["bad"]]),
-    ]
-    page = report.PAGE.format(title=escape(title), css=report.CSS + CSS, body="\n".join(body))
-    files.write_text(folder / "index.html", page)
-    return folder / "index.html"
-
-
-def _pixels_of(photos: pd.DataFrame) -> Iterator[_Pixels | str]:
-    """The pixels of each photo, in order, or what is wrong with it."""
-    threads = os.cpu_count() or 1
-    waiting: deque[Future[_Pixels | str]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for path, status in zip(photos["path"], photos["status"], strict=True):
-            waiting.append(pool.submit(_measure, path, status))
-            # The results of a whole data set would fill the memory if nobody took them in time.
-            if len(waiting) > 4 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _measure(path: str, status: str) -> _Pixels | str:
-    if status != OK:
-        return status
-    try:
-        image_HWC = decode(Path(path).read_bytes())
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except PhotoError as error:
-        return str(error)
-    counts = [np.bincount(image_HWC[..., c].ravel(), minlength=256) for c in range(3)]
-    height, width = image_HWC.shape[:2]
-    return _Pixels(height, width, np.stack(counts))
-
-
-def _counts(rows: pd.DataFrame, columns: Iterable[str]) -> dict[str, Any]:
-    """How many there are, and of each value of the columns: ``total`` and a dict a column."""
-    counts: dict[str, Any] = {"total": len(rows)}
-    for column in columns:
-        found = rows[column].value_counts()
-        if column == "race":
-            counts[column] = {str(name): int(count) for name, count in found.items()}
-        else:
-            names = class_names(HEAD_OF.get(column, column))
-            counts[column] = {name: int(found.get(k, 0)) for k, name in enumerate(names)}
-    return counts
-
-
-def _ages(people: pd.DataFrame) -> list[dict[str, int]]:
-    """Men and women of each age in years that occurs."""
-    table = pd.crosstab(people["age"], people["gender"]).reindex(columns=[0, 1], fill_value=0)
-    return [
-        {"age": int(age), "male": int(male), "female": int(female)}
-        for age, male, female in table.itertuples()
-    ]
-
-
-def _channels(histogram_C256: IntArray) -> dict[str, Any]:
-    """Mean and standard deviation of each channel, from how often each of its values occurs."""
-    values = np.arange(256) / 255
-    shares_C256 = histogram_C256 / histogram_C256.sum(axis=1, keepdims=True)
-    mean_C = shares_C256 @ values
-    variance_C = (shares_C256 * (values - mean_C[:, None]) ** 2).sum(axis=1)
-    return {
-        "mean": mean_C.tolist(),
-        "std": np.sqrt(variance_C).tolist(),
-        "histogram": histogram_C256.tolist(),
-    }
-
-
-def _cards(numbers: Mapping[str, Any]) -> str:
-    sizes, channels = numbers["sizes"], numbers["channels"]
-    facts = {
-        "people": f"{numbers['people']['total']:,}",
-        "photos": f"{numbers['photos']['total']:,}",
-        "bad files": f"{len(numbers['bad']):,}",
-        "height x width": f"{sizes[0]['height']} x {sizes[0]['width']}"
-        + (f" and {len(sizes) - 1:,} more" if len(sizes) > 1 else ""),
-        "mean of red, green, blue": ", ".join(f"{value:.3f}" for value in channels["mean"]),
-        "their standard deviation": ", ".join(f"{value:.3f}" for value in channels["std"]),
-    }
-    return "".join(
-        f'<div class="card"><h3>{name}</h3><div class="fact">{fact}</div></div>'
-        for name, fact in facts.items()
+    manifests = {"train": read_train(root, fixes=fixes)}
+    if (root / "eval" / "images").is_dir():
+        manifests["eval"] = read_eval(root)
+    train = manifests["train"].photos
+    done, total = itertools.count(1), sum(len(manifest.photos) for manifest in manifests.values())
+    return Findings(
+        name=root.absolute().name,
+        people=train["person"].nunique(),
+        photos=len(train),
+        counts={column: count(train, column) for column in COUNTED},
+        pixels={
+            name: measure(
+                manifest.photos, threads=threads, progress=lambda: progress(next(done), total)
+            )
+            for name, manifest in manifests.items()
+        },
+        notes=[note for manifest in manifests.values() for note in manifest.notes],
     )
 
 
-def _section(title: str, note: str, *plots: str) -> str:
-    images = "".join(f'<img class="{name}" src="{name}.png" alt="{name}">' for name in plots)
-    return f'<section><h2>{title}</h2><p>{note}</p><div class="flow">{images}</div></section>'
+def count(photos: pd.DataFrame, column: str) -> pd.DataFrame:
+    """``people`` and ``photos`` for each value of one of the columns ``COUNTED``.
+
+    Classes have a row each, named, even where nobody is in them; so has each year of age from the
+    youngest to the oldest. Races come the most frequent first.
+    """
+    groups = photos.groupby(column)["person"]
+    table = pd.DataFrame({"people": groups.nunique(), "photos": groups.size()})
+    if column == "race":
+        return table.sort_values("photos", ascending=False, kind="stable")
+    if column == "age":
+        return table.reindex(range(table.index.min(), table.index.max() + 1), fill_value=0)
+    names = class_names("age" if column == "age_band" else column)
+    return table.reindex(range(len(names)), fill_value=0).set_axis(names)
 
 
-def _list(title: str, entries: Sequence[str]) -> str:
-    if not entries:
-        return ""
-    shown = [f"<li>{escape(entry)}</li>" for entry in entries[:LISTED]]
-    more = len(entries) - len(shown)
-    rest = f"<p>and {more:,} more, see eda.json</p>" if more else ""
-    return f"<section><h2>{title}</h2><ul>{''.join(shown)}</ul>{rest}</section>"
+def measure(
+    photos: pd.DataFrame, *, threads: int, progress: Callable[[], None] = lambda: None
+) -> Pixels:
+    """Decode ``photos`` (columns ``key`` and ``path``) and add up their sizes and colours.
+
+    ``progress`` is called after each. Raises ValueError for fewer than one thread.
+    """
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    pixels = Pixels()
+    with ThreadPoolExecutor(threads) as pool:
+        looks = _ahead(pool, photos["path"], window=4 * threads)
+        for key, photo in zip(photos["key"], looks, strict=True):
+            try:
+                size, histogram_CV = photo.result()
+                pixels.sizes[size] += 1
+                pixels.histogram_CV += histogram_CV
+            except PhotoError as error:
+                pixels.unreadable[key] = str(error)
+            progress()
+    return pixels
 
 
-def _save_plot(path: Path, plot: Plot, numbers: Mapping[str, Any]) -> None:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style = report.PLOT_STYLE | {"axes.axisbelow": True}
-    with matplotlib.rc_context(style), files.replacing(path) as temporary:
-        figure = Figure(layout="constrained", dpi=150)
-        plot(figure, numbers)
-        figure.savefig(temporary)
-
-
-def _plot_mask(figure: Figure, numbers: Mapping[str, Any]) -> None:
-    figure.set_size_inches(3.3, 4.6)
-    _bars(figure.subplots(), "Mask", numbers["photos"]["mask"])
+def _ahead(pool: ThreadPoolExecutor, paths: Iterable[str], window: int) -> Iterator[Future[Look]]:
+    """The photos in order; never more than ``window`` are begun and not yet taken."""
+    waiting: deque[Future[Look]] = deque()
+    for path in paths:
+        waiting.append(pool.submit(_look_at, path))
+        if len(waiting) == window:
+            yield waiting.popleft()
+    yield from waiting
 
 
-def _plot_joint(figure: Figure, numbers: Mapping[str, Any]) -> None:
-    figure.set_size_inches(8.2, 4.6)
-    panel = figure.subplots()
-    counts = numbers["photos"]["joint"]
-    names = [f"{name.replace('_', ' ')}   {k}" for k, name in enumerate(counts)]
-    colours = [GENDERS[name.split("/")[1]] for name in counts]
-    bars = panel.barh(names, list(counts.values()), color=colours, height=0.75)
-    panel.bar_label(bars, fmt="{:,.0f}", padding=3)
-    panel.set_title("Joint class: mask, gender, age", loc="left")
-    panel.grid(axis="y", visible=False)
-    panel.margins(x=0.08, y=0.01)
-    panel.invert_yaxis()
+def _look_at(path: str) -> Look:
+    """Raises PhotoError where a photo cannot be read."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise PhotoError(f"cannot be read: {error.strerror}") from error
+    image_HWC = decode(data)
+    histogram_CV = np.zeros((3, 256), np.int64)
+    pixels = image_HWC.reshape(-1, 1, 3)
+    # OpenCV hands counts back as float32, which is exact up to 2**24.
+    for start in range(0, len(pixels), 2**24):
+        for channel in range(3):
+            counts = cv2.calcHist([pixels[start : start + 2**24]], [channel], None, [256], [0, 256])
+            histogram_CV[channel] += counts[:, 0].astype(np.int64)
+    return image_HWC.shape[:2], histogram_CV
 
 
-def _plot_groups(figure: Figure, numbers: Mapping[str, Any]) -> None:
-    figure.set_size_inches(11.6, 2.8)
-    people = numbers["people"]
-    columns = {"gender": "Gender", "age_band": "Age band", "race": "Race"}
-    for panel, (column, title) in zip(figure.subplots(1, 3), columns.items(), strict=True):
-        _bars(panel, title, people[column])
+def write(folder: Path, findings: Findings) -> Path:
+    """Write ``index.html``, its plots and ``eda.json`` to ``folder``; return the path of the page.
+
+    Raises OSError naming the file that cannot be written.
+    """
+    files.write_json(folder / "eda.json", _numbers(findings))
+    with matplotlib.rc_context(report.PLOT_STYLE):
+        for column, table in findings.counts.items():
+            _save(_count_plot(column, table), folder / f"{column}.png")
+        _save(_colour_plot(findings.pixels), folder / "colours.png")
+    body = [
+        _header(findings),
+        _unreadable(findings.pixels),
+        report.section(
+            "Sizes and colours", PIXELS_NOTE, _colours(findings.pixels), _sizes(findings.pixels)
+        ),
+        report.section("Values", VALUES_NOTE, _image("colours")),
+        report.section("Labels", LABELS_NOTE, *(_image(column) for column in findings.counts)),
+        _notes(findings.notes),
+    ]
+    path = folder / "index.html"
+    title = escape(findings.name)
+    page = report.PAGE.format(title=title, css=report.CSS + CSS, body="\n".join(body))
+    files.write_text(path, page)
+    return path
 
 
-def _plot_ages(figure: Figure, numbers: Mapping[str, Any]) -> None:
-    figure.set_size_inches(11.6, 2.8)
-    panel = figure.subplots()
-    ages = pd.DataFrame(numbers["ages"])
-    below = np.zeros(len(ages))
-    for gender, colour in GENDERS.items():
-        panel.bar(ages["age"], ages[gender], bottom=below, color=colour, label=gender, width=0.85)
-        below += ages[gender]
+def _numbers(findings: Findings) -> dict[str, Any]:
+    return {
+        "name": findings.name,
+        "people": findings.people,
+        "photos": findings.photos,
+        "counts": {column: table.to_dict("index") for column, table in findings.counts.items()},
+        "pixels": {name: _pixel_numbers(pixels) for name, pixels in findings.pixels.items()},
+        "notes": findings.notes,
+    }
+
+
+def _pixel_numbers(pixels: Pixels) -> dict[str, Any]:
+    mean, std = pixels.mean_std() or (None, None)
+    return {
+        "sizes": [
+            {"height": height, "width": width, "photos": photos}
+            for (height, width), photos in _frequent(pixels.sizes)
+        ],
+        "mean": mean,
+        "std": std,
+        "unreadable": pixels.unreadable,
+    }
+
+
+def _frequent(sizes: Counter[tuple[int, int]]) -> list[tuple[tuple[int, int], int]]:
+    """Sizes with their photos, the most frequent first, then the smallest."""
+    return sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _count_plot(column: str, table: pd.DataFrame) -> Figure:
+    """Bars of people, and bars of photos beside them."""
+    height = 2.6 if column == "age" else 0.8 + 0.24 * len(table)
+    figure = Figure(figsize=(11.6 if column in WIDE else 5.7, height), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=column != "age")
+    for panel, unit, colour in zip(panels, table, ("#2563eb", "#94a3b8"), strict=True):
+        panel.set_title(f"{unit} by {TITLES.get(column, column)}", loc="left")
+        (_years if column == "age" else _bars)(panel, table[unit], colour)
+    return figure
+
+
+def _years(panel: Axes, counts: pd.Series, colour: str) -> None:
+    panel.bar(counts.index, counts, color=colour, width=0.8)
     for start in AGE_BAND_STARTS:
-        panel.axvline(start - 0.5, color="#6b7280", linewidth=1, linestyle=":")
-    panel.set_title("Age in years; dotted lines part the bands", loc="left")
+        panel.axvline(start - 0.5, color="#dc2626", linestyle=":")
     panel.grid(axis="x", visible=False)
-    panel.legend()
+    panel.set_axisbelow(True)
 
 
-def _plot_channels(figure: Figure, numbers: Mapping[str, Any]) -> None:
-    figure.set_size_inches(5.8, 3.2)
-    panel = figure.subplots()
-    for (name, colour), counts in zip(
-        CHANNELS.items(), numbers["channels"]["histogram"], strict=True
-    ):
-        panel.plot(np.array(counts) / sum(counts), color=colour, label=name)
-    panel.set_title("Share of pixels by value, 0 to 255", loc="left")
-    panel.set_ylim(bottom=0)
-    panel.legend()
+def _bars(panel: Axes, counts: pd.Series, colour: str) -> None:
+    bars = panel.barh([str(name).replace("_", " ") for name in counts.index], counts, color=colour)
+    panel.bar_label(bars, fmt="{:,.0f}", padding=3)
+    panel.margins(x=0.2)
+    panel.grid(visible=False)
+    panel.tick_params(length=0)
+    panel.xaxis.set_visible(False)
+    panel.spines["bottom"].set_visible(False)
+    panel.set_ylim(len(counts) - 0.5, -0.5)
 
 
-def _plot_sizes(figure: Figure, numbers: Mapping[str, Any]) -> None:
-    figure.set_size_inches(5.8, 3.2)
-    sizes = {f"{s['height']} x {s['width']}": s["photos"] for s in numbers["sizes"]}
-    shown = dict(list(sizes.items())[:8])
-    if len(sizes) > len(shown):
-        shown["others"] = sum(sizes.values()) - sum(shown.values())
-    _bars(figure.subplots(), "Photos by height x width", shown)
+def _colour_plot(pixels_of: Mapping[str, Pixels]) -> Figure:
+    """How often each value occurs in each channel."""
+    figure = Figure(figsize=(11.6, 2.6), layout="constrained")
+    panels = figure.subplots(1, len(pixels_of), sharey=True, squeeze=False)[0]
+    for panel, (name, pixels) in zip(panels, pixels_of.items(), strict=True):
+        for channel, counts_V in zip(CHANNELS, pixels.histogram_CV, strict=True):
+            share_V = 100 * counts_V / max(counts_V.sum(), 1)
+            panel.plot(share_V, color=channel, alpha=0.7, label=channel)
+        panel.set_title(f"{name}: % of pixels by value", loc="left")
+        panel.legend(loc="upper center")
+    panels[0].set_ylim(bottom=0)
+    return figure
 
 
-def _bars(panel: Axes, title: str, counts: Mapping[str, int]) -> None:
-    names = [name.replace("_", " ") for name in counts]
-    colours = [GENDERS.get(name, NEUTRAL) for name in counts]
-    bars = panel.bar(names, list(counts.values()), color=colours, width=0.6)
-    panel.bar_label(bars, fmt="{:,.0f}", padding=2)
-    panel.set_title(title, loc="left")
-    panel.grid(axis="x", visible=False)
-    aside = 0.6 + max(0, 3 - len(names)) / 2  # one or two bars need not fill the panel
-    panel.set_xlim(-aside, len(names) - 1 + aside)
-    panel.margins(y=0.12)
+def _save(figure: Figure, path: Path) -> None:
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
-HEAD_OF: Final = {"age_band": "age"}
-"""Columns of the manifest that are not named like the head that they belong to."""
+def _image(name: str) -> str:
+    shape = "whole" if name in WIDE else "half"
+    return f'<img class="{shape}" alt="{TITLES.get(name, name)}" src="{name}.png">'
 
-PLOTS: Final[dict[str, Plot]] = {
-    "mask": _plot_mask,
-    "joint": _plot_joint,
-    "groups": _plot_groups,
-    "ages": _plot_ages,
-    "channels": _plot_channels,
-    "sizes": _plot_sizes,
-}
 
-CSS: Final = """
-.fact { font-size: 18px; font-weight: 600; white-space: nowrap; }
-.flow .card { flex: 1 1 auto; }
-.flow img { box-sizing: border-box; padding: 8px; }
-.flow .mask { width: calc(29.3% - 6px); } .flow .joint { width: calc(70.7% - 6px); }
-.flow .channels, .flow .sizes { width: calc(50% - 6px); }
-"""
+def _header(findings: Findings) -> str:
+    facts = [f"{findings.people:,} people", f"{findings.photos:,} photos to train on"]
+    if "eval" in findings.pixels:
+        pixels = findings.pixels["eval"]
+        facts.append(f"{pixels.sizes.total() + len(pixels.unreadable):,} to predict")
+    return f"<header><h1>{escape(findings.name)}</h1><p>{' · '.join(facts)}</p></header>"
+
+
+def _unreadable(pixels_of: Mapping[str, Pixels]) -> str:
+    bad = {key: why for pixels in pixels_of.values() for key, why in pixels.unreadable.items()}
+    if not bad:
+        return ""
+    items = [f"<b>{escape(key)}</b> {escape(why)}" for key, why in bad.items()]
+    title = f"Unreadable photos: {len(bad):,}"
+    return f'<section class="missing"><h2>{title}</h2>{_list(items)}</section>'
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return f"<section><h2>Notes</h2>{_list([escape(n) for n in notes])}</section>" if notes else ""
+
+
+def _list(items: Sequence[str]) -> str:
+    more = [f"and {len(items) - SHOWN:,} more, see eda.json"] if len(items) > SHOWN else []
+    return "<ul>" + "".join(f"<li>{item}</li>" for item in [*items[:SHOWN], *more]) + "</ul>"
+
+
+def _colours(pixels_of: Mapping[str, Pixels]) -> str:
+    head = "<th>RGB, 0 to 1</th>" + "".join(f"<th>{channel}</th>" for channel in CHANNELS)
+    rows = []
+    for name, pixels in pixels_of.items():
+        for what, values in zip(("mean", "std"), pixels.mean_std() or ((), ()), strict=True):
+            cells = "".join(f"<td>{value:.4f}</td>" for value in values)
+            rows.append(f"<th>{name} {what}</th>{cells}")
+    return f"<table>{report.table_rows(head, rows)}</table>"
+
+
+def _sizes(pixels_of: Mapping[str, Pixels]) -> str:
+    names = "".join(f"<th>{name} photos</th>" for name in pixels_of)
+    every = _frequent(sum((pixels.sizes for pixels in pixels_of.values()), Counter()))
+    rows = [
+        f"<th>{height} × {width}</th>"
+        + "".join(f"<td>{pixels.sizes[height, width]:,}</td>" for pixels in pixels_of.values())
+        for (height, width), _ in every[:SHOWN]
+    ]
+    if len(every) > SHOWN:
+        rows.append(f"<th>and {len(every) - SHOWN:,} more sizes, see eda.json</th>")
+    return f"<table>{report.table_rows(f'<th>height × width</th>{names}', rows)}</table>"
 
 
 def _show_progress(done: int, total: int) -> None:
-    """One line on the terminal that counts."""
-    if done % 100 == 0 or done == total:
-        end = "\n" if done == total else ""
-        print(f"\r{done:,} of {total:,} photos", end=end, file=sys.stderr, flush=True)
+    if sys.stdout.isatty() and done % 50 == 0:
+        print(f"{done:,} of {total:,} photos", end="\r", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Describe a data set from the command line."""
+    """Explore a data set from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m maskcls.eda", description="Describe the photos to train on, in one page."
+        prog="python -m maskcls.eda",
+        description="Sizes, colours and counts of a data set, as one page.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="folder that holds train/")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the page")
+    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="holds train/ and eval/")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="to write to")
+    parser.add_argument("--fixes", type=Path, metavar="YAML", help="known label errors")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that decode photos")
     arguments = parser.parse_args(argv)
     try:
-        numbers = describe(arguments.root, progress=_show_progress)
-        page = write(arguments.out, numbers)
+        fixes = load_fixes(arguments.fixes) if arguments.fixes else None
+        findings = explore(
+            arguments.root, fixes=fixes, threads=arguments.threads, progress=_show_progress
+        )
+        page = write(arguments.out, findings)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    people, photos = numbers["people"]["total"], numbers["photos"]["total"]
-    print(f"{photos:,} photos of {people:,} people, {len(numbers['bad']):,} bad: {page}")
+    read = sum(pixels.sizes.total() for pixels in findings.pixels.values())
+    total = read + sum(len(pixels.unreadable) for pixels in findings.pixels.values())
+    print(f"{read:,} of {total:,} photos read, see {page}")
+
+
+TITLES: Final = {"age": "year of age", "age_band": "age band", "joint": "joint class"}
+
+WIDE: Final = ("age", "joint", "colours")
+"""Plots that take the whole width of the page."""
+
+PIXELS_NOTE: Final = (
+    "Over all pixels of the photos as they lie on disk. "
+    "Those of train are what <code>image.mean</code> and <code>image.std</code> may be set to."
+)
+VALUES_NOTE: Final = "Peaks at 0 and 255 come from cut-out backgrounds, padding and overexposure."
+LABELS_NOTE: Final = (
+    "All photos to train on, with label fixes. A person counts in every class of their photos. "
+    "Red lines part the age bands."
+)
+
+CSS: Final = """
+ul { margin: 4px 0; padding-left: 20px; }
+.half { width: calc(50% - 6px); }
+.half, .whole { box-sizing: border-box; padding: 8px; }
+"""
 
 
 if __name__ == "__main__":

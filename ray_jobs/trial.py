@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,12 +93,16 @@ class Trial(tune.Trainable):
     def _begin(self, values: dict[str, Any]) -> None:
         self._job = self._plan.job(self.trial_id, values)
         self._seen, self._unread = ray.get(self._queue.events_so_far.remote()), list[Event]()
-        self._last: dict[str, Any] = {}
+        of = self._job.recipe.train.epochs
+        # A resumed trial has epochs behind it, and may have nothing left to do.
+        behind = history(self._plan.trial_folder(self.trial_id))
+        self._last: dict[str, Any] = {**behind[-1], "of": of} if behind else {}
+        self._unjudged: int | None = None
         ray.get(self._queue.submit.remote([self._job]))
 
     def step(self) -> dict[str, Any]:
-        if self._last:
-            ray.get(self._queue.decide.remote(self._job.name, self._last["epoch"], True))
+        if self._unjudged is not None:
+            ray.get(self._queue.decide.remote(self._job.name, self._unjudged, True))
         while True:
             for event in self._news():
                 if event.kind == "failed":
@@ -107,7 +112,8 @@ class Trial(tune.Trainable):
                 if event.kind == "epoch":
                     of = self._job.recipe.train.epochs
                     self._last = {**_report(event.values), "of": of}
-                    return {**self._last, "done": self._last["epoch"] >= of}
+                    self._unjudged = self._last["epoch"]
+                    return {**self._last, "done": self._unjudged >= of}
 
     def _news(self) -> Iterator[Event]:
         """Events of this trial, each once."""
@@ -206,6 +212,15 @@ class Ledger(tune.Callback):
         log.info("%s  failed: %s", trial.trial_id, reason)
         self._write(trial, "failed", reason)
         self._tidy()
+
+    def on_experiment_end(self, trials: Any, **info: Any) -> None:
+        """Forget trials that Tune forgot: begun just before the driver was killed."""
+        known = {trial.trial_id for trial in trials}
+        ledger = self.read(self._run)
+        for name in set(ledger) - known:
+            del ledger[name]
+            shutil.rmtree(self._trials / name, ignore_errors=True)
+        files.write_json(self._run / "trials.json", ledger)
 
     def _cancel(self, trial: Any) -> None:
         queue = ray.get_actor(queue_name(self._run))

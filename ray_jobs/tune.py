@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -60,13 +61,13 @@ def search(
     plan = cluster.plan(config.resources, config.tune.trials, nodes)
     data = prepare(config, forms, folder.path).without_evaluation()
     trials = TrialPlan(config, task, data, folder.path / "trials")
-    log.info("%s", plan.reason)
-    with driver.lanes(plan, config.resources, folder=folder.path) as lanes:
-        trainable = tune.with_resources(
-            tune.with_parameters(Trial, queue=lanes.queue, plan=trials), {"memory": 1}
-        )
-        tuner = _tuner(trainable, trials, space, folder, len(plan.lanes))
-        tuner.fit()
+    if _open_trials(config, folder):
+        log.info("%s", plan.reason)
+        with driver.lanes(plan, config.resources, folder=folder.path) as lanes:
+            trainable = tune.with_resources(
+                tune.with_parameters(Trial, queue=lanes.queue, plan=trials), {"memory": 1}
+            )
+            _tuner(trainable, trials, space, folder, len(plan.lanes)).fit()
     conclude(trials, space, folder)
 
 
@@ -102,9 +103,15 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
         "page": page,
     }.items():
         log.info("%s: %s", what, path)
-    open_trials = trials.config.tune.trials - int((table["state"] != "running").sum())
-    if open_trials > 0:
-        log.info("%d trial(s) are open: the same command goes on with them", open_trials)
+    left = _open_trials(trials.config, folder)
+    if left:
+        log.info("%d trial(s) are open: the same command goes on with them", left)
+
+
+def _open_trials(config: Config, folder: RunFolder) -> int:
+    """How many trials have not ended, those not begun included."""
+    ended = [e for e in Ledger.read(folder.path).values() if e["state"] != "running"]
+    return config.tune.trials - len(ended)
 
 
 def _tuner(
@@ -112,6 +119,8 @@ def _tuner(
 ) -> tune.Tuner:
     """A new search, or the one that was interrupted."""
     settings = trials.config.tune
+    # Tune writes its state every 10 s at most; a driver killed in between would forget trials.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0.5")
     experiment = folder.path / ".ray_tune" / EXPERIMENT
     if tune.Tuner.can_restore(str(experiment)):
         log.info("going on with the search in %s", folder.path)

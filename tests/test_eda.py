@@ -1,193 +1,221 @@
-import json
-import re
-import threading
+import shutil
+from concurrent.futures import Future
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from maskcls import eda
-from maskcls.labels import NUM_JOINT
-from maskcls.manifest import STEMS
+from maskcls import eda, files
+from maskcls.images import decode
+from maskcls.manifest import LabelFixes, read_eval, read_train
 
-PEOPLE = {
-    "000001_male_Asian_20": (8, 6),
-    "000002_female_Asian_45": (8, 6),
-    "000003_female_Asian_60": (10, 10),
-}
+GREY, BROKEN, EMPTY = "mask1.jpg", "mask2.jpg", "mask3.jpg"
 
 
 @pytest.fixture
-def root(tmp_path):
-    """Three people with seven random PNG photos each, one of them broken and one empty."""
-    rng = np.random.default_rng(0)
-    images = tmp_path / "data/train/images"
-    for folder, size in PEOPLE.items():
-        (images / folder).mkdir(parents=True)
-        for stem in STEMS:
-            image_HWC = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-            cv2.imwrite(str(images / folder / f"{stem}.png"), image_HWC)
-    (images / "000001_male_Asian_20/mask1.png").write_bytes(b"no image")
-    (images / "000003_female_Asian_60/normal.png").write_bytes(b"")
-    return tmp_path / "data"
+def data(drawn, tmp_path):
+    """The drawn faces with a greyscale photo of another size, one cut off and one empty."""
+    root = shutil.copytree(drawn, tmp_path / "faces <A>")
+    person = min((root / "train" / "images").iterdir())
+    cv2.imwrite(str(person / GREY), np.arange(30 * 20, dtype=np.uint8).reshape(30, 20))
+    (person / BROKEN).write_bytes((person / BROKEN).read_bytes()[:700])
+    (person / EMPTY).write_bytes(b"")
+    return root
 
 
-@pytest.fixture
-def no_plots(monkeypatch):
-    monkeypatch.setattr(eda, "PLOTS", {})
+def run(data, out, *words):
+    eda.main([str(data), "--out", str(out), "--threads", "2", *words])
+    return files.read_json(out / "eda.json"), (out / "index.html").read_text(encoding="utf-8")
 
 
-def readable(root):
-    photos = sorted(root.rglob("*.png"))
-    decoded = [cv2.imread(str(path)) for path in photos if path.stat().st_size > 8]
-    return [image_HWC[..., ::-1] for image_HWC in decoded if image_HWC is not None]
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_mean_and_std_are_those_of_all_pixels_at_once(root):
-    channels = eda.describe(root)["channels"]
-    pixels_NC = np.concatenate([image_HWC.reshape(-1, 3) for image_HWC in readable(root)]) / 255
-    np.testing.assert_allclose(channels["mean"], pixels_NC.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(channels["std"], pixels_NC.std(axis=0), rtol=1e-12)
-    assert [sum(counts) for counts in channels["histogram"]] == [len(pixels_NC)] * 3
+def test_means_and_deviations_are_those_of_all_pixels_at_once(drawn):
+    findings = eda.explore(drawn, threads=2)
+    for name, photos in (("train", read_train(drawn).photos), ("eval", read_eval(drawn).photos)):
+        images = [decode(Path(path).read_bytes()) for path in photos["path"]]
+        pixels_N3 = np.concatenate([image.reshape(-1, 3) for image in images]) / 255
+        mean, std = findings.pixels[name].mean_std()
+        np.testing.assert_allclose(mean, pixels_N3.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(std, pixels_N3.std(axis=0), rtol=1e-12)
 
 
-def test_people_and_photos_are_counted_by_label(root):
-    numbers = eda.describe(root)
-    assert numbers["people"] == {
-        "total": 3,
-        "gender": {"male": 1, "female": 2},
-        "age_band": {"under_30": 1, "from_30_to_59": 1, "from_60": 1},
-        "race": {"Asian": 3},
+def test_large_sums_lose_nothing():
+    histogram_CV = np.zeros((3, 256), np.int64)
+    histogram_CV[:, 254], histogram_CV[:, 255] = 2**60, 2**60
+    mean, std = eda.Pixels(sizes={(1, 1): 1}, histogram_CV=histogram_CV).mean_std()
+    assert mean == [254.5 / 255] * 3
+    assert std == [0.5 / 255] * 3
+
+
+def test_a_photo_larger_than_what_a_float_can_count(tmp_path):
+    photo = tmp_path / "black.png"
+    image = np.zeros((4099, 4099), np.uint8)
+    image[0, :2] = 255
+    cv2.imwrite(str(photo), image)
+    size, histogram_CV = eda._look_at(str(photo))
+    assert size == image.shape
+    assert histogram_CV[:, 0].tolist() == [image.size - 2] * 3  # odd, and more than 2**24
+    assert histogram_CV[:, 255].tolist() == [2] * 3
+
+
+def test_labels_count_people_and_photos(drawn):
+    photos = read_train(drawn).photos
+    findings = eda.explore(drawn)
+    assert (findings.people, findings.photos) == (42, 294)
+    assert findings.counts["mask"].to_dict("index") == {
+        "worn": {"people": 42, "photos": 210},
+        "incorrect": {"people": 42, "photos": 42},
+        "not_worn": {"people": 42, "photos": 42},
     }
-    assert numbers["photos"]["total"] == 21
-    assert numbers["photos"]["mask"] == {"worn": 15, "incorrect": 3, "not_worn": 3}
-    assert numbers["photos"]["gender"] == {"male": 7, "female": 14}
-    joint = numbers["photos"]["joint"]
-    assert len(joint) == NUM_JOINT
-    assert {name for name, count in joint.items() if count == 5} == {
-        "worn/male/under_30", "worn/female/from_30_to_59", "worn/female/from_60",
-    }  # fmt: skip
-    assert numbers["ages"] == [
-        {"age": 20, "male": 1, "female": 0},
-        {"age": 45, "male": 0, "female": 1},
-        {"age": 60, "male": 0, "female": 1},
+    for table in (findings.counts[column] for column in ("gender", "age_band", "race", "age")):
+        assert table["people"].sum() == 42
+        assert (table["photos"] == 7 * table["people"]).all()
+    joint = findings.counts["joint"]
+    assert joint["photos"].tolist() == np.bincount(photos["joint"], minlength=18).tolist()
+    ages = findings.counts["age"]
+    assert ages.index.tolist() == list(range(photos["age"].min(), photos["age"].max() + 1))
+    assert ages.loc[60, "photos"] == (photos["age"] == 60).sum()
+
+
+def test_a_class_that_nobody_is_in_counts_zero(drawn):
+    photos = read_train(drawn).photos
+    table = eda.count(photos[photos["gender"] == 1], "gender")
+    assert table.to_dict("index")["male"] == {"people": 0, "photos": 0}
+
+
+def test_races_come_the_most_frequent_first(drawn):
+    photos = read_train(drawn).photos
+    photos = photos.assign(race=np.where(photos["person"] == photos["person"][0], "A", "B"))
+    assert eda.count(photos, "race").to_dict("list") == {"people": [41, 1], "photos": [287, 7]}
+
+
+def test_photos_that_cannot_be_read_are_listed_and_the_rest_measured(data, tmp_path, capsys):
+    numbers, page = run(data, tmp_path / "out")
+    train, predicted = numbers["pixels"]["train"], numbers["pixels"]["eval"]
+    assert train["sizes"] == [
+        {"height": 64, "width": 48, "photos": 291},
+        {"height": 30, "width": 20, "photos": 1},
     ]
+    assert [key.rpartition("/")[2] for key in train["unreadable"]] == [BROKEN, EMPTY]
+    broken, empty = train["unreadable"].values()
+    assert broken
+    assert empty == "empty file"
+    assert predicted["sizes"] == [{"height": 64, "width": 48, "photos": 42}]
+    assert predicted["unreadable"] == {}
+    assert numbers["photos"] == 294
+    assert "Unreadable photos: 2<" in page
+    assert all(key in page for key in train["unreadable"])
+    told = capsys.readouterr().out
+    assert told == f"334 of 336 photos read, see {tmp_path / 'out' / 'index.html'}\n"
 
 
-def test_sizes_are_of_the_photos_that_can_be_decoded(root):
-    assert eda.describe(root)["sizes"] == [
-        {"height": 8, "width": 6, "photos": 13},
-        {"height": 10, "width": 10, "photos": 6},
-    ]
+def test_a_grey_photo_counts_alike_in_all_channels(tmp_path):
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((3, 5), 77, np.uint8))
+    _, histogram_CV = eda._look_at(str(tmp_path / "grey.png"))
+    assert histogram_CV[:, 77].tolist() == [15] * 3
 
 
-def test_bad_files_are_listed_with_their_reason(root):
-    bad = eda.describe(root)["bad"]
-    assert [entry["photo"].split("/")[-2:] for entry in bad] == [
-        ["000001_male_Asian_20", "mask1.png"],
-        ["000003_female_Asian_60", "normal.png"],
-    ]
-    assert [entry["reason"] for entry in bad] == ["not an image, or cut off in its header",
-                                                  "empty file"]  # fmt: skip
+def test_a_photo_that_is_gone_is_listed(drawn):
+    photos = read_train(drawn).photos[:2].assign(path=["/nowhere.jpg"] * 2)
+    pixels = eda.measure(photos, threads=1)
+    assert list(pixels.unreadable) == photos["key"].tolist()
+    assert "No such file" in pixels.unreadable[photos["key"][0]]
+    assert pixels.mean_std() is None
 
 
-def test_a_photo_that_vanishes_meanwhile_is_bad_too(root, monkeypatch):
-    photo = root / "train/images/000002_female_Asian_45/mask3.png"
-    read_train = eda.read_train
-
-    def read_then_lose(root):
-        manifest = read_train(root)
-        photo.unlink()
-        return manifest
-
-    monkeypatch.setattr(eda, "read_train", read_then_lose)
-    bad = {entry["photo"].split("/")[-1]: entry["reason"] for entry in eda.describe(root)["bad"]}
-    assert bad["mask3.png"] == "cannot be read: No such file or directory"
+def test_the_number_of_threads_changes_no_byte(data, tmp_path):
+    run(data, tmp_path / "one", "--threads", "1")
+    run(data, tmp_path / "five", "--threads", "5")
+    assert contents(tmp_path / "one") == contents(tmp_path / "five")
 
 
-def test_nothing_to_measure_is_an_error(root):
-    for photo in root.rglob("*.png"):
-        photo.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"none of 21 photos can be decoded.*empty file"):
-        eda.describe(root)
+def test_no_more_photos_are_begun_than_the_window_holds():
+    class Pool:
+        begun = 0
+
+        def submit(self, function, path):
+            self.begun += 1
+            future = Future()
+            future.set_result(path)
+            return future
+
+    pool, paths = Pool(), [str(number) for number in range(20)]
+    taken = []
+    for photo in eda._ahead(pool, paths, window=3):
+        taken.append(photo.result())
+        assert pool.begun < len(taken) + 3
+    assert taken == paths
 
 
-def test_progress_is_told_after_each_photo(root):
+def test_every_photo_moves_progress_once(drawn):
     told = []
-    eda.describe(root, progress=lambda done, total: told.append((done, total)))
-    assert told == [(done, 21) for done in range(1, 22)]
+    eda.explore(drawn, threads=3, progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, 336) for done in range(1, 337)]
 
 
-def test_few_photos_are_in_memory_at_a_time(root, monkeypatch):
-    measured, lock = 0, threading.Lock()
-    measure = eda._measure
-
-    def counting(path, status):
-        nonlocal measured
-        with lock:
-            measured += 1
-        return measure(path, status)
-
-    monkeypatch.setattr(eda, "_measure", counting)
-    monkeypatch.setattr(eda.os, "cpu_count", lambda: 1)
-    ahead = []
-    eda.describe(root, progress=lambda done, total: ahead.append(measured - done))
-    assert max(ahead) <= 5
+def test_the_page_shows_all_plots_and_escapes_names(data, tmp_path):
+    _, page = run(data, tmp_path / "out")
+    plots = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert plots == sorted(f"{name}.png" for name in (*eda.COUNTED, "colours"))
+    assert all(page.count(f'src="{name}"') == 1 for name in plots)
+    assert "<h1>faces &lt;A&gt;</h1>" in page
+    assert "http" not in page
 
 
-def test_the_page_shows_every_plot_and_needs_nothing_from_elsewhere(root, tmp_path):
-    page = eda.write(tmp_path / "out", eda.describe(root))
-    text = page.read_text(encoding="utf-8")
-    shown = re.findall(r'src="([^"]+)"', text)
-    assert sorted(shown) == sorted(f"{name}.png" for name in eda.PLOTS)
-    for name in shown:
-        height, width, _ = cv2.imread(str(page.parent / name)).shape
-        assert min(height, width) > 300
-    assert "http" not in text
-    assert "mask1.png: not an image" in text
-    written = {path.name for path in page.parent.iterdir()}
-    assert written == {"index.html", "eda.json", *shown}
+def test_without_photos_to_predict_only_those_to_train_on_are_shown(data, tmp_path):
+    shutil.rmtree(data / "eval")
+    numbers, page = run(data, tmp_path / "out")
+    assert list(numbers["pixels"]) == ["train"]
+    assert "eval" not in page
 
 
-def test_the_numbers_can_be_read_back(root, tmp_path, no_plots):
-    numbers = eda.describe(root)
-    eda.write(tmp_path / "out", numbers)
-    assert json.loads((tmp_path / "out/eda.json").read_text(encoding="utf-8")) == numbers
+def test_a_data_set_of_broken_photos_has_no_colours(data, tmp_path):
+    for photo in data.rglob("*.jpg"):
+        photo.write_bytes(b"photo")
+    numbers, page = run(data, tmp_path / "out")
+    assert numbers["pixels"]["train"]["mean"] is None
+    assert "Unreadable photos: 336<" in page
+    assert "and 316 more, see eda.json" in page
 
 
-def test_names_from_disk_are_escaped(root, tmp_path, no_plots):
-    strange = root.rename(root.with_name("a<b>&c"))
-    text = eda.write(tmp_path / "out", eda.describe(strange)).read_text(encoding="utf-8")
-    assert "a&lt;b&gt;&amp;c" in text
-    assert "<b>&c" not in text
+def test_many_sizes_are_cut_short_on_the_page_only(drawn, tmp_path):
+    findings = eda.explore(drawn)
+    findings.pixels["train"].sizes.update((height, 10) for height in range(1, 41))
+    page = eda.write(tmp_path, findings).read_text(encoding="utf-8")
+    assert "and 21 more sizes, see eda.json" in page
+    sizes = files.read_json(tmp_path / "eda.json")["pixels"]["train"]["sizes"]
+    assert len(sizes) == 41
 
 
-@pytest.mark.parametrize(("count", "more"), [(0, None), (50, None), (51, "and 1 more")])
-def test_the_page_names_some_bad_files(root, tmp_path, no_plots, count, more):
-    bad = [{"photo": f"{k}.jpg", "reason": "empty file"} for k in range(count)]
-    page = eda.write(tmp_path / "out", eda.describe(root) | {"bad": bad})
-    text = page.read_text(encoding="utf-8")
-    assert text.count("empty file") == min(count, eda.LISTED)
-    assert (more in text) if more else ("see eda.json" not in text)
-    assert ("Bad files" in text) == (count > 0)
+def test_label_fixes_are_applied_and_noted(drawn, tmp_path):
+    person = read_train(drawn).photos["person"][0]
+    fixes = tmp_path / "fixes.yaml"
+    fixes.write_text(f'leave_out: ["{person}"]\nflip_gender: ["nobody"]\n')
+    numbers, page = run(drawn, tmp_path / "out", "--fixes", str(fixes))
+    assert numbers["people"] == 41
+    assert numbers["pixels"]["train"]["sizes"][0]["photos"] == 287
+    assert any("nobody" in note for note in numbers["notes"])
+    assert all(note in page for note in numbers["notes"])
+    assert eda.explore(drawn, fixes=LabelFixes(leave_out=[person])).people == 41
 
 
-def test_many_sizes_and_one_gender_can_be_plotted(root, tmp_path):
-    numbers = eda.describe(root)
-    numbers["sizes"] = [{"height": k, "width": k, "photos": 30 - k} for k in range(1, 30)]
-    numbers["people"]["gender"] = {"male": 3, "female": 0}
-    assert "1 x 1 and 28 more" in eda.write(tmp_path / "out", numbers).read_text(encoding="utf-8")
-
-
-def test_the_command_says_what_it_found_and_where(root, tmp_path, no_plots, capsys):
-    eda.main([str(root), "--out", str(tmp_path / "out")])
-    said = capsys.readouterr()
-    assert said.out == f"21 photos of 3 people, 2 bad: {tmp_path / 'out/index.html'}\n"
-    assert "\r21 of 21 photos\n" in said.err
-
-
-def test_the_command_explains_what_it_refuses(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        eda.main([str(tmp_path), "--out", str(tmp_path / "out")])
-    assert "data.root must hold train/images" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["{tmp}/none"], "none/train/images: no such folder"),
+        (["{drawn}", "--fixes", "{tmp}/none.yaml"], "none.yaml: no such file"),
+        (["{drawn}", "--threads", "0"], "threads must be at least 1, got 0"),
+        (["{drawn}", "--out", "{tmp}/file"], "cannot write"),
+    ],
+)
+def test_refusals_are_sentences(drawn, tmp_path, capsys, words, sentence):
+    (tmp_path / "file").write_text("")
+    words = [word.format(drawn=drawn, tmp=tmp_path) for word in words]
+    with pytest.raises(SystemExit) as refusal:
+        eda.main(["--out", str(tmp_path / "out"), *words])
+    assert refusal.value.code == 2
+    assert sentence in capsys.readouterr().err
