@@ -323,8 +323,7 @@ class Ensemble(Section):
 
 
 class Resources(Section):
-    """How a run uses the cluster: its speed. Results depend on the number of CPU threads and workers
-    alone, through the order in which sums are rounded."""
+    """How a run uses the cluster. Results depend on the number of threads and workers alone."""
 
     workers_per_job: PositiveInt = Field(1, description="Train workers that share one job.")
     gpus_per_worker: NonNegativeFloat | None = Field(

@@ -45,6 +45,8 @@ def main() -> None:
         _check_epochs(config, space, recipe)
         with claim(config, []) as folder:
             console.setup(folder.log)
+            # Tune logs the traceback of a failed trial; the ledger tells its reason in a line.
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
             _check_search(config, folder)
             cluster.connect()
             search(config, config.task, space, forms, folder)
@@ -120,7 +122,7 @@ def _tuner(
     """A new search, or the one that was interrupted."""
     settings = trials.config.tune
     # Tune writes its state every 10 s at most; a driver killed in between would forget trials.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0.5")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0")
     experiment = folder.path / ".ray_tune" / EXPERIMENT
     if tune.Tuner.can_restore(str(experiment)):
         log.info("going on with the search in %s", folder.path)
