@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -54,6 +56,40 @@ def test_a_cluster_with_logical_gpus_is_used_and_none_is_started(others_cluster,
     assert "cluster at RAY_ADDRESS, 2 CPUs, 2 GPUs" in told
     assert "the cluster carries 2 worker(s) of 1 GPU" in told
     assert (tmp_path / "submission.csv").is_file()
+
+
+def resources_of(address):
+    """What a cluster has, what of it is free, and what is reserved or alive on it."""
+    code = textwrap.dedent("""
+        import json, sys
+        from ray_jobs import cluster
+        cluster.connect()
+        import ray
+        from ray.util import list_named_actors, placement_group_table
+        drop = ("object_store_memory",)
+        free, total = ray.available_resources(), ray.cluster_resources()
+        print(json.dumps({
+            "busy": {k: total[k] - free.get(k, 0) for k in total
+                     if k not in drop and total[k] - free.get(k, 0) > 1e-3},
+            "reserved": [g for g in placement_group_table().values() if g["state"] != "REMOVED"],
+            "actors": list_named_actors(all_namespaces=True),
+        }))
+    """)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "RAY_ADDRESS": address}, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_fifty_trials_leave_nothing_behind(others_cluster, verb, tmp_path):
+    verb("tune", f"run.dir={tmp_path}", "task=age", "tune.trials=50", "tune.max_epochs=1",
+         "tune.space={train.lr: {loguniform: [1e-4, 1e-1]}}", "augment.name=base",
+         env={"RAY_ADDRESS": others_cluster}.items())  # fmt: skip
+    assert len(pd.read_csv(tmp_path / "trials.csv")) == 50
+    deadline = time.monotonic() + 30
+    while any(left := resources_of(others_cluster).values()) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert not any(left), list(left)
 
 
 def test_an_address_where_nothing_is_is_refused(verb, tmp_path):

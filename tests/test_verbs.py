@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from maskcls import submission
+from maskcls.labels import Task
 from tests.conftest import ROOT, command
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -148,7 +149,22 @@ def test_joint_and_multi_vote_together_with_stacking(verb, tmp_path):
     assert fitted["mask"]["routes"] == 2
 
 
-@pytest.mark.parametrize("name", ["prepare", "train", "sweep", "predict", "tune"])
+def test_every_shipped_recipe_trains_and_the_routes_are_compared(verb, tmp_path):
+    # Only what a laptop without a hub cannot do is changed: backbone, size, epochs.
+    small = ("model.pretrained=false", "train.epochs=1", "folds.only=[0]")
+    words = [f"recipes.{task}.augment.name=autoaugment" for task in Task]
+    told = verb("compare", "--config", str(ROOT / "configs" / "sweep.yaml"), *small, *words,
+                f"run.dir={tmp_path}")  # fmt: skip
+    table = pd.read_csv(tmp_path / "routes.csv")
+    assert table["route"].tolist() == ["three models", "joint", "multi", "all together"]
+    assert str(tmp_path / "routes.csv") in told
+    stored = json.loads((tmp_path / "jobs" / "age-fold0" / "checkpoint.json").read_text())["recipe"]
+    assert stored["loss"]["name"] == "focal_smoothing"
+    assert stored["sampler"]["name"] == "class_balanced"
+    assert stored["people"]["drop_ages"] == [[28, 29], [57, 59]]
+
+
+@pytest.mark.parametrize("name", ["prepare", "train", "sweep", "predict", "tune", "compare"])
 def test_every_verb_has_help(verb, name):
     told = verb(name, "--help")
     assert "--config FILE" in told
