@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
@@ -118,10 +118,12 @@ def connect() -> None:
         "configure_logging": False,
     }
     try:
-        context = ray.init(**options) if address else _connect_or_start(options)
+        # Not address="auto": that joins whatever another program started for itself alone.
+        # The dashboard costs seconds to start, and nothing here asks it.
+        context = ray.init(include_dashboard=False, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConnectionError(
-            f"no Ray cluster at {address or 'the address of the last `ray start`'}: {error}"
+            f"cannot use the Ray cluster at {address or 'the last `ray start`'}: {error}"
         ) from None
     nodes = live_nodes()
     if len(nodes) > 1 and not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
@@ -151,15 +153,6 @@ def _answers(address: str, timeout_s: float = 5.0) -> bool:
     except OSError:
         return False
     return True
-
-
-def _connect_or_start(options: Mapping[str, Any]) -> Any:
-    """A cluster that `ray start` left running on this machine, or a fresh one for this program."""
-    try:
-        return ray.init(address="auto", **options)
-    except ConnectionError:
-        # The dashboard costs seconds to start, and nothing here asks it.
-        return ray.init(include_dashboard=False, **options)
 
 
 def live_nodes() -> list[Node]:
