@@ -72,7 +72,9 @@ def resources_of(address):
             "busy": {k: total[k] - free.get(k, 0) for k in total
                      if k not in drop and total[k] - free.get(k, 0) > 1e-3},
             "reserved": [g for g in placement_group_table().values() if g["state"] != "REMOVED"],
-            "actors": list_named_actors(all_namespaces=True),
+            # Ray Data's own two service actors stay as long as the cluster does.
+            "actors": [a["name"] for a in list_named_actors(all_namespaces=True)
+                       if "maskcls" in a["name"]],
         }))
     """)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
