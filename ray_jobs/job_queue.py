@@ -125,6 +125,11 @@ class _JobQueue:
         """A job cannot be done; others go on."""
         self._end(self._entries[name], "failed", {"reason": reason})
 
+    async def why_failed(self, name: str) -> str | None:
+        """The reason of a failed job, or None where it did not fail."""
+        failures = (e for e in self._events if e.job == name and e.kind == "failed")
+        return next((event.values["reason"] for event in failures), None)
+
     async def cancel(self, name: str) -> None:
         """Nobody wants this job any more."""
         entry = self._entries.get(name)

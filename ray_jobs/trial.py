@@ -206,9 +206,11 @@ class Ledger(tune.Callback):
         self._tidy()
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        queue = ray.get_actor(queue_name(self._run))
+        # Tune has not read the error yet when it calls this.
+        told = ray.get(queue.why_failed.remote(trial.trial_id))
+        reason = told or "the trial's own process died"
         self._cancel(trial)
-        error = trial.get_error()
-        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
         log.info("%s  failed: %s", trial.trial_id, reason)
         self._write(trial, "failed", reason)
         self._tidy()

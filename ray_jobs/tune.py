@@ -21,7 +21,7 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
 from maskcls import files, search_report, search_space
-from maskcls.config import Config, Image, Recipe
+from maskcls.config import Config, Image, Recipe, flatten
 from maskcls.config_load import from_command_line
 from maskcls.labels import Task
 from maskcls.search_space import SearchSpace
@@ -75,7 +75,13 @@ def search(
 
 def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     """trials.csv, best.yaml, the best checkpoint and the page of a search, from its folder."""
-    ledger = Ledger.read(folder.path)
+    recipe = trials.config.recipe(trials.task)
+    known = dict(flatten(recipe.model_dump(mode="json")))
+    guess = {key: known[key] for key in space.first_guess(recipe)}
+    # Several trials start at once, in any order: the first guess stands first in every table.
+    ledger = dict(
+        sorted(Ledger.read(folder.path).items(), key=lambda item: item[1]["values"] != guess)
+    )
     keys = [dimension.key for dimension in space.dimensions]
     table = pd.DataFrame([_row(trials, name, entry, keys) for name, entry in ledger.items()])
     with files.replacing(folder.path / "trials.csv") as temporary:
