@@ -28,10 +28,6 @@ class RunFolder:
     path: Path
 
     @property
-    def submission(self) -> Path:
-        return self.path / "submission.csv"
-
-    @property
     def scores(self) -> Path:
         return self.path / "scores.json"
 
