@@ -28,7 +28,8 @@ class _Ensemble:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._votes: dict[Model, dict[str, pd.DataFrame]] = {}
-        for path in sorted(folder.glob("*.parquet")):
+        # Not "*.parquet": a write that was cut off leaves a temporary file of that ending.
+        for path in sorted(folder.glob("*-fold*.parquet")):
             table = pd.read_parquet(path)
             task, fold = path.stem.rsplit("-fold", 1)
             self._votes[task, int(fold)] = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskcls import results
+from maskcls import files, results
 from maskcls.voting import FittedVote
 from ray_jobs.ensemble import _Ensemble
 
@@ -65,3 +65,12 @@ def test_a_restart_reads_back_exactly_what_was_said(tmp_path):
     expected = dict(zip(keys, said.argmax(axis=1), strict=True))
     assert dict(zip(again["image_id"], again["age"], strict=True)) == expected
     assert results.spaces(["age"]) == {"age": ["age"]}
+
+
+def test_a_write_that_was_cut_off_is_not_read(tmp_path):
+    _Ensemble(tmp_path).add("age", 0, ["a"], one_hot(2))
+    with files.replacing(tmp_path / "age-fold1.parquet") as temporary:
+        left = temporary.name  # as SIGKILL leaves it
+    (tmp_path / left).write_bytes(b"PAR1")
+    (tmp_path / "age-fold1.parquet").unlink()
+    assert _Ensemble(tmp_path).missing([("age", 0), ("age", 1)]) == [("age", 1)]

@@ -175,7 +175,8 @@ def test_wandb_reads_it_back_and_a_resumed_job_goes_on_in_its_run(tmp_path, monk
     for _ in range(2):
         tell_all(tracker(folder, wandb="offline", wandb_project="faces"))
         time.sleep(1)  # W&B names folders by the second
-    assert not caplog.records
+    # W&B's own debug lines come and go with its version and with git around the folder.
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     paths = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
     ids = set()
     for path in paths:
