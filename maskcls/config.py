@@ -44,6 +44,16 @@ def _absolute(path: Path) -> Path:
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
+def _each_once(values: list[Any]) -> list[Any]:
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands there twice")
+    return values
+
+
+FoldNumbers = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_each_once)]
+
+
 class Section(BaseModel):
     """A group of keys: unknown ones are refused, values cannot change once read."""
 
@@ -93,7 +103,7 @@ class Folds(Section):
     """The split by person."""
 
     count: int = Field(5, ge=2, description="Number of folds; each job trains on all but one.")
-    only: list[NonNegativeInt] | None = Field(
+    only: FoldNumbers | None = Field(
         None, description="Run only these folds, numbered from 0; null runs all."
     )
     allow_thin: bool = Field(
@@ -375,8 +385,8 @@ class Tune(Section):
     max_epochs: PositiveInt = Field(9, description="Epochs of a trial that is never stopped.")
     grace_epochs: PositiveInt = Field(1, description="Epochs before a trial may be stopped.")
     reduction_factor: int = Field(3, ge=2, description="One in this many survives a rung.")
-    folds: list[NonNegativeInt] = Field(
-        [0], min_length=1, description="Folds whose out-of-fold macro F1 is a trial's score."
+    folds: FoldNumbers = Field(
+        [0], description="Folds whose out-of-fold macro F1 is a trial's score."
     )
     time_limit_s: PositiveFloat | None = Field(
         None, description="Seconds after which no new trial starts; null: no limit."
@@ -386,8 +396,8 @@ class Tune(Section):
 class Config(Recipe):
     """A whole run."""
 
-    tasks: list[Task] = Field(
-        [Task.MASK, Task.GENDER, Task.AGE], min_length=1, description="Tasks of a sweep."
+    tasks: Annotated[list[Task], Field(min_length=1), AfterValidator(_each_once)] = Field(
+        [Task.MASK, Task.GENDER, Task.AGE], description="Tasks of a sweep."
     )
     task: Task | None = Field(None, description="The task of `train` and `tune`.")
     fold: NonNegativeInt = Field(0, description="The fold of `train`, numbered from 0.")
@@ -401,14 +411,6 @@ class Config(Recipe):
     resources: Resources = Field(default_factory=Resources, description="The cluster.")
     tracking: Tracking = Field(default_factory=Tracking, description="Tracking.")
     tune: Tune = Field(default_factory=Tune, description="Tuning.")
-
-    @field_validator("tasks")
-    @classmethod
-    def _each_once(cls, tasks: list[Task]) -> list[Task]:
-        twice = sorted({task for task in tasks if tasks.count(task) > 1})
-        if twice:
-            raise ValueError(f"{', '.join(twice)} stands there twice")
-        return tasks
 
     @field_validator("recipes")
     @classmethod
@@ -439,7 +441,7 @@ class Config(Recipe):
 
     def fold_numbers(self) -> list[int]:
         """The folds to run, in order."""
-        return sorted(set(self.folds.only)) if self.folds.only else list(range(self.folds.count))
+        return sorted(self.folds.only) if self.folds.only else list(range(self.folds.count))
 
     def yaml(self) -> str:
         """The configuration as YAML that reads back as the same configuration."""

@@ -14,6 +14,7 @@ from tests.conftest import ROOT, command
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TASKS = ("mask", "gender", "age")
+DEMO = ("--config", str(ROOT / "configs" / "demo.yaml"), "model.weights=null")
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,8 @@ def run_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def swept(run_dir, drawn, cache):
     """What a sweep printed; its results are in ``run_dir``."""
-    words = command(
-        "sweep", f"run.dir={run_dir}", "tracking.tensorboard=true", drawn=drawn, cache=cache
-    )
+    words = command("sweep", *DEMO, f"run.dir={run_dir}", "tracking.tensorboard=true",
+                    drawn=drawn, cache=cache)  # fmt: skip
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -62,13 +62,13 @@ def test_a_sweep_says_one_readable_line_an_epoch_and_nothing_of_ray(swept):
 
 def test_the_same_command_again_trains_nothing(swept, run_dir, verb):
     before = (run_dir / "jobs" / "age-fold0" / "model.safetensors").stat().st_mtime_ns
-    told = verb("sweep", f"run.dir={run_dir}")
+    told = verb("sweep", *DEMO, f"run.dir={run_dir}")
     assert "6 of 6 models are trained already" in told
     assert (run_dir / "jobs" / "age-fold0" / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_another_configuration_needs_another_folder(swept, run_dir, verb):
-    told = verb("sweep", f"run.dir={run_dir}", "train.lr=1e-4", ok=False)
+    told = verb("sweep", *DEMO, f"run.dir={run_dir}", "train.lr=1e-4", ok=False)
     assert "train.lr (task mask): 0.003 -> 0.0001" in told
     assert "choose another run.dir" in told
 
