@@ -24,8 +24,16 @@ TINY = [
     "train.epochs=2",
     "train.lr=3e-3",
     "augment.name=flip",
+    # Each lane costs seconds of imports: only tests about several of them start several.
+    "resources.jobs_at_once=1",
+    "resources.threads_per_worker=1",
 ]
 """A model of 0.1 M parameters on thumbnails: a job takes about a second."""
+
+
+def pytest_collection_modifyitems(items):
+    """The long files first, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

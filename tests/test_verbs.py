@@ -14,7 +14,8 @@ from tests.conftest import ROOT, command
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TASKS = ("mask", "gender", "age")
-DEMO = ("--config", str(ROOT / "configs" / "demo.yaml"), "model.weights=null")
+DEMO = ("--config", str(ROOT / "configs" / "demo.yaml"), "model.weights=null",
+        "resources.jobs_at_once=2")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +106,15 @@ def test_unreadable_photos_to_predict_are_listed_or_answered_and_marked(
     assert answers["fallback"].sum() == 1
 
 
-def test_one_job_alone_is_taken_over_by_a_sweep(verb, tmp_path):
-    told = verb("train", "task=age", "fold=1", f"run.dir={tmp_path}")
+def test_one_job_alone_is_the_same_as_in_a_sweep_and_is_taken_over(swept, run_dir, verb, tmp_path):
+    told = verb("train", *DEMO, "task=age", "fold=1", f"run.dir={tmp_path}")
     assert str(tmp_path / "jobs" / "age-fold1") in told
-    told = verb("sweep", f"run.dir={tmp_path}", "tasks=[age]")
+    alone, in_sweep = (
+        (run / "jobs" / "age-fold1" / "model.safetensors").read_bytes()
+        for run in (tmp_path, run_dir)
+    )
+    assert alone == in_sweep
+    told = verb("sweep", *DEMO, f"run.dir={tmp_path}", "tasks=[age]")
     assert "1 of 2 models are trained already" in told
     assert "no submission" in told
 
@@ -133,28 +139,12 @@ def test_two_workers_share_a_job_and_every_row_counts_once(verb, tmp_path):
     assert out_of_fold["probabilities"].map(sum).between(0.999, 1.001).all()
 
 
-def test_same_seed_same_result(verb, tmp_path):
-    for name in "ab":
-        verb("train", "task=age", f"run.dir={tmp_path / name}", "augment.name=autoaugment")
-    first, second = (
-        (tmp_path / name / "jobs" / "age-fold0" / "model.safetensors").read_bytes() for name in "ab"
-    )
-    assert first == second
-
-
-def test_joint_and_multi_vote_together_with_stacking(verb, tmp_path):
-    verb("sweep", f"run.dir={tmp_path}", "tasks=[joint,multi]", "ensemble.name=stacking")
-    assert (tmp_path / "submission.csv").is_file()
-    fitted = json.loads((tmp_path / "ensemble.json").read_text())
-    assert fitted["mask"]["routes"] == 2
-
-
 def test_every_shipped_recipe_trains_and_the_routes_are_compared(verb, tmp_path):
     # Only what a laptop without a hub cannot do is changed: backbone, size, epochs.
     small = ("model.pretrained=false", "train.epochs=1", "folds.only=[0]")
     words = [f"recipes.{task}.augment.name=autoaugment" for task in Task]
     told = verb("compare", "--config", str(ROOT / "configs" / "sweep.yaml"), *small, *words,
-                f"run.dir={tmp_path}")  # fmt: skip
+                "ensemble.name=stacking", f"run.dir={tmp_path}")  # fmt: skip
     table = pd.read_csv(tmp_path / "routes.csv")
     assert table["route"].tolist() == ["three models", "joint", "multi", "all together"]
     assert str(tmp_path / "routes.csv") in told
