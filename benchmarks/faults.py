@@ -128,28 +128,29 @@ class Round:
                     mine.append(process)
         return mine
 
-    def find(self, *names: str) -> psutil.Process:
+    def find(self, name: str) -> psutil.Process:
         """One of the processes of a name, as soon as there is one."""
 
         def found() -> psutil.Process | None:
             those = []
             for process in self.processes():
                 with suppress(psutil.Error):
-                    title = " ".join(process.cmdline())
-                    if any(name in title for name in names):
+                    # Not the shell, or the command, that brings a program on its way.
+                    program = " ".join(process.cmdline()).split(" -- ")[0]
+                    if name in program and not program.startswith(("/bin/sh", "bash")):
                         those.append(process)
             return self.rng.choice(those) if those else None
 
-        process: psutil.Process = self.until(found, f"a process {' or '.join(names)}")
+        process: psutil.Process = self.until(found, f"a process {name}")
         return process
 
 
-def kill(*names: str) -> Callable[[Round], None]:
+def kill(name: str) -> Callable[[Round], None]:
     def victim(this: Round) -> None:
         # Gone before it could be killed: another one will come.
         while True:
             with suppress(psutil.NoSuchProcess):
-                this.find(*names).kill()
+                this.find(name).kill()
                 return
 
     return victim
@@ -199,11 +200,11 @@ def fill_disk(this: Round) -> None:
     ballast.unlink()
 
 
-def lose_cluster(*names: str) -> Callable[[Round], None]:
+def lose_cluster(name: str) -> Callable[[Round], None]:
     """Kill a process of the head and wait until the sweep has noticed."""
 
     def victim(this: Round) -> None:
-        kill(*names)(this)
+        kill(name)(this)
         this.wait()
 
     return victim
@@ -396,7 +397,8 @@ def in_cluster(this: Round) -> list[str]:
         from ray.util import placement_group_table
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
         # Ray Data's own service actors stay as long as the cluster does.
-        service = ("_StatsActor", "_AutoscalingCoordinatorActor", "JobSupervisor")
+        service = ("_StatsActor", "_AutoscalingCoordinatorActor", "_UsageCollectionActor",
+                   "JobSupervisor")
         alive = [a["ActorClassName"] for a in actors().values() if a["State"] == "ALIVE"]
         groups = [g["name"] for g in placement_group_table().values() if g["state"] != "REMOVED"]
         print(json.dumps([n for n in alive if n.split(".")[-1] not in service] + groups))
