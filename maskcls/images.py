@@ -257,11 +257,12 @@ def prepare(
 ) -> list[Prepared]:
     """Decode and resize ``photos`` (columns ``key`` and ``path``): one folder a recipe, in order.
 
-    Folders that ``cache`` already holds for these keys and bytes are used as they are. Otherwise
-    each photo is decoded once for all missing recipes, and ``progress`` is told ``(done, total)``
-    after each. Photos that cannot be used become zeros with a reason in the index. One process
-    prepares at a time: another waits up to ``wait_s`` seconds and then finds the work done. A
-    killed preparation leaves a ``.tmp`` folder that the next one removes.
+    Folders that ``cache`` already holds for these keys and bytes are used as they are, unless a
+    file of theirs is lost or cut short. Otherwise each photo is decoded once for all missing
+    recipes, and ``progress`` is told ``(done, total)`` after each. Photos that cannot be used
+    become zeros with a reason in the index. One process prepares at a time: another waits up to
+    ``wait_s`` seconds and then finds the work done. A killed preparation leaves a ``.tmp`` folder
+    that the next one removes.
 
     Raises OSError where ``cache`` cannot be written or is too full, TimeoutError after ``wait_s``
     and ValueError where there are no photos or one changes meanwhile.
@@ -273,10 +274,10 @@ def prepare(
         digests = list(pool.map(lambda path: _digest(*_read(path)), paths))
     content = hashlib.blake2b(repr((_FORMAT, keys, digests)).encode(), digest_size=8).hexdigest()
     folders = [cache / f"{content}-{recipe.name}" for recipe in recipes]
-    if not all(folder.is_dir() for folder in folders):
+    if not all(map(_intact, folders)):
         with _writable(cache), _alone(cache, wait_s):
             wanted = zip(folders, recipes, strict=True)
-            missing = {folder: recipe for folder, recipe in wanted if not folder.is_dir()}
+            missing = {folder: recipe for folder, recipe in wanted if not _intact(folder)}
             if missing:  # Whoever had the lock before may have built them.
                 _build(missing, keys, paths, digests, cache, threads, progress)
     return [Prepared(folder) for folder in folders]
@@ -327,6 +328,7 @@ def _build(
             file.sync()
             found = index["face"] & (recipe.crop == "face")
             index.assign(face=found).to_parquet(asides[folder] / "index.parquet")
+            shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged one
             asides[folder].rename(folder)
 
 
@@ -439,10 +441,21 @@ def _one_opencv_thread() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
+def _intact(folder: Path) -> bool:
+    try:
+        _open.cache_clear()  # an open map outlives its file
+        _open(folder)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
 @lru_cache(maxsize=64)
 def _open(folder: Path) -> np.memmap:
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no prepared images here; prepare them on this machine")
+        raise FileNotFoundError(
+            f"{folder}: no prepared images here; run again, or prepare them on this machine"
+        )
     try:
         images = np.load(folder / "images.npy", mmap_mode="r")
         count = len(pd.read_parquet(folder / "index.parquet", columns=["status"]))
@@ -450,7 +463,7 @@ def _open(folder: Path) -> np.memmap:
             raise ValueError(f"{len(images)} images, {count} index rows")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{folder}: prepared images are incomplete ({error}); delete the folder and prepare "
-            "again"
+            f"{folder}: prepared images are incomplete ({error}); run again: they are then "
+            "prepared anew"
         ) from error
     return images

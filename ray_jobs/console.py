@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import ray.exceptions
 
@@ -77,8 +79,12 @@ def answering_in_words(program: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        log.info("Interrupted: what is finished is kept; the same command goes on from there.")
-        sys.exit(130)
+        _interrupted(signal.SIGINT)
+    except SystemExit as error:
+        # Ray turns SIGTERM, which `ray job stop` sends, into this.
+        if error.code != signal.SIGTERM:
+            raise
+        _interrupted(signal.SIGTERM)
     except ray.exceptions.RayError as error:
         lost = f"the cluster was lost ({type(error).__name__}); what is finished is kept"
         print(f"{program}: {lost}, the same command goes on from there", file=sys.stderr)
@@ -87,3 +93,8 @@ def answering_in_words(program: str) -> Iterator[None]:
         log.debug("refused", exc_info=True)
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _interrupted(by: signal.Signals) -> NoReturn:
+    log.info("Interrupted: what is finished is kept; the same command goes on from there.")
+    sys.exit(128 + by)

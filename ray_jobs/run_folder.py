@@ -75,8 +75,10 @@ def claim(config: Config, tasks: Sequence[Task]) -> Iterator[RunFolder]:
                 f"run.dir={folder.path}: another program works in it; wait for it or choose another"
             ) from None
         _check_config(folder, config, tasks)
+        files.remove_cut_off(folder.path)
         files.write_text(folder.path / "config.yaml", config.yaml())
         yield folder
+        files.remove_cut_off(folder.path)
 
 
 def make_jobs(

@@ -10,6 +10,7 @@ from maskcls.labels import Task
 from tests.conftest import ROOT
 
 NAMES = (ROOT / "docs" / "names.md").read_text(encoding="utf-8")
+BAD_INPUT = (ROOT / "docs" / "bad_input.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTIONS = {
     "Augmentations": config.Augment,
@@ -45,3 +46,11 @@ def test_the_commands_of_the_readme_exist():
         assert (ROOT / package / f"{module}.py").is_file(), module
     for path in re.findall(r"configs/[\w/]+\.yaml", README):
         assert (ROOT / path).is_file(), path
+
+
+def test_every_kind_of_bad_input_is_tested():
+    rows = re.findall(r"^\| .* \| `(\w+\.py)::(\w+)` \|$", BAD_INPUT, re.MULTILINE)
+    assert len(rows) >= 40
+    for file, test in rows:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {test}(" in source, f"{file}::{test}"

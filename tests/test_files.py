@@ -120,3 +120,12 @@ def test_a_damaged_json_file_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"{path}: not valid JSON"):
         files.read_json(path)
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    path = tmp_path / "jobs" / "age" / "model.safetensors"
+    with files.replacing(path) as temporary:
+        temporary.write_text("whole")
+    temporary.write_text("half")
+    files.remove_cut_off(tmp_path)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["model.safetensors"]

@@ -407,7 +407,7 @@ def test_incomplete_folders_are_not_opened(tmp_path: Path, damage: str) -> None:
     else:
         name = "index.parquet" if damage == "no index" else "images.npy"
         (prepared.folder / name).unlink()
-    with pytest.raises(ValueError, match=r"incomplete .* delete the folder"):
+    with pytest.raises(ValueError, match=r"incomplete .* prepared anew"):
         prepared.open()
     shutil.rmtree(prepared.folder)
     with pytest.raises(FileNotFoundError, match="no prepared images"):
@@ -504,6 +504,23 @@ def prepare_and_die(root: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     prepare(write_photos(root / "p"), [SMALL], root / "cache", threads=1, progress=die)
+
+
+@pytest.mark.parametrize("damage", ["cut", "no index", "no images", "no folder"])
+def test_what_was_lost_is_prepared_anew(tmp_path: Path, damage: str) -> None:
+    photos = write_photos(tmp_path / "p")
+    (prepared,) = prepare(photos, [SMALL], tmp_path / "cache", threads=1)
+    before = prepared.open().copy()
+    if damage == "cut":
+        os.truncate(prepared.folder / "images.npy", 1000)
+    elif damage == "no folder":
+        shutil.rmtree(prepared.folder)
+    else:
+        name = "index.parquet" if damage == "no index" else "images.npy"
+        (prepared.folder / name).unlink()
+    (again,) = prepare(photos, [SMALL], tmp_path / "cache", threads=1)
+    assert again.folder == prepared.folder
+    assert (again.open() == before).all()
 
 
 def test_a_killed_preparation_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:

@@ -1,0 +1,428 @@
+"""Break one part of a small sweep at a seeded moment, again and again, and look at what is left.
+
+    python -m benchmarks.faults --rounds 40 [--seed 0] [--only driver worker ...]
+
+Each round ends with the system's own recovery, or with the same command again where the program
+itself died. Then submission.csv and out_of_fold.parquet must be, byte for byte, those of a sweep
+that nobody disturbed; no epoch behind a checkpoint may have been trained twice; and no process,
+actor, reservation or temporary file may be left. Exit code 1 if anything was not as it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from maskcls import demo_faces
+
+ROOT = Path(__file__).parents[1]
+RAY = str(Path(sys.executable).parent / "ray")
+EPOCHS, JOBS = 4, 4
+WORDS = (
+    "tasks=[joint,multi]", "folds.count=2", "image.size=[32,24]", "model.name=test_efficientnet",
+    f"train.epochs={EPOCHS}", "train.lr=3e-3", "augment.name=autoaugment",
+    # Threads change how sums are rounded, and a lost node changes a worker's share of the CPUs.
+    "resources.threads_per_worker=1", "resources.attempts=5",
+)  # fmt: skip
+RESULTS = ("submission.csv", "out_of_fold.parquet")
+LIMIT_S = 300.0
+"""Longest time of one command; after it the round counts as hung."""
+
+
+class Hung(Exception):  # noqa: N818 -- the finding of a round
+    """Something took longer than LIMIT_S."""
+
+
+@dataclass
+class Round:
+    """One sweep that something happens to. ``folder`` is short: it holds Ray's sockets."""
+
+    folder: Path
+    data: Path
+    rng: random.Random
+    where: str
+    address: str | None = None
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def run_dir(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        # Everything that this round starts carries its folder, and is found by it.
+        env = {**os.environ, "RAY_TMPDIR": str(self.folder), "HOME": str(self.folder),
+               "RAY_AUTH_MODE": "token"}  # fmt: skip
+        env.pop("RAY_ADDRESS", None)
+        return env | ({"RAY_ADDRESS": self.address} if self.address else {})
+
+    def start(self) -> None:
+        """The sweep, in the background."""
+        words = [sys.executable, "-m", "ray_jobs.sweep", f"data.root={self.data}",
+                 f"data.cache={self.cache}", f"run.dir={self.run_dir}", *WORDS]  # fmt: skip
+        if self.where == "job":
+            words = [RAY, "job", "submit", "--working-dir", str(ROOT), "--", *words]
+        with (self.folder / "told.txt").open("ab") as told:
+            self.process = subprocess.Popen(
+                words, cwd=ROOT, env=self.environment, stdout=told, stderr=subprocess.STDOUT
+            )
+
+    def wait(self) -> int:
+        """The exit code of the sweep."""
+        try:
+            return self.process.wait(timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise Hung("the sweep did not end") from None
+
+    def until(self, seen: Callable[[], Any], what: str) -> Any:
+        """What ``seen`` returns as soon as that is something, looked at every few milliseconds."""
+        deadline = time.monotonic() + LIMIT_S
+        while not (found := seen()):
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the sweep ended before there was {what}:\n{self.told()}")
+            if time.monotonic() > deadline:
+                raise Hung(f"there never was {what}")
+            time.sleep(0.005)
+        return found
+
+    def told(self) -> str:
+        return (self.folder / "told.txt").read_text(encoding="utf-8", errors="replace")
+
+    def epochs(self) -> Counter[tuple[str, int]]:
+        """How often each epoch of each job was told."""
+        path = self.run_dir / "run.log"
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        lines = re.findall(r"INFO (\S+)\s+epoch (\d+)/", text)
+        return Counter((job, int(number)) for job, number in lines)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that this round started, directly or not, and that still lives."""
+        mine = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                alive = process.status() != psutil.STATUS_ZOMBIE
+                if alive and process.environ().get("RAY_TMPDIR") == str(self.folder):
+                    mine.append(process)
+        return mine
+
+    def find(self, name: str) -> psutil.Process:
+        """One of the processes of a name, as soon as there is one."""
+
+        def found() -> psutil.Process | None:
+            those = []
+            for process in self.processes():
+                with suppress(psutil.Error):
+                    # Not the shell, or the command, that brings a program on its way.
+                    program = " ".join(process.cmdline()).split(" -- ")[0]
+                    if name in program and not program.startswith(("/bin/sh", "bash")):
+                        those.append(process)
+            return self.rng.choice(those) if those else None
+
+        process: psutil.Process = self.until(found, f"a process {name}")
+        return process
+
+
+def kill(name: str) -> Callable[[Round], None]:
+    def victim(this: Round) -> None:
+        # Gone before it could be killed: another one will come.
+        while True:
+            with suppress(psutil.NoSuchProcess):
+                this.find(name).kill()
+                return
+
+    return victim
+
+
+def tell(by: signal.Signals) -> Callable[[Round], None]:
+    def victim(this: Round) -> None:
+        this.find("ray_jobs.sweep").send_signal(by)
+
+    return victim
+
+
+def in_the_middle_of_a_checkpoint(this: Round) -> None:
+    """Stop a worker while a temporary file is there, and kill it if the file still is."""
+    while True:
+        worker = this.find("ray::RayTrainWorker")
+        half = this.until(lambda: list(this.run_dir.glob("jobs/*/.tmp-*")), "a half-written file")
+        with suppress(psutil.NoSuchProcess):
+            worker.suspend()
+            if any(map(Path.exists, half)):
+                worker.kill()
+                return
+            worker.resume()
+
+
+def lose_prepared(this: Round) -> None:
+    (folder,) = this.rng.sample(sorted(this.cache.glob("*-*x*")), 1)
+    shutil.rmtree(folder)
+
+
+def damage_prepared(this: Round) -> None:
+    (file,) = this.rng.sample(sorted(this.cache.glob("*-*x*/images.npy")), 1)
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def fill_disk(this: Round) -> None:
+    """Fill the disk until the sweep has ended; whoever runs it again has made room before."""
+    ballast = this.run_dir / "ballast"
+    with suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(bytes(2**20))
+    with suppress(OSError), ballast.open("ab") as file:
+        while True:
+            file.write(b"0")
+            file.flush()
+    this.wait()
+    ballast.unlink()
+
+
+def lose_cluster(name: str) -> Callable[[Round], None]:
+    """Kill a process of the head and wait until the sweep has noticed."""
+
+    def victim(this: Round) -> None:
+        kill(name)(this)
+        this.wait()
+
+    return victim
+
+
+@dataclass(frozen=True)
+class Victim:
+    """What is broken, and where the sweep runs: by itself, on two raylets, or as a job."""
+
+    breaks: Callable[[Round], None]
+    where: str = "alone"
+
+
+VICTIMS: dict[str, Victim] = {
+    "driver": Victim(kill("ray_jobs.sweep")),
+    "worker": Victim(kill("ray::RayTrainWorker")),
+    "controller": Victim(kill("ray::TrainController")),
+    "data task": Victim(kill("ray::MapBatches")),
+    "ensemble": Victim(kill("ray::_Ensemble")),
+    "queue": Victim(kill("ray::_JobQueue")),
+    "second raylet": Victim(kill("--node-name=second"), "two raylets"),
+    "head raylet": Victim(lose_cluster("--node-name=head"), "two raylets"),
+    "gcs": Victim(lose_cluster("gcs_server"), "two raylets"),
+    "checkpoint write": Victim(in_the_middle_of_a_checkpoint),
+    "full disk": Victim(fill_disk, "small disk"),
+    "lost images": Victim(lose_prepared),
+    "damaged images": Victim(damage_prepared),
+    "SIGTERM": Victim(tell(signal.SIGTERM), "job"),
+    "SIGINT": Victim(tell(signal.SIGINT), "job"),
+}
+NEEDS_NEW_CLUSTER = ("head raylet", "gcs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=list(VICTIMS), default=list(VICTIMS))
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="faults") as name:
+        data = demo_faces.draw(
+            Path(name) / "data", people=42, eval_people=6, seed=1, height=64, width=48
+        )
+        expected = undisturbed(data)
+        kinds = [kind for kind in arguments.only if possible(kind)]
+        order: list[str] = []
+        while len(order) < arguments.rounds:
+            order += rng.sample(kinds, len(kinds))  # each as often as the others
+        findings: Counter[str] = Counter()
+        for number, kind in enumerate(order[: arguments.rounds], 1):
+            began = time.monotonic()
+            found = play(kind, data, random.Random(f"{arguments.seed}/{number}"), expected)
+            findings[re.split("[:,]", found)[0]] += 1
+            print(f"[{number}/{arguments.rounds}] {kind}: {found} "
+                  f"({time.monotonic() - began:.0f} s)", flush=True)  # fmt: skip
+    kills = Counter(order[: arguments.rounds])
+    by_kind = ", ".join(f"{kind} {number}" for kind, number in sorted(kills.items()))
+    print(f"{arguments.rounds} rounds ({by_kind}): {findings['identical']} identical, "
+          f"{findings['lost']} lost, {findings['hung']} hung")  # fmt: skip
+    sys.exit(findings["identical"] != arguments.rounds)
+
+
+def possible(kind: str) -> bool:
+    if VICTIMS[kind].where == "small disk" and os.geteuid() != 0:
+        print(f"left out: {kind}, which needs root to mount a small disk")
+        return False
+    return True
+
+
+def undisturbed(data: Path) -> dict[str, bytes]:
+    """The results of a sweep that nobody disturbs."""
+    with a_round(data, random.Random(0), "alone") as this:
+        this.start()
+        assert this.wait() == 0, this.told()
+        return {name: (this.run_dir / name).read_bytes() for name in RESULTS}
+
+
+def play(kind: str, data: Path, rng: random.Random, expected: dict[str, bytes]) -> str:
+    """One round; ``identical``, or ``lost: ...`` or ``hung: ...`` with what was wrong."""
+    victim = VICTIMS[kind]
+    with a_round(data, rng, victim.where) as this:
+        try:
+            this.start()
+            # Not in the last epochs: what dies there may have nothing left to lose.
+            epochs = rng.randrange((EPOCHS - 1) * JOBS)
+            this.until(lambda: this.epochs().total() >= epochs and "at once" in this.told(),
+                       f"epoch {epochs}")  # fmt: skip
+            time.sleep(rng.random())
+            victim.breaks(this)
+            reruns = 0
+            while this.wait() != 0:
+                if reruns == 2:
+                    return f"lost: it failed {reruns + 1} times\n{this.told()}"
+                reruns += 1
+                if kind in NEEDS_NEW_CLUSTER:
+                    stop_cluster(this)
+                    start_cluster(this)
+                this.start()
+        except Hung as error:
+            return f"hung: {error}\n{this.told()}"
+        wrong = [name for name in RESULTS if (this.run_dir / name).read_bytes() != expected[name]]
+        if wrong:
+            return f"lost: {', '.join(wrong)} differ"
+        return left(this) or twice(this) or f"identical, {reruns} rerun(s)"
+
+
+@contextmanager
+def a_round(data: Path, rng: random.Random, where: str) -> Iterator[Round]:
+    """A folder, and the cluster or the disk that the round needs; all is gone afterwards."""
+    this = Round(Path(tempfile.mkdtemp(prefix="f", dir="/tmp")), data, rng, where)
+    try:
+        if where == "small disk":
+            this.run_dir.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", this.run_dir],
+                           check=True)  # fmt: skip
+        if where in ("two raylets", "job"):
+            start_cluster(this)
+        yield this
+    finally:
+        stop_cluster(this)
+        if where == "small disk":
+            subprocess.run(["umount", this.run_dir], check=True)
+        shutil.rmtree(this.folder, ignore_errors=True)
+
+
+def start_cluster(this: Round) -> None:
+    """A head by ``ray start``, and, for two raylets, a second node on this machine."""
+    token = ["get-auth-token", "--generate"]
+    # Ray Train needs the dashboard to notice that a controller died with its node.
+    dashboard = free_port()
+    head = ["start", "--head", "--node-name=head", f"--port={(port := free_port())}",
+            f"--dashboard-port={dashboard}"]  # fmt: skip
+    this.address = f"127.0.0.1:{port}"
+    second = ["start", f"--address={this.address}", "--node-name=second"]
+    commands = [token, head, second] if this.where == "two raylets" else [token, head]
+    cpus = 1 if this.where == "two raylets" else 2
+    for words in commands:
+        if words[0] == "start":
+            # Two nodes on one machine collide on these otherwise.
+            words = [*words, f"--num-cpus={cpus}", "--disable-usage-stats",
+                     f"--dashboard-agent-listen-port={free_port()}",
+                     f"--dashboard-agent-grpc-port={free_port()}",
+                     f"--metrics-export-port={free_port()}"]  # fmt: skip
+        done = subprocess.run(
+            [RAY, *words], env=this.environment, capture_output=True, text=True, timeout=LIMIT_S
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    if this.where == "job":
+        this.address = f"http://127.0.0.1:{dashboard}"
+
+
+def stop_cluster(this: Round) -> None:
+    """End everything that the round started; `ray stop` would end other people's clusters too."""
+    while alive := this.processes():
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=10)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+    return port
+
+
+def left(this: Round) -> str | None:
+    """What the sweep left behind that it should not have."""
+    files = [*this.run_dir.rglob(".tmp-*"), *this.run_dir.glob(".ray_train"),
+             *this.cache.glob("*.tmp")]  # fmt: skip
+    if files:
+        return f"lost: temporary files are left: {', '.join(map(str, files))}"
+    deadline = time.monotonic() + 30
+    while True:
+        rest = in_cluster(this) if this.address else [str(p) for p in this.processes()]
+        if not rest or time.monotonic() > deadline:
+            return f"lost: left behind: {rest}" if rest else None
+        time.sleep(0.5)
+
+
+def in_cluster(this: Round) -> list[str]:
+    """What lives or is reserved in a cluster that outlives the sweep."""
+    code = textwrap.dedent("""
+        import json, logging, ray
+        from ray._private.state import actors
+        from ray.util import placement_group_table
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        # Ray Data's own service actors stay as long as the cluster does.
+        service = ("_StatsActor", "_AutoscalingCoordinatorActor", "_UsageCollectionActor",
+                   "JobSupervisor")
+        alive = [a["ActorClassName"] for a in actors().values() if a["State"] == "ALIVE"]
+        groups = [g["name"] for g in placement_group_table().values() if g["state"] != "REMOVED"]
+        print(json.dumps([n for n in alive if n.split(".")[-1] not in service] + groups))
+    """)
+    environment = this.environment
+    if this.where == "job":
+        environment.pop("RAY_ADDRESS")  # that is the dashboard's; the folder names the cluster
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
+                          text=True, timeout=LIMIT_S)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rest: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return rest
+
+
+def twice(this: Round) -> str | None:
+    """Epochs that were trained again although a checkpoint lay behind them.
+
+    An epoch is told when its checkpoint is there; the last one has none, only the job's end.
+    """
+    told = this.epochs()
+    again = [f"{job} epoch {number}" for (job, number), times in told.items()
+             if times > (2 if number == EPOCHS else 1)]  # fmt: skip
+    return f"lost: trained twice: {', '.join(again)}" if again else None
+
+
+if __name__ == "__main__":
+    main()
