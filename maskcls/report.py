@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from maskcls import files, labels, metrics
+from maskcls import files, labels, metrics, page
 from maskcls.labels import Task
 
 SPACES: Final = ("joint", *labels.ATTRIBUTES)
@@ -45,16 +44,18 @@ def write(
     body = [
         _header(folder.name, scores),
         _missing(scores["failed"]),
-        section("Out-of-fold scores", SCORES_NOTE, _cards(scores["out_of_fold"])),
-        section("Classes", CLASSES_NOTE, *matrices) if matrices else "",
-        section("Learning curves", CURVES_NOTE, _curves(histories, best_epochs))
+        page.section("Out-of-fold scores", SCORES_NOTE, _cards(scores["out_of_fold"])),
+        page.section("Classes", CLASSES_NOTE, *matrices) if matrices else "",
+        page.section("Learning curves", CURVES_NOTE, _curves(histories, best_epochs))
         if histories
         else "",
-        section("Jobs", JOBS_NOTE, _jobs(scores["jobs"])),
+        page.section("Jobs", JOBS_NOTE, _jobs(scores["jobs"])),
         _footer(scores["versions"]),
     ]
     path = folder / "report.html"
-    files.write_text(path, PAGE.format(title=escape(folder.name), css=CSS, body="\n".join(body)))
+    files.write_text(
+        path, page.PAGE.format(title=escape(folder.name), css=page.CSS, body="\n".join(body))
+    )
     return path
 
 
@@ -65,7 +66,7 @@ def _header(name: str, scores: Mapping[str, Any]) -> str:
         f"{scores['photos']:,} photos",
         f"{ensemble['models']} models in a {ensemble['name']} ensemble",
         f"seed {scores['seed']}",
-        f"{duration(scores['seconds'])} h",
+        f"{page.duration(scores['seconds'])} h",
     ]
     return f"<header><h1>{escape(name)}</h1><p>{escape(' · '.join(facts))}</p></header>"
 
@@ -77,11 +78,6 @@ def _missing(failed: Mapping[str, str]) -> str:
         f"<li><b>{escape(name)}</b> {escape(reason)}</li>" for name, reason in failed.items()
     )
     return f'<section class="missing"><h2>Missing models</h2><ul>{rows}</ul></section>'
-
-
-def section(title: str, note: str, *content: str) -> str:
-    inner = "\n".join(content)
-    return f'<section><h2>{title}</h2><p>{note}</p><div class="flow">{inner}</div></section>'
 
 
 def _cards(out_of_fold: Mapping[str, Mapping[str, Any]]) -> str:
@@ -122,7 +118,7 @@ def _matrix(space: str, truth_N: npt.ArrayLike, predicted_N: npt.ArrayLike) -> s
         f'<th>{space}</th>{columns}<td class="gap"></td>'
         "<th>prec.</th><th>recall</th><th>F1</th><th>photos</th>"
     )
-    return f'<table class="matrix">{table_rows(head, rows)}</table>'
+    return f'<table class="matrix">{page.table_rows(head, rows)}</table>'
 
 
 def _cell(count: int, share: float, meaning: str, right: bool) -> str:
@@ -147,16 +143,11 @@ def _jobs(jobs: Iterable[Mapping[str, Any]]) -> str:
             job["fold"],
             f"{job['best_epoch']} of {job['epochs']}",
             *(f"{job['scores'][name]:.3f}" for name in ("macro_f1", "accuracy", "loss")),
-            duration(job["training_seconds"]),
-            duration(job["seconds"]),
+            page.duration(job["training_seconds"]),
+            page.duration(job["seconds"]),
         ]
         rows.append(f"<th>{job['task']}</th>" + "".join(f"<td>{cell}</td>" for cell in cells))
-    return f"<table>{table_rows(head, rows)}</table>"
-
-
-def table_rows(head: str, rows: Sequence[str]) -> str:
-    lines = "\n".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<thead><tr>{head}</tr></thead><tbody>\n{lines}</tbody>"
+    return f"<table>{page.table_rows(head, rows)}</table>"
 
 
 def _curves(histories: Mapping[str, pd.DataFrame], best_epochs: Mapping[str, int]) -> str:
@@ -168,7 +159,7 @@ def _curves(histories: Mapping[str, pd.DataFrame], best_epochs: Mapping[str, int
     parts = [(name, *name.rpartition("-fold")[::2]) for name in histories]
     jobs = sorted((Task(task), int(fold), name) for name, task, fold in parts)
     tasks = [task for task in Task if task in {owner for owner, _, _ in jobs}]
-    with matplotlib.rc_context(PLOT_STYLE):
+    with matplotlib.rc_context(page.PLOT_STYLE):
         figure = Figure(figsize=(11.6, 2.5 * len(tasks)), layout="constrained")
         axes = figure.subplots(len(tasks), len(PANELS), squeeze=False)
         for task, fold, name in jobs:
@@ -194,11 +185,6 @@ def _footer(versions: Mapping[str, str]) -> str:
     return f"<footer>{escape(' · '.join(f'{n} {v}' for n, v in sorted(versions.items())))}</footer>"
 
 
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds: ``0:03:07``."""
-    return str(datetime.timedelta(seconds=round(seconds)))
-
-
 SCORES_NOTE: Final = (
     "Every photo is answered by models that never saw its person. "
     "Beside macro F1 stands its 95&nbsp;% interval over resampled people."
@@ -214,58 +200,3 @@ PANELS: Final = {
     "val/loss": "validation loss",
     "val/macro_f1": "validation macro F1",
 }
-
-PLOT_STYLE: Final[dict[Any, Any]] = {
-    "axes.edgecolor": "#9ca3af",
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 10,
-    "font.size": 9,
-    "grid.color": "#e5e7eb",
-    "legend.frameon": False,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 5,
-    "svg.hashsalt": "maskcls",  # else the same curves give another file each time
-}
-
-PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>{css}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-
-CSS: Final = """
-body { font: 14px/1.45 system-ui, sans-serif; color: #1f2937; background: #f8fafc;
-       max-width: 1160px; margin: 0 auto; padding: 24px 20px; }
-h1 { font-size: 26px; margin: 0; }
-h2 { font-size: 17px; margin: 0; }
-h3 { font-size: 14px; margin: 0; }
-p, footer { color: #6b7280; margin: 2px 0 12px; }
-section { margin: 28px 0; }
-.missing { background: #fef2f2; border-left: 4px solid #dc2626; padding: 12px 16px; }
-.flow { display: flex; flex-wrap: wrap; align-items: start; gap: 12px; }
-.card, table, img { background: #fff; border: 1px solid #e5e7eb; border-radius: 8px; }
-.card { flex: 1; padding: 14px 18px; }
-.big { font-size: 34px; font-weight: 600; }
-dl { display: grid; grid-template-columns: 1fr auto; margin: 10px 0 0; color: #6b7280; }
-dd { margin: 0; color: #1f2937; }
-table { border-spacing: 0; padding: 8px 12px; font-variant-numeric: tabular-nums; }
-th, td { padding: 3px 8px; text-align: right; white-space: nowrap; font-weight: 400; }
-thead th { color: #6b7280; }
-th:first-child { text-align: left; }
-tbody tr:hover { background: #f1f5f9; }
-.matrix { font-size: 12px; padding: 8px; }
-.matrix td, .matrix th { padding: 3px 4px; min-width: 26px; }
-.matrix th span { display: inline-block; width: 18px; color: #6b7280; }
-.matrix .gap { min-width: 4px; padding: 0; }
-img { width: 100%; }
-"""
