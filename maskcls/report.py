@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from maskcls import advice, analysis, charts, files, finished_run, gallery, metrics, page, results
-from maskcls.analysis import Calibration, Single
+from maskcls.analysis import Calibration
 from maskcls.finished_run import FinishedRun, readable
 from maskcls.labels import HEADS
 from maskcls.manifest import OK
