@@ -27,7 +27,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from maskcls import files, report
+from maskcls import files, page
 from maskcls.images import PhotoError, decode
 from maskcls.labels import AGE_BAND_STARTS, IntArray, class_names
 from maskcls.manifest import LabelFixes, load_fixes, read_eval, read_train
@@ -192,24 +192,24 @@ def write(folder: Path, findings: Findings) -> Path:
     Raises OSError naming the file that cannot be written.
     """
     files.write_json(folder / "eda.json", _numbers(findings))
-    with matplotlib.rc_context(report.PLOT_STYLE):
+    with matplotlib.rc_context(page.PLOT_STYLE):
         for column, table in findings.counts.items():
             _save(_count_plot(column, table), folder / f"{column}.png")
         _save(_colour_plot(findings.pixels), folder / "colours.png")
     body = [
         _header(findings),
         _unreadable(findings.pixels),
-        report.section(
+        page.section(
             "Sizes and colours", PIXELS_NOTE, _colours(findings.pixels), _sizes(findings.pixels)
         ),
-        report.section("Values", VALUES_NOTE, _image("colours")),
-        report.section("Labels", LABELS_NOTE, *(_image(column) for column in findings.counts)),
+        page.section("Values", VALUES_NOTE, _image("colours")),
+        page.section("Labels", LABELS_NOTE, *(_image(column) for column in findings.counts)),
         _notes(findings.notes),
     ]
     path = folder / "index.html"
     title = escape(findings.name)
-    page = report.PAGE.format(title=title, css=report.CSS + CSS, body="\n".join(body))
-    files.write_text(path, page)
+    text = page.PAGE.format(title=title, css=page.CSS + CSS, body="\n".join(body))
+    files.write_text(path, text)
     return path
 
 
@@ -329,7 +329,7 @@ def _colours(pixels_of: Mapping[str, Pixels]) -> str:
         for what, values in zip(("mean", "std"), pixels.mean_std() or ((), ()), strict=True):
             cells = "".join(f"<td>{value:.4f}</td>" for value in values)
             rows.append(f"<th>{name} {what}</th>{cells}")
-    return f"<table>{report.table_rows(head, rows)}</table>"
+    return f"<table>{page.table_rows(head, rows)}</table>"
 
 
 def _sizes(pixels_of: Mapping[str, Pixels]) -> str:
@@ -342,7 +342,7 @@ def _sizes(pixels_of: Mapping[str, Pixels]) -> str:
     ]
     if len(every) > SHOWN:
         rows.append(f"<th>and {len(every) - SHOWN:,} more sizes, see eda.json</th>")
-    return f"<table>{report.table_rows(f'<th>height × width</th>{names}', rows)}</table>"
+    return f"<table>{page.table_rows(f'<th>height × width</th>{names}', rows)}</table>"
 
 
 def _show_progress(done: int, total: int) -> None:

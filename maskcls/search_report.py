@@ -19,10 +19,13 @@ from matplotlib.ticker import MaxNLocator
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from maskcls import files, report
+from maskcls import files, page
 
 MIN_TRIALS: Final = 4
 """Fewer scores than this say nothing about importance."""
+
+SAME: Final = 1e-9
+"""Scores this close are equal: their variance would vanish in rounding."""
 
 
 def write(
@@ -54,11 +57,11 @@ def write(
     ]
     body = [
         _header(folder.name, task, trials),
-        *(report.section(title, note, content) for title, note, content in sections if content),
+        *(page.section(title, note, content) for title, note, content in sections if content),
     ]
     path = folder / "search.html"
-    page = report.PAGE.format(title=escape(folder.name), css=report.CSS + CSS, body="\n".join(body))
-    files.write_text(path, page)
+    text = page.PAGE.format(title=escape(folder.name), css=page.CSS + CSS, body="\n".join(body))
+    files.write_text(path, text)
     return path
 
 
@@ -73,7 +76,7 @@ def importances(trials: pd.DataFrame, keys: Sequence[str]) -> dict[str, float]:
     scored = trials[trials["score"].notna()]
     columns = {key: _plain(scored[key]) for key in keys if scored[key].notna().all()}
     columns = {key: values for key, values in columns.items() if values.nunique() > 1}
-    if len(scored) < MIN_TRIALS or scored["score"].nunique() < 2 or not columns:
+    if len(scored) < MIN_TRIALS or np.ptp(scored["score"]) < SAME or not columns:
         return {}
     # Optuna's fANOVA weighs a range evenly even if its distribution is logarithmic, and would
     # judge a learning rate by its last decade alone.
@@ -142,7 +145,7 @@ def _cards(
     effort = {
         "share": f"{spent / full:.0%}",
         "judged at epochs": ", ".join(map(str, rungs)),
-        "time of all trials": report.duration(trials["seconds"].sum()),
+        "time of all trials": page.duration(trials["seconds"].sum()),
     }
     return (
         _card("best trial", _score(best), _trained(best), _drawn(best, keys))
@@ -195,7 +198,7 @@ def _curves(
     is_best = (begun.index == 0) & begun["score"].notna()
     named = begun[is_best | (begun["state"] == "finished")].head(len(PALETTE))
     others = begun.drop(named.index)
-    with matplotlib.rc_context(report.PLOT_STYLE):
+    with matplotlib.rc_context(page.PLOT_STYLE):
         figure = Figure(figsize=(11.6, 4.4), layout="constrained")
         axes = figure.subplots()
         for rung in rungs:
@@ -235,7 +238,7 @@ def _scatters(ranked: pd.DataFrame, keys: Sequence[str]) -> str:
     if not columns:
         return ""
     rows = -(-len(columns) // PER_ROW)
-    with matplotlib.rc_context(report.PLOT_STYLE):
+    with matplotlib.rc_context(page.PLOT_STYLE):
         figure = Figure(figsize=(11.6, 2.5 * rows), layout="constrained")
         panels = figure.subplots(rows, PER_ROW, sharey=True, squeeze=False)
         for panel in panels.flat[len(columns) :]:
@@ -281,7 +284,7 @@ def _table(ranked: pd.DataFrame, keys: Sequence[str]) -> str:
         cells = [
             _score(trial),
             _best_epoch(trial),
-            report.duration(trial["seconds"]),
+            page.duration(trial["seconds"]),
             *(drawn.get(key, "–") for key in keys),
             trial["state"],
             trial["reason"],
@@ -290,7 +293,7 @@ def _table(ranked: pd.DataFrame, keys: Sequence[str]) -> str:
             f"<th>{escape(trial['trial'])}</th>"
             + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         )
-    return f'<div class="wide"><table class="trials">{report.table_rows(head, rows)}</table></div>'
+    return f'<div class="wide"><table class="trials">{page.table_rows(head, rows)}</table></div>'
 
 
 RESULT_NOTE: Final = "The score is the macro F1 of a trial's best epoch on people it never saw."

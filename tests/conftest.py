@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,60 @@ def cluster():
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+# A module, not a session: Playwright keeps an event loop running in the thread while it is up.
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser, to look at pages as a reader does; see ``faults_of``."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser to look at pages with: install one of {', '.join(BROWSERS)}")
+    with playwright.sync_playwright() as driver:
+        # Without its sandbox, since tests often run as root; it sees no page but ours.
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def faults_of(browser, path, width, media="screen"):
+    """What is wrong with a page opened from disk, without a network, ``width`` pixels wide.
+
+    A sheet of A4 with margins of 1 cm is 718 pixels wide for ``media="print"``.
+    """
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.emulate_media(media=media)
+    faults = []
+    page.on("console", lambda told: faults.append(f"console {told.type}: {told.text}"))
+    page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+    page.on(
+        "request",
+        lambda asked: (
+            asked.url.startswith(("file:", "data:")) or faults.append(f"asks for {asked.url}")
+        ),
+    )
+    page.context.set_offline(True)
+    page.goto(path.resolve().as_uri(), wait_until="load")
+    faults += page.evaluate(FAULTS)
+    page.close()
+    return faults
+
+
+FAULTS = """async () => {
+  const told = [], root = document.documentElement
+  for (const image of document.images) {
+    await image.decode().catch(() => {})
+    if (!image.naturalWidth) told.push("no picture: " + image.alt)
+    if (!image.hasAttribute("alt")) told.push("no alt text: " + image.src.slice(0, 80))
+  }
+  if (root.scrollWidth > root.clientWidth)
+    told.push(`${root.scrollWidth} pixels wide on ${root.clientWidth}`)
+  return told
+}"""
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from maskcls import search_report
 from maskcls.search_report import importances
+from tests.conftest import faults_of
 
 RUNGS = (1, 3, 9)
 
@@ -83,6 +84,9 @@ def test_importance_needs_scores_that_differ():
     assert importances(make_scored().assign(score=0.5), ALL_KEYS) == {}
     assert importances(make_scored(5).assign(score=[0.1, 0.2, 0.3, None, None]), ALL_KEYS) == {}
     assert importances(make_scored().assign(score=None), ALL_KEYS) == {}
+    hardly = make_scored().assign(score=0.0)
+    hardly.loc[3, "score"] = 1e-170
+    assert importances(hardly, ALL_KEYS) == {}
     assert importances(make_scored(), []) == {}
 
 
@@ -212,6 +216,12 @@ def test_the_page_stands_alone_and_is_well_formed(tmp_path):
         "Searched keys",
         "Trials",
     ]
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_browser_shows_it_offline_without_a_fault(browser, tmp_path, width):
+    write(tmp_path)
+    assert faults_of(browser, tmp_path / "search.html", width) == []
 
 
 def test_the_headline_counts_the_trials_by_their_end(tmp_path):
