@@ -16,7 +16,7 @@ demo: setup
 	$(BIN)/python -m maskcls.submission score $(DEMO_RUN)/submission.csv $(DEMO_DATA)/answers.csv
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from maskcls.config_load import load
 from ray_jobs.run_folder import claim
 from tests.conftest import ROOT, command
 
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_whatever_is_broken_the_results_are_the_same_byte_for_byte():
@@ -48,8 +49,11 @@ def test_an_interrupted_sweep_says_how_to_go_on(drawn, cache, tmp_path, sign):
 
 def test_two_programs_never_work_in_one_folder(tmp_path):
     config = load(words=[f"run.dir={tmp_path}"]).config
-    with claim(config, config.tasks):
-        with pytest.raises(ValueError, match="another program works in it"), claim(config, []):
-            pass
+    with (
+        claim(config, config.tasks),
+        pytest.raises(ValueError, match="another program works in it"),
+        claim(config, config.tasks),
+    ):
+        pass
     with claim(config, config.tasks):
         pass
