@@ -24,7 +24,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from maskcls.config import Resources, digest
-from ray_jobs.cluster import Lane, Plan, check_shared
+from ray_jobs.cluster import Lane, Plan, check_shared, live_nodes
 from ray_jobs.job import Job
 from ray_jobs.job_queue import Event, JobQueue
 from ray_jobs.lane import lane_loop
@@ -105,25 +105,27 @@ def lanes(
         thread = threading.Thread(target=_run_lane, args=arguments, daemon=True)
         running.threads.append(thread)
         thread.start()
-    threading.Thread(target=_watch, args=(running, resources), daemon=True).start()
+    threading.Thread(target=_watch, args=(running, plan, resources), daemon=True).start()
     try:
         yield running
         # Only on the way out of a finished run: an interrupted one does not wait for its jobs.
         ray.get(queue.close.remote())
         deadline = time.monotonic() + END_S
-        for thread in running.threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for lane, thread in zip(plan.lanes, running.threads, strict=True):
+            if lane.number not in running.failures:
+                thread.join(max(0.0, deadline - time.monotonic()))
     finally:
         running.ended.set()
         ray.kill(queue)
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def _watch(running: Lanes, resources: Resources) -> None:
+def _watch(running: Lanes, plan: Plan, resources: Resources) -> None:
     """Fail all jobs as soon as it is clear that they cannot go on."""
     limits = (resources.start_timeout_s, resources.stall_timeout_s)
     while not running.ended.wait(WATCH_S):
         try:
+            _give_up_lost_nodes(running, plan)
             reason = ray.get(running.queue.trouble.remote(*limits))
             if len(running.failures) == len(running.threads):
                 reason = "no worker is left: " + "; ".join(sorted(set(running.failures.values())))
@@ -132,6 +134,15 @@ def _watch(running: Lanes, resources: Resources) -> None:
                 return
         except ray.exceptions.RayError:
             return  # The queue is gone, and whoever asks it next hears of that.
+
+
+def _give_up_lost_nodes(running: Lanes, plan: Plan) -> None:
+    """Ray Train would wait for minutes for a node that its lane is pinned to."""
+    alive = {node.id for node in live_nodes()}
+    for lane in plan.lanes:
+        if lane.node and lane.node not in alive and lane.number not in running.failures:
+            running.failures[lane.number] = reason = f"lane {lane.number}: its node was lost"
+            ray.get(running.queue.release.remote(lane.number, reason))
 
 
 def _run_lane(
