@@ -197,7 +197,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     for task, rows in suspects.table.groupby("task", sort=False):
-        print(f"{task}: {rows['flagged'].sum():,} of {len(rows):,} labels are likely wrong")
+        flagged = rows["flagged"].sum()
+        print(f"{task}: models are confident of another class for {flagged:,} of {len(rows):,}")
     print(f"all labels: {table}\nto decide:  {page}")
 
 

@@ -20,6 +20,14 @@ from maskcls.thumbnails import thumbnail
 if TYPE_CHECKING:
     from maskcls.label_errors import Suspects
 
+KEYS: Final = {
+    "j↓": "next",
+    "k↑": "back",
+    "a": "accept the likely label",
+    "r": "reject it",
+    "u": "undo",
+}
+
 _FROM_BARE_FACE: Final = {stem: place for place, stem in enumerate(reversed(STEMS))}
 
 
@@ -41,7 +49,7 @@ def render(suspects: Suspects, top: int) -> str:
     }
     body = [
         f"<header><h1>Likely label errors of {escape(suspects.name)}</h1>"
-        f"<p>{_facts(suspects, top)}</p></header>",
+        f"<p>{NOTE}</p>{_facts(suspects, top)}</header>",
         _toolbar(list(shown["task"].unique())),
         f'<main><ol id="items">{"".join(items)}</ol>'
         '<p id="none" hidden>Nothing to show.</p></main>',
@@ -68,14 +76,16 @@ def _usual_years(photos: pd.DataFrame) -> dict[str, int]:
 
 
 def _facts(suspects: Suspects, top: int) -> str:
-    told = []
+    lines = []
     for task, rows in suspects.table.groupby("task", sort=False):
         what = "photos" if rows["photo"].any() else "people"
-        told.append(
-            f"<b>{task}</b> {min(top, len(rows)):,} of {len(rows):,} {what}, "
-            f"{rows['flagged'].sum():,} likely wrong"
+        agreed = (rows["score"] >= rows["likely_probability"]).mean()
+        lines.append(
+            f"<li><b>{task}</b>: {min(top, len(rows)):,} of {len(rows):,} {what}; models agree "
+            f"with {100 * agreed:.0f}&nbsp;% of the labels and are confident of another one for "
+            f"{rows['flagged'].sum():,}</li>"
         )
-    return " · ".join(told) + ". The most doubtful first; all stand in label_errors.csv."
+    return f"<ul>{''.join(lines)}</ul>"
 
 
 def _toolbar(tasks: list[str]) -> str:
@@ -84,14 +94,18 @@ def _toolbar(tasks: list[str]) -> str:
         f' <span class="count" data-count="{value}"></span></label>'
         for value, name, checked in [("", "all", " checked"), *((t, t, "") for t in tasks)]
     )
+    keys = "".join(f"<span>{_kbd(pressed)} {meaning}</span>" for pressed, meaning in KEYS.items())
     return (
         f'<div id="toolbar"><fieldset><legend>Task</legend>{choices}</fieldset>'
         '<label><input type="checkbox" id="open"> undecided only</label>'
         '<output id="progress"></output>'
         '<a class="button" href="#export">Export</a>'
-        '<p class="keys"><kbd>j</kbd> <kbd>↓</kbd> next <kbd>k</kbd> <kbd>↑</kbd> back '
-        "<kbd>a</kbd> accept the likely label <kbd>r</kbd> reject it <kbd>u</kbd> undo</p></div>"
+        f'<p class="keys">{keys}</p></div>'
     )
+
+
+def _kbd(keys: str) -> str:
+    return " ".join(f"<kbd>{key}</kbd>" for key in keys)
 
 
 def _item(row: Mapping[Any, Any], album: pd.DataFrame, years: Mapping[str, int]) -> str:
@@ -109,7 +123,7 @@ def _item(row: Mapping[Any, Any], album: pd.DataFrame, years: Mapping[str, int])
             f'value="{years[row["likely"]]}"></label>'
         )
     name = f"{person} {stem.replace('_', ' ')}".strip()
-    flag = '<span class="flag">likely wrong</span>' if row["flagged"] else ""
+    flag = '<span class="flag">models are confident</span>' if row["flagged"] else ""
     fixed = f"<p>label fix before: {escape(row['fix'])}</p>" if row["fix"] else ""
     return (
         f'<li tabindex="-1" data-task="{task}" data-person="{escape(person)}" '
@@ -117,7 +131,7 @@ def _item(row: Mapping[Any, Any], album: pd.DataFrame, years: Mapping[str, int])
         f'<div class="{"one" if key else "seven"}">{pictures}</div>'
         f'<div class="said"><h2><span class="task">{task} {row["rank"]}</span> {escape(name)} '
         f"{flag}</h2>"
-        f"<p>given <b>{_words(row['given'])}</b> {_percent(row['score'])}, "
+        f"<p>given <b>{_words(row['given'])}</b> {_percent(row['score'])} · "
         f"likely <b>{_words(row['likely'])}</b> {_percent(row['likely_probability'])}</p>"
         f"{fixed}<p class='do'>"
         f'<button type="button" data-do="accepted" aria-pressed="false">Accept '
@@ -132,8 +146,14 @@ def _words(name: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f'<span class="share">{share:.1%}</span>'
+    return f'<span class="share">({100 * share:.1f}&nbsp;%)</span>'
 
+
+NOTE: Final = (
+    "The most doubtful labels, by the probability that models which never saw the person give to "
+    "the label. The weaker the models, the more of them are right as they are: look. "
+    "label_errors.csv has all."
+)
 
 EXPORT: Final = """<section id="export"><h2>Label fixes</h2>
 <p>What was accepted, together with the label fixes that the run was made with. Save it as a file
@@ -151,13 +171,16 @@ CSS: Final = """
                     padding: 0; }
 #toolbar legend { float: left; margin-right: 12px; }
 .count { color: #5b6472; }
-.keys { flex-basis: 100%; margin: 0; font-size: 12px; }
+header ul { margin: 0; padding-left: 20px; }
+.keys { display: flex; flex-basis: 100%; flex-wrap: wrap; font-size: 12px; gap: 4px 16px;
+        margin: 0; }
 kbd { background: #fff; border: 1px solid #cbd5e1; border-radius: 4px; padding: 0 5px; }
-kbd:not(:first-child) { margin-left: 4px; }
-#items { list-style: none; margin: 12px 0; padding: 0; }
+#items { display: grid; gap: 8px; list-style: none; margin: 12px 0; padding: 0;
+         grid-template-columns: repeat(auto-fill, minmax(min(100%, 500px), 1fr)); }
 #items li { background: #fff; border: 1px solid #e5e7eb; border-left: 6px solid #cbd5e1;
-            border-radius: 8px; display: flex; flex-wrap: wrap; gap: 10px 20px; margin: 8px 0;
+            border-radius: 8px; display: flex; flex-wrap: wrap; gap: 10px 20px; min-width: 0;
             padding: 10px 14px; scroll-margin: 110px 0 20px; }
+#items li:has(.seven) { grid-column: 1 / -1; }
 #items li[hidden] { display: none; }
 #items li:focus { outline: none; }
 #items li.current { outline: 3px solid #2563eb; }
@@ -170,7 +193,6 @@ kbd:not(:first-child) { margin-left: 4px; }
 .seven, .one { display: flex; flex-wrap: wrap; gap: 4px; }
 .seven img, .one img { border-radius: 4px; box-sizing: border-box; object-fit: contain; }
 .seven img { height: 112px; width: 84px; }
-.one { flex: none; width: 612px; }
 .one img { height: 224px; width: 168px; }
 .said { flex: 1; min-width: 240px; }
 .said p { color: #1f2937; margin: 6px 0; }
@@ -189,7 +211,10 @@ button:focus-visible, .button:focus-visible, input:focus-visible, textarea:focus
                                         color: #fff; }
 textarea { box-sizing: border-box; font: 13px/1.4 ui-monospace, monospace; width: 100%; }
 #export { scroll-margin-top: 110px; }
-@media (max-width: 900px) { .one { width: auto; } }
+@media (max-width: 700px) {
+  #toolbar { position: static; }
+  .keys { display: none; }
+}
 """
 
 SCRIPT: Final = r"""
