@@ -82,6 +82,60 @@ def bootstrap_interval(
     Raises what ``confusion`` raises, and ValueError for no photos or another number of people
     entries than photos.
     """
+    f1_D = _resampled(truth_N, predicted_N, people_N, num_classes, seed=seed, draws=draws)
+    return _interval(f1_D, level)
+
+
+def bootstrap_difference(
+    truth_N: npt.ArrayLike,
+    predicted_N: npt.ArrayLike,
+    other_N: npt.ArrayLike,
+    people_N: npt.ArrayLike,
+    num_classes: int,
+    *,
+    seed: int,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """The percentile interval of the macro F1 of ``other_N`` minus that of ``predicted_N``.
+
+    Paired: both answered the same photos, and each draw of people scores both. What makes all
+    answers of a draw good or bad cancels out, so the interval is narrower than those of the two
+    scores would suggest. Raises what ``bootstrap_interval`` raises.
+    """
+    first_D, second_D = (
+        _resampled(truth_N, answers, people_N, num_classes, seed=seed, draws=draws)
+        for answers in (predicted_N, other_N)
+    )
+    return _interval(second_D - first_D, level)
+
+
+def share_interval(
+    right_N: npt.ArrayLike,
+    people_N: npt.ArrayLike,
+    *,
+    seed: int,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """The percentile interval of the share of right answers [N] over resampled people."""
+    people, person_N = np.unique(np.asarray(people_N), return_inverse=True)
+    right_P = np.bincount(person_N, np.asarray(right_N, float), minlength=len(people))
+    drawn_DP = _draw(len(people), draws, seed)
+    share_D = (drawn_DP @ right_P) / (drawn_DP @ np.bincount(person_N).astype(float))
+    return _interval(share_D, level)
+
+
+def _resampled(
+    truth_N: npt.ArrayLike,
+    predicted_N: npt.ArrayLike,
+    people_N: npt.ArrayLike,
+    num_classes: int,
+    *,
+    seed: int,
+    draws: int,
+) -> FloatArray:
+    """Macro F1 in each of ``draws`` samples of people; the same people for the same seed."""
     truth, predicted = _classes(truth_N, predicted_N, num_classes)
     people, person_N = np.unique(np.asarray(people_N), return_inverse=True)
     if person_N.shape != truth.shape or not len(truth):
@@ -92,16 +146,24 @@ def bootstrap_interval(
     cells = num_classes**2
     cell_N = (person_N * num_classes + truth) * num_classes + predicted
     counts_PC = np.bincount(cell_N, minlength=len(people) * cells).reshape(len(people), cells)
-    # How often each person is drawn. Matrices of people add up, so a product makes every draw.
-    drawn_DP = np.random.default_rng(seed).multinomial(
-        len(people), np.full(len(people), 1 / len(people)), size=draws
-    )
-    # In floats, which BLAS multiplies; counts stay exact far beyond any data set.
-    cm_DKK = (drawn_DP.astype(float) @ counts_PC.astype(float)).reshape(
+    # Matrices of people add up, so a product makes every draw.
+    cm_DKK = (_draw(len(people), draws, seed) @ counts_PC.astype(float)).reshape(
         draws, num_classes, num_classes
     )
-    f1_D = _macro(per_class(cm_DKK)[2], cm_DKK)
-    low, high = np.quantile(f1_D, [(1 - level) / 2, (1 + level) / 2])
+    return _macro(per_class(cm_DKK)[2], cm_DKK)
+
+
+def _draw(people: int, draws: int, seed: int) -> FloatArray:
+    """How often each person is drawn, [draws, people].
+
+    In floats, which BLAS multiplies; counts stay exact far beyond any data set.
+    """
+    shares = np.full(people, 1 / people)
+    return np.random.default_rng(seed).multinomial(people, shares, size=draws).astype(float)
+
+
+def _interval(values_D: FloatArray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values_D, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -158,10 +158,11 @@ def _aligned(model: ModelVotes, space: str, image_ids: list[str]) -> FloatArray:
             f"the others: {len(missing)} missing, {len(place)} seen, such as {missing[:3]}"
         )
     order = [place[image_id] for image_id in image_ids]
-    return _in_space(dict(model.probabilities), model.task, space)[order]
+    return in_space(model.probabilities, model.task, space)[order]
 
 
-def _in_space(probabilities: dict[str, Any], task: Task, space: str) -> FloatArray:
+def in_space(probabilities: Mapping[str, Any], task: Task, space: str) -> FloatArray:
+    """What a model of ``task`` says [N, K] of ``space``, from the probabilities of its heads."""
     if task is Task.JOINT and space != "joint":
         return labels.marginal(np.asarray(probabilities["joint"], float), space)
     return np.asarray(probabilities[space], float)
@@ -190,7 +191,7 @@ def _stacked(
         )
     first = tables[0].loc[photos]
     stacked = [
-        _in_space(
+        in_space(
             {
                 ("joint" if task is Task.JOINT else space): np.stack(
                     table.loc[photos, "probabilities"]

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import ray
 
-from maskcls import checkpoint, files, report, results, submission, tracking
+from maskcls import checkpoint, files, report, results, submission
 from maskcls.config import Config
 from maskcls.config_load import from_command_line
 from maskcls.manifest import OK
@@ -43,9 +43,11 @@ def sweep(config: Config, folder: RunFolder) -> None:
     models = [(task, fold) for task in config.tasks for fold in config.fold_numbers()]
     cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
     data = prepare(config, forms_of(config, config.tasks), folder.path)
+    prepared = time.monotonic()
     jobs = make_jobs(config, folder, data, models)
     ensemble = Ensemble.remote(votes_folder(folder.path, data.evaluation))
     failed = run_jobs(config, folder.path, jobs, ensemble)
+    trained = time.monotonic()
     done = [job for job in jobs if job.name not in failed]
     if not done:
         raise RunFailed(f"no job came to its end:\n{listed(failed)}")
@@ -57,6 +59,7 @@ def sweep(config: Config, folder: RunFolder) -> None:
     files.write_json(folder.ensemble, results.to_json(fitted))
     answers = results.out_of_fold_answers(config.ensemble.name, out_of_fold, seed=config.run.seed)
     scores = results.scores(answers, seed=config.run.seed)
+    scored = time.monotonic()
     content = {
         "complete": not failed,
         "out_of_fold": scores,
@@ -67,28 +70,28 @@ def sweep(config: Config, folder: RunFolder) -> None:
         "ensemble": {"name": config.ensemble.name, "models": len(done)},
         "seed": config.run.seed,
         "versions": checkpoint.versions(),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(scored - began, 1),
+        "phases": {
+            "prepare photos": round(prepared - began, 1),
+            "train and predict": round(trained - prepared, 1),
+            "vote and score": round(scored - trained, 1),
+        },
     }
     files.write_json(folder.scores, content)
-    page = report.write(
-        folder.path,
-        scores=content,
-        answers=answers,
-        histories={job.name: tracking.read_metrics(job.folder) for job in done},
-    )
     _show(scores)
     log.info("scores: %s", folder.scores)
     log.info("out-of-fold probabilities: %s", folder.out_of_fold)
     log.info("models: %s", folder.path / "jobs")
-    log.info("report: %s", page)
-    if failed and not config.ensemble.allow_missing:
+    incomplete = bool(failed) and not config.ensemble.allow_missing
+    if data.evaluation is not None and not incomplete:
+        answer(fitted, done, data.evaluation, ensemble, folder.path, data.train.table)
+    log.info("report: %s", report.write(folder.path))
+    if incomplete:
         raise RunFailed(
             f"{len(failed)} of {len(jobs)} models are missing, so no submission is written:\n"
             f"{listed(failed)}\nThe same command tries them again; "
             "ensemble.allow_missing=true votes without them"
         )
-    if data.evaluation is not None:
-        answer(fitted, done, data.evaluation, ensemble, folder.path, data.train.table)
 
 
 def run_jobs(

@@ -1,0 +1,117 @@
+"""What to do next, as far as a finished run can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+import pandas as pd
+
+from maskcls import analysis, charts
+from maskcls.analysis import Calibration
+from maskcls.finished_run import FinishedRun, readable
+from maskcls.labels import ATTRIBUTES
+from maskcls.metrics import confusion, per_class
+
+NAMED = 6
+"""People that a piece of advice names."""
+
+
+def next_steps(
+    run: FinishedRun, opinions: pd.DataFrame, calibrations: Mapping[str, Calibration]
+) -> list[str]:
+    """Advice with its reason, as HTML, the most useful first."""
+    return [
+        *_missing(run),
+        *_weakest(run),
+        *_labels(opinions),
+        *_epochs(run),
+        *_confidence(calibrations),
+        *_noise(run),
+    ]
+
+
+def _missing(run: FinishedRun) -> list[str]:
+    failed = run.scores["failed"]
+    if not failed:
+        return []
+    return [f"<b>Run the same command again:</b> {len(failed)} models are missing, named below."]
+
+
+def _weakest(run: FinishedRun) -> list[str]:
+    """The attribute whose mistakes cost most, and its hardest class."""
+    if "joint" not in run.spaces:
+        return []
+    now = run.scores["out_of_fold"]["joint"]["macro_f1"]
+    perfect = analysis.if_perfect(run.answers)
+    first = max(perfect, key=lambda attribute: perfect[attribute])
+    table = ", ".join(f"{attribute} {perfect[attribute]:.3f}" for attribute in ATTRIBUTES)
+    size = analysis.size(first)
+    cm_KK = confusion(run.answers[f"{first}_truth"], run.answers[f"{first}_predicted"], size)
+    f1_K = per_class(cm_KK)[2]
+    hard = int(f1_K.argmin())
+    return [
+        f"<b>Work on {first} first.</b> Joint macro F1 is {now:.3f}; with one attribute always "
+        f"right it would be: {table}. The hardest {first} class is {readable(first)[hard]} "
+        f"(F1 {f1_K[hard]:.2f}): see <code>ray_jobs.tune task={first}</code>."
+    ]
+
+
+def _labels(opinions: pd.DataFrame) -> list[str]:
+    steps = []
+    for attribute, people in analysis.doubtful_labels(opinions).items():
+        if people:
+            named = ", ".join(people[:NAMED]) + (", ..." if len(people) > NAMED else "")
+            steps.append(
+                f"<b>Look at the {attribute} label of {len(people)} "
+                f"{'person' if len(people) == 1 else 'people'}:</b> every photo was surely "
+                f"answered otherwise ({escape(named)}). Wrong ones go into "
+                "<code>data.label_fixes</code>."
+            )
+    return steps
+
+
+def _epochs(run: FinishedRun) -> list[str]:
+    """Tasks whose training ended too early, or went on too long."""
+    steps = []
+    for task in run.tasks:
+        jobs = [job for job in run.scores["jobs"] if job["task"] == task]
+        last = sum(job["best_epoch"] == job["epochs"] for job in jobs)
+        losses = [
+            history["val/loss"].dropna()
+            for (owner, _), history in run.histories.items()
+            if owner is task
+        ]
+        rose = sum(loss.iloc[-1] > charts.RISE * loss.min() for loss in losses if len(loss))
+        if 2 * last > len(jobs):
+            steps.append(
+                f"<b>Train {task} longer:</b> in {last} of {len(jobs)} jobs the last epoch was "
+                f"the best (<code>recipes.{task}.train.epochs</code>)."
+            )
+        elif 2 * rose > len(losses):
+            steps.append(
+                f"<b>{task} overfits:</b> its validation loss rose again in {rose} of "
+                f"{len(losses)} jobs; stronger augmentation, batch mixing or label smoothing help."
+            )
+    return steps
+
+
+def _confidence(calibrations: Mapping[str, Calibration]) -> list[str]:
+    sure = {name: c for name, c in calibrations.items() if c.surplus > 0.05}
+    if not sure:
+        return []
+    named = ", ".join(f"{name} by {c.surplus:.2f}" for name, c in sure.items())
+    return [
+        f"<b>Do not take probabilities at their word:</b> too sure are {named}. Label smoothing "
+        "or mixup lower that; a hard vote does not suffer from it."
+    ]
+
+
+def _noise(run: FinishedRun) -> list[str]:
+    space = run.spaces[0]
+    low, high = run.scores["out_of_fold"][space]["macro_f1_interval"]
+    return [
+        f"<b>Before you believe a better score, compare:</b> other people would have given "
+        f"{low:.3f} to {high:.3f}. <code>python -m ray_jobs.report THIS OTHER</code> tells whether "
+        "another run is better on the same people."
+    ]
