@@ -62,7 +62,7 @@ def _verdict(checked: Checked) -> str:
 
 def _summary(found: Mapping[str, Sequence[Finding]], kinds: Mapping[str, Kind]) -> str:
     rows = [
-        f'<th scope="row"><a href="#{_anchor(kind)}">{escape(kinds[kind].title)}</a></th>'
+        f'<th scope="row"><a href="#{page.anchor(kind)}">{escape(kinds[kind].title)}</a></th>'
         f"<td>{_badge(kinds[kind])}</td><td>{len(findings):,}</td>"
         for kind, findings in found.items()
     ]
@@ -76,7 +76,7 @@ def _section(kind: str, about: Kind, findings: Sequence[Finding], photos: Photos
     rest = f"<p>and {more:,} more, see findings.csv</p>" if more > 0 else ""
     pictured = " pictured" if any(finding.photos for finding in findings) else ""
     return (
-        f'<section id="{_anchor(kind)}"><h2>{escape(about.title)} {_badge(about)}</h2>'
+        f'<section id="{page.anchor(kind)}"><h2>{escape(about.title)} {_badge(about)}</h2>'
         f'<p>{about.meaning}</p><ul class="findings{pictured}">{items}</ul>{rest}</section>'
     )
 
@@ -109,10 +109,6 @@ def _figure(key: str, photo: Mapping[str, str], odd: bool, whose: bool) -> str:
         f'<figure{mark} title="{escape(key)}">{picture}'
         f"<figcaption>{said}{escape(name)}</figcaption></figure>"
     )
-
-
-def _anchor(kind: str) -> str:
-    return kind.replace(" ", "-")
 
 
 def _badge(kind: Kind) -> str:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
-from maskcls import files, label_errors_page, results
+from maskcls import files, finished_run, label_errors_page, results
 from maskcls.config import Config, digest
 from maskcls.labels import ATTRIBUTES, FloatArray, IntArray, class_names
 from maskcls.manifest import LabelFixes, load_fixes
@@ -54,25 +54,19 @@ def find(run: Path, *, data: Path | None = None, fixes: Path | None = None) -> S
     ``data`` is where the photos lie now, ``fixes`` the label fixes of the run, for a run that was
     moved. Raises FileNotFoundError where one of them is not there.
     """
-    needed = ["config.yaml", "manifest.parquet", "out_of_fold.parquet"]
-    missing = [name for name in needed if not (run / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{run}: no {', '.join(missing)}; expected the run.dir of a sweep that came to its end"
-        )
-    photos = pd.read_parquet(run / "manifest.parquet")
+    finished = finished_run.read(run)
+    photos = finished.photos.reset_index()
     if data is not None:
         photos["path"] = [str(data / key) for key in photos["key"]]
     if not any(Path(path).is_file() for path in photos["path"]):
         raise FileNotFoundError(
             f"{photos['path'][0]}: no photo is there; name their root by --data"
         )
-    out_of_fold = pd.read_parquet(run / "out_of_fold.parquet")
-    tables = [ranked(out_of_fold, attribute) for attribute in ATTRIBUTES]
+    tables = [ranked(finished.out_of_fold, attribute) for attribute in ATTRIBUTES]
     table = pd.concat(tables, ignore_index=True)
     return Suspects(
-        name=run.resolve().name,
-        identity=digest(run.resolve().name, table.to_csv(index=False)),
+        name=finished.name,
+        identity=digest(finished.name, table.to_csv(index=False)),
         table=_with_fix(table, photos),
         photos=photos,
         fixes=_fixes_of(run, fixes),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-from html import escape
 from pathlib import Path
 
 import cv2
 
+from maskcls import page
 from maskcls.images import PhotoError, decode_reduced
 
 
@@ -22,5 +21,4 @@ def thumbnail(path: str, alt: str, height: int) -> str:
     small_HWC = cv2.resize(image_HWC, size, interpolation=cv2.INTER_AREA)
     bgr_HWC = cv2.cvtColor(small_HWC, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr_HWC, [cv2.IMWRITE_JPEG_QUALITY, 80])
-    code = base64.b64encode(data.tobytes()).decode()
-    return f'<img alt="{escape(alt)}" src="data:image/jpeg;base64,{code}">'
+    return page.image(data.tobytes(), "jpeg", alt)
