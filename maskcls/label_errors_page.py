@@ -332,7 +332,8 @@ function flow(value) {
 
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches("textarea, input[type=number], input[type=radio]")) return;
+  if (event.target.matches("textarea, input[type=number]")) return;
+  if (event.target.type === "radio" && event.key.startsWith("Arrow")) return;
   const act = {
     j: () => move(1), ArrowDown: () => move(1), k: () => move(-1), ArrowUp: () => move(-1),
     a: () => current && decide(current, "accepted") && move(1),
