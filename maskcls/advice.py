@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
+from typing import Final
 
 import pandas as pd
 
 from maskcls import analysis, charts
-from maskcls.analysis import Calibration
+from maskcls.analysis import Calibration, Single
 from maskcls.finished_run import FinishedRun, readable
 from maskcls.labels import ATTRIBUTES
 from maskcls.metrics import confusion, per_class
 
-NAMED = 6
-"""People that a piece of advice names."""
+NAMED: Final = 6
+"""What a piece of advice names at most of one kind."""
 
 
 def next_steps(
-    run: FinishedRun, opinions: pd.DataFrame, calibrations: Mapping[str, Calibration]
+    run: FinishedRun,
+    opinions: pd.DataFrame,
+    calibrations: Mapping[str, Calibration],
+    singles: Mapping[str, Single],
 ) -> list[str]:
     """Advice with its reason, as HTML, the most useful first."""
     return [
         *_missing(run),
+        *_ensemble(run, singles),
         *_weakest(run),
         *_labels(opinions),
         *_epochs(run),
@@ -31,11 +36,17 @@ def next_steps(
     ]
 
 
+def named(things: Iterable[str]) -> str:
+    """The first of them, as HTML."""
+    listed = list(things)
+    return escape(", ".join(listed[:NAMED]) + (", ..." if len(listed) > NAMED else ""))
+
+
 def _missing(run: FinishedRun) -> list[str]:
     failed = run.scores["failed"]
     if not failed:
         return []
-    return [f"<b>Run the same command again:</b> {len(failed)} models are missing, named below."]
+    return [f"<b>Run the same command again:</b> these models are missing: {named(failed)}."]
 
 
 def _weakest(run: FinishedRun) -> list[str]:
@@ -61,49 +72,66 @@ def _labels(opinions: pd.DataFrame) -> list[str]:
     steps = []
     for attribute, people in analysis.doubtful_labels(opinions).items():
         if people:
-            named = ", ".join(people[:NAMED]) + (", ..." if len(people) > NAMED else "")
             steps.append(
                 f"<b>Look at the {attribute} label of {len(people)} "
                 f"{'person' if len(people) == 1 else 'people'}:</b> every photo was surely "
-                f"answered otherwise ({escape(named)}). Wrong ones go into "
+                f"answered otherwise ({named(people)}). Wrong ones go into "
                 "<code>data.label_fixes</code>."
             )
     return steps
 
 
 def _epochs(run: FinishedRun) -> list[str]:
-    """Tasks whose training ended too early, or went on too long."""
-    steps = []
+    """Tasks most of whose jobs ended too early, or went on too long."""
+    short, long = [], []
     for task in run.tasks:
         jobs = [job for job in run.scores["jobs"] if job["task"] == task]
-        last = sum(job["best_epoch"] == job["epochs"] for job in jobs)
         losses = [
             history["val/loss"].dropna()
             for (owner, _), history in run.histories.items()
             if owner is task
         ]
         rose = sum(loss.iloc[-1] > charts.RISE * loss.min() for loss in losses if len(loss))
-        if 2 * last > len(jobs):
-            steps.append(
-                f"<b>Train {task} longer:</b> in {last} of {len(jobs)} jobs the last epoch was "
-                f"the best (<code>recipes.{task}.train.epochs</code>)."
-            )
+        if 2 * sum(job["best_epoch"] == job["epochs"] for job in jobs) > len(jobs):
+            short.append(str(task))
         elif 2 * rose > len(losses):
-            steps.append(
-                f"<b>{task} overfits:</b> its validation loss rose again in {rose} of "
-                f"{len(losses)} jobs; stronger augmentation, batch mixing or label smoothing help."
-            )
+            long.append(str(task))
+    steps = []
+    if short:
+        steps.append(
+            f"<b>Train {named(short)} longer:</b> in most jobs the last epoch was the best "
+            "(<code>train.epochs</code>)."
+        )
+    if long:
+        steps.append(
+            f"<b>Regularise {named(long)}:</b> in most jobs the validation loss rose again; "
+            "stronger augmentation, batch mixing or label smoothing help."
+        )
     return steps
+
+
+def _ensemble(run: FinishedRun, singles: Mapping[str, Single]) -> list[str]:
+    """Where some models alone are clearly better than all together."""
+    worse = {
+        space: single for space, single in singles.items() if single.gain and single.gain.high < 0
+    }
+    if not worse:
+        return []
+    told = ", ".join(f"{space} ({single.name})" for space, single in worse.items())
+    return [
+        f"<b>Vote otherwise:</b> the {run.ensemble} ensemble is worse than the best single models "
+        f"of {told}: another <code>ensemble.name</code>, or fewer tasks."
+    ]
 
 
 def _confidence(calibrations: Mapping[str, Calibration]) -> list[str]:
     sure = {name: c for name, c in calibrations.items() if c.surplus > 0.05}
     if not sure:
         return []
-    named = ", ".join(f"{name} by {c.surplus:.2f}" for name, c in sure.items())
+    told = ", ".join(f"{name} by {c.surplus:.2f}" for name, c in sure.items())
     return [
-        f"<b>Do not take probabilities at their word:</b> too sure are {named}. Label smoothing "
-        "or mixup lower that; a hard vote does not suffer from it."
+        f"<b>Do not take probabilities at their word:</b> too sure are {told}. Label smoothing "
+        "or mixup lower that; a hard vote hardly suffers from it."
     ]
 
 

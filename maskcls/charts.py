@@ -121,9 +121,7 @@ def years(table: pd.DataFrame) -> list[Figure]:
     inside = table.drop(border.index)
     story = "age right by year of age"
     if len(border) and len(inside):
-        story = (
-            f"age right: {_mean(border):.0%} within 2 years of a limit, {_mean(inside):.0%} away"
-        )
+        story = f"age right: {_mean(border):.0%} beside a limit, {_mean(inside):.0%} elsewhere"
     right, axes = _panel(story)
     sizes = 8 + 70 * table["photos"] / table["photos"].max()
     axes.scatter(table.index, table["right"], sizes, color=BLUE, alpha=0.55, lw=0)

@@ -132,13 +132,11 @@ def write(path: Path, runs: Sequence[FinishedRun]) -> list[Comparison]:
     ]
     with matplotlib.rc_context(page.PLOT_STYLE):
         sections = [page.section(escape(c.verdict), _note(c), *_details(c)) for c in found]
-    rows = table(found)
     body = [
         f"<header><h1>{escape(' against '.join([', '.join(names[1:]), names[0]]))}</h1>"
         f"<p>{NOTE}{MANY_NOTE if len(found) > 1 else ''}</p></header>",
         "<main>",
         *sections,
-        page.section("All differences", "", page.table("Macro F1", [*rows], rows.values.tolist())),
         page.section("Runs", RUNS_NOTE, _runs(runs, names)),
         "</main>",
     ]
@@ -157,7 +155,12 @@ def _note(found: Comparison) -> str:
 def _details(found: Comparison) -> list[str]:
     clear = [space for space, gain in found.gains.items() if gain.clear]
     story = f"clear of 0: {', '.join(clear)}" if clear else "no difference is clear of 0"
-    return [page.plot(charts.differences(story, found.gains), f"differences; {story}")]
+    rows = table([found]).drop(columns=["run", "against", "people"])
+    head = ["", found.second, found.first, *rows.columns[3:]]
+    return [
+        page.plot(charts.differences(story, found.gains), "differences; see the table"),
+        page.table("Macro F1 on the people in common", head, rows.to_numpy().tolist()),
+    ]
 
 
 def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> str:
@@ -191,8 +194,8 @@ def _word(gain: Difference) -> str:
 
 NOTE: Final = (
     "Both runs answer the same photos by models that never saw their person; people are resampled "
-    "for both at once. An interval that leaves 0 out is a clear difference on people like these; it "
-    "does not cover the luck of the training seed. "
+    "for both at once. An interval that leaves 0 out is a clear difference on people like these. "
+    "It does not cover the luck of the training seed. "
 )
 MANY_NOTE: Final = "Of many comparisons one in twenty looks clear by chance. "
 RUNS_NOTE: Final = "<i>From scores.json of each run, on all of its own people.</i>"

@@ -66,7 +66,7 @@ def explain(
     from maskcls import gradcam, inference
 
     wanted: defaultdict[tuple[Task, int, str], list[tuple[Key, int]]] = defaultdict(list)
-    fold_of: dict[str, int] = run.photos["fold"].to_dict()  # type: ignore[assignment]
+    fold_of = run.photos["fold"].to_dict()
     for row in mistakes[mistakes["photo"].isin(list(photos))].to_dict("records"):
         task, head, answer = _speaker(run, row["photo"], row["attribute"], row["predicted"])
         fold = fold_of[row["photo"]]
@@ -95,11 +95,14 @@ def explain(
 def _speaker(run: FinishedRun, photo: str, attribute: str, answer: int) -> tuple[Task, str, int]:
     """The task whose model gave this answer on its own (else the first that speaks of the
     attribute), the head it spoke with, and what that head answered."""
-    rows = run.out_of_fold[run.out_of_fold["photo"] == photo].set_index(["task", "head"])
+    rows = run.out_of_fold[run.out_of_fold["photo"] == photo]
+    answers = dict(
+        zip(zip(rows["task"], rows["head"], strict=True), rows["predicted"].tolist(), strict=True)
+    )
     speakers = []
     for task in analysis.tasks_of(run, attribute):
         head = "joint" if task is Task.JOINT else attribute
-        told = int(rows.loc[(str(task), head), "predicted"])
+        told = answers[str(task), head]
         agrees = (labels.decode(told)[attribute] if head == "joint" else told) == answer
         speakers.append((not agrees, task, head, told))
     _, task, head, told = min(speakers, key=lambda speaker: speaker[0])
@@ -151,16 +154,17 @@ def cards(
             pictures += thumbnail(
                 explained[photo, attribute], f"what spoke for {answer} in {photo}"
             )
-        models = {
-            f"{task} {person['fold']}": _probabilities(names, said[task, attribute].loc[photo])
+        models = [
+            [f"{task} {person['fold']}", *(f"{p:.2f}" for p in said[task, attribute].loc[photo])]
             for task in analysis.tasks_of(run, attribute)
-        }
+        ]
         verdict = "right" if right else f"really {truth}"
         shown.append(
             f'<figure class="photo">{pictures and f"<div>{pictures}</div>"}<figcaption>'
             f"<b>{attribute}: {answer}</b> ({row['sure']:.0%}), {verdict}<br>"
             f"{escape(str(person['person']))} {escape(str(person['stem']))}: "
-            f"{_truths(person)}{page.facts(models)}</figcaption></figure>"
+            f"{_truths(person)}</figcaption>"
+            f"<table>{page.plain_rows(['', *names], models)}</table></figure>"
         )
     return f'<div class="photos">{"".join(shown)}</div>'
 
@@ -168,11 +172,6 @@ def cards(
 def _truths(person: pd.Series) -> str:
     mask, gender = (readable(name)[person[name]] for name in ("mask", "gender"))
     return f"{gender}, {person['age']} years, mask {mask}"
-
-
-def _probabilities(names: Sequence[str], values_K: npt.NDArray[np.floating]) -> str:
-    order = np.argsort(-values_K, kind="stable")
-    return ", ".join(f"{names[k]} {values_K[k]:.2f}" for k in order)
 
 
 CSS: Final = """
@@ -183,5 +182,6 @@ CSS: Final = """
 .photo div { display: flex; gap: 6px; align-items: start; }
 .photo figcaption { flex: 1 1 110px; margin: 0; }
 .photo img { width: 120px; border-radius: 4px; }
-.photo dl { grid-template-columns: auto 1fr; column-gap: 8px; font-size: 12px; margin: 4px 0 0; }
+.photo table { flex: 1 1 100%; border: 0; padding: 0; font-size: 12px; }
+.photo table th, .photo table td { padding: 0 6px 0 0; }
 """

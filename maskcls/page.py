@@ -46,24 +46,30 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -
 
     Texts are escaped.
     """
+    inner = table_caption(escape(caption)) + plain_rows(head, rows)
+    return scrolling(caption, f"<table>{inner}</table>")
+
+
+def plain_rows(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """The inside of a table of texts, which are escaped; the first column names the rows."""
+    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = [
         f'<th scope="row">{escape(str(name))}</th>'
         + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells)
         for name, *cells in rows
     ]
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    return scrolling(
-        caption, f"<table>{table_caption(caption)}{table_rows(columns, lines)}</table>"
-    )
+    return table_rows(columns, lines)
 
 
 def table_caption(text: str) -> str:
+    """A caption that stays in sight where its table scrolls."""
     return f"<caption><span>{text}</span></caption>"
 
 
 def scrolling(name: str, content: str) -> str:
     """A box for what is wider than a phone; the keyboard can reach and scroll it."""
-    return f'<div class="scroll" role="region" aria-label="{name}" tabindex="0">{content}</div>'
+    label = f'role="region" aria-label="{escape(name)}"'
+    return f'<div class="scroll" {label} tabindex="0">{content}</div>'
 
 
 def plot(figure: Figure, alt: str, caption: str = "") -> str:
@@ -120,7 +126,6 @@ PAGE: Final = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
 <title>{title}</title>
 <style>{css}</style>
 </head>

@@ -138,21 +138,17 @@ def _result(
     )
     alone = all(single.gain is None for single in singles.values())
     note = f"<p>{SINGLE_NOTE}</p>" if alone else ""
-    steps = _steps(run, opinions, calibrations)
-    return f'<div class="first">{head}{steps}</div>{table}{note}'
+    steps = "".join(
+        f"<li>{step}</li>" for step in advice.next_steps(run, opinions, calibrations, singles)
+    )
+    following = f'<div class="card next"><h3>What to do next</h3><ol>{steps}</ol></div>'
+    return f'<div class="first">{head}{following}</div>{table}{note}'
 
 
 def _gain(single: Single) -> str:
     if single.gain is None:
         return "same answers"
     return f"{single.gain.value:+.3f} ({single.gain.low:+.3f} to {single.gain.high:+.3f})"
-
-
-def _steps(
-    run: FinishedRun, opinions: pd.DataFrame, calibrations: Mapping[str, Calibration]
-) -> str:
-    steps = "".join(f"<li>{step}</li>" for step in advice.next_steps(run, opinions, calibrations))
-    return f'<div class="card next"><h3>What to do next</h3><ol>{steps}</ol></div>'
 
 
 def _recipes(run: FinishedRun) -> str:

@@ -10,7 +10,9 @@ from maskcls.labels import Task
 from tests.conftest import ROOT
 
 NAMES = (ROOT / "docs" / "names.md").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+READMES = {
+    name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")
+}
 SECTIONS = {
     "Augmentations": config.Augment,
     "Batch mixing": config.Mix,
@@ -40,8 +42,19 @@ def test_tasks_backbones_and_searchers_are_listed():
     assert names_under("Searchers") == set(typing.get_args(searchers))
 
 
-def test_the_commands_of_the_readme_exist():
-    for package, module in re.findall(r"python -m (maskcls|ray_jobs)\.(\w+)", README):
+@pytest.mark.parametrize("name", READMES)
+def test_the_commands_of_the_readme_exist(name):
+    for package, module in re.findall(r"python -m (maskcls|ray_jobs)\.(\w+)", READMES[name]):
         assert (ROOT / package / f"{module}.py").is_file(), module
-    for path in re.findall(r"configs/[\w/]+\.yaml", README):
+    for path in re.findall(r"configs/[\w/]+\.yaml", READMES[name]):
         assert (ROOT / path).is_file(), path
+
+
+def test_the_readme_says_the_same_in_both_languages():
+    codes = [re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for text in READMES.values()]
+    words = [[re.sub(r" *#.*", "", code) for code in part] for part in codes]
+    assert words[0] == words[1]
+    # Commands, files and keys in tables and in the text.
+    names = [sorted(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
+             for text in READMES.values()]  # fmt: skip
+    assert set(names[0]) == set(names[1])

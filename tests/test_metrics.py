@@ -135,3 +135,47 @@ def test_the_interval_depends_on_the_seed_and_level_only():
 def test_the_interval_needs_a_person_for_each_photo(truth, predicted, people):
     with pytest.raises(ValueError, match="one person each"):
         metrics.bootstrap_interval(truth, predicted, people, 3, seed=0)
+
+
+def people_of_answers(people=60, seed=0):
+    """Truth, an answer that is right in 70 %, one in 80 % and the person of each photo."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(3, size=people * 7)
+    answers = [
+        np.where(rng.random(len(truth)) < right, truth, rng.integers(3, size=len(truth)))
+        for right in (0.7, 0.8)
+    ]
+    return truth, *answers, np.arange(people).repeat(7)
+
+
+def test_a_paired_difference_knows_which_answers_are_better():
+    truth, worse, better, people = people_of_answers()
+    low, high = metrics.bootstrap_difference(truth, worse, better, people, 3, seed=1)
+    gain = metrics.macro_f1(metrics.confusion(truth, better, 3)) - metrics.macro_f1(
+        metrics.confusion(truth, worse, 3)
+    )
+    assert 0 < low < gain < high
+    assert metrics.bootstrap_difference(truth, better, worse, people, 3, seed=1) == (-high, -low)
+    assert metrics.bootstrap_difference(truth, worse, worse, people, 3, seed=1) == (0, 0)
+
+
+def test_pairing_takes_out_what_both_have_in_common():
+    # Both fail on the same hard half of the people, and one fails on a little more.
+    rng = np.random.default_rng(2)
+    people = np.arange(80).repeat(7)
+    truth = rng.integers(3, size=len(people))
+    first = np.where(people % 2, truth, (truth + 1) % 3)
+    second = np.where(rng.random(len(people)) < 0.02, (first + 1) % 3, first)
+    low, high = metrics.bootstrap_difference(truth, first, second, people, 3, seed=0)
+    alone = metrics.bootstrap_interval(truth, first, people, 3, seed=0)
+    assert high - low < (alone[1] - alone[0]) / 4
+
+
+def test_the_interval_of_a_share_is_that_of_a_mean_over_people():
+    truth, answers, _, people = people_of_answers(people=300)
+    right = truth == answers
+    low, high = metrics.share_interval(right, people, seed=0)
+    error = right.reshape(-1, 7).mean(axis=1).std() / np.sqrt(300)
+    assert low == pytest.approx(right.mean() - 1.96 * error, abs=error / 4)
+    assert high == pytest.approx(right.mean() + 1.96 * error, abs=error / 4)
+    assert metrics.share_interval(np.ones(14), np.arange(2).repeat(7), seed=0) == (1, 1)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -44,6 +45,7 @@ def test_a_sweep_leaves_every_result_and_says_where(swept, run_dir, drawn):
         (task, fold) for task in TASKS for fold in range(2)
     }
     assert scores["complete"]
+    assert sum(scores["phases"].values()) == pytest.approx(scores["seconds"], abs=0.5)
     out_of_fold = pd.read_parquet(run_dir / "out_of_fold.parquet")
     photos = pd.read_parquet(run_dir / "manifest.parquet")
     for task in TASKS:
@@ -51,6 +53,31 @@ def test_a_sweep_leaves_every_result_and_says_where(swept, run_dir, drawn):
         assert sorted(mine["photo"]) == sorted(photos["key"])
         folds = mine.set_index("photo")["fold"]
         assert (folds.loc[photos["key"]].to_numpy() == photos["fold"].to_numpy()).all()
+
+
+def test_a_report_is_made_again_from_the_run_alone_and_runs_are_compared(swept, run_dir, tmp_path):
+    def report(*words):
+        line = [sys.executable, "-m", "ray_jobs.report", *map(str, words)]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    before = (run_dir / "report.html").read_text()
+    assert "data:image/jpeg" in before
+    assert "Not every answer has a heat map" not in before
+    (run_dir / "report.html").unlink()
+    assert report(run_dir).stdout == f"report: {run_dir / 'report.html'}\n"
+    assert (run_dir / "report.html").read_text() == before
+    copy = shutil.copytree(run_dir, tmp_path / "copy")
+    told = report(run_dir, copy).stdout
+    assert f"comparison: {copy / 'comparison.html'}" in told
+    assert "copy cannot be told from sweep: joint +0.000" in told
+    assert report(run_dir, copy, "--out", tmp_path / "c.html").returncode == 0
+    assert (tmp_path / "c.html").read_text() == (copy / "comparison.html").read_text()
+    assert "no finished run here" in report(tmp_path).stderr
+    assert report(tmp_path).returncode == 1
+    assert report(run_dir, "--out", "x").returncode == 2
+    assert "RUN" in report("--help").stdout
 
 
 def test_a_sweep_says_one_readable_line_an_epoch_and_nothing_of_ray(swept):
