@@ -155,33 +155,16 @@ def check(
     evaluation = None
     if (root / "eval").is_dir():
         evaluation = _listed(lambda: read_eval(root), findings)
-    photos = pd.concat(
-        [
-            manifest.photos.assign(side=side).reindex(columns=COLUMNS, fill_value="")
-            for side, manifest in (("train", train), ("eval", evaluation))
-            if manifest
-        ]
-        or [pd.DataFrame(columns=COLUMNS)],
-        ignore_index=True,
-    )
+    photos = _table({"train": train, "eval": evaluation})
     looks = _looks(photos["path"], threads, progress)
-    unreadable = [seen if isinstance(seen, str) else OK for seen in looks]
-    photos = photos.assign(status=unreadable)
+    photos = photos.assign(status=[one if isinstance(one, str) else OK for one in looks])
     findings += _unreadable(photos, max_bad_share)
-    readable = (photos["status"] == OK).to_numpy()
-    seen, photos_seen = [s for s in looks if isinstance(s, Look)], photos[readable]
-    if seen:
-        findings += _sizes(photos_seen, seen)
-        shown = np.array([one.contrast >= appearance.FLAT for one in seen])
-        findings += _blank(photos_seen[~shown])
-        plain = photos_seen[shown].reset_index(drop=True)
-        looks_shown = [one for one, kept in zip(seen, shown, strict=True) if kept]
-        findings += _doubles(plain, looks_shown)
-        findings += _strangers(plain, looks_shown)
+    findings += _of_photos(
+        photos[photos["status"] == OK], [one for one in looks if isinstance(one, Look)]
+    )
     if train:
-        findings += _people(root, train, fixes or LabelFixes())
-        fixed = read_train(root, variants=variants, fixes=fixes).photos
-        findings += _thin(fixed, folds)
+        findings += _of_people(root, train.photos, fixes or LabelFixes())
+        findings += _thin(read_train(root, variants=variants, fixes=fixes).photos, folds)
     place = list(KINDS)
     findings.sort(key=lambda finding: (place.index(finding.kind), -(finding.score or 0)))
     return Checked(root.absolute().name, photos, findings)
@@ -195,6 +178,17 @@ def _listed(read: Callable[[], Manifest], findings: list[Finding]) -> Manifest |
         return None
     findings += [Finding("note", note) for note in manifest.notes]
     return manifest
+
+
+def _table(sides: Mapping[str, Manifest | None]) -> pd.DataFrame:
+    """``Checked.photos`` without ``status``."""
+    columns = ["key", "path", "side", "person", "stem", "variant"]
+    tables = [
+        manifest.photos.assign(side=side).reindex(columns=columns, fill_value="")
+        for side, manifest in sides.items()
+        if manifest
+    ]
+    return pd.concat(tables or [pd.DataFrame(columns=columns)], ignore_index=True)
 
 
 def _looks(
@@ -228,6 +222,21 @@ def _unreadable(photos: pd.DataFrame, max_bad_share: float) -> Iterator[Finding]
         )
 
 
+def _of_photos(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
+    """What can be seen in readable photos. Blank ones are like each other and like nobody."""
+    if not looks:
+        return
+    yield from _sizes(photos, looks)
+    shown = np.array([one.contrast >= appearance.FLAT for one in looks])
+    for photo in photos[~shown].itertuples():
+        yield Finding("blank", "shows nothing", _names(photo.person), (str(photo.key),))
+    if shown.any():
+        photos = photos[shown].reset_index(drop=True)
+        looks = [one for one, kept in zip(looks, shown, strict=True) if kept]
+        yield from _doubles(photos, looks)
+        yield from _strangers(photos, looks)
+
+
 def _sizes(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
     """One finding for each size that is not the most frequent one."""
     sizes = Counter(look.size for look in looks)
@@ -247,11 +256,6 @@ def _sizes(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
             f"{size[0]} × {size[1]} pixels (height × width), where most have {height} × {width}",
             photos=tuple(keys),
         )
-
-
-def _blank(photos: pd.DataFrame) -> Iterator[Finding]:
-    for photo in photos.itertuples():
-        yield Finding("blank", "shows nothing", _names(photo.person), (str(photo.key),))
 
 
 def _doubles(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
@@ -305,7 +309,7 @@ def _sets(photos: pd.DataFrame, looks: Sequence[Look]) -> IntArray:
 
 def _strangers(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
     """One finding for each person with photos that look like another's."""
-    mine = (photos["side"] == "train").to_numpy()
+    mine = photos["side"] == "train"
     if not mine.any():
         return
     heads_ND = np.stack([look.head_D for look in looks])[mine]
@@ -325,9 +329,8 @@ def _strangers(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]
         )
 
 
-def _people(root: Path, train: Manifest, fixes: LabelFixes) -> Iterator[Finding]:
+def _of_people(root: Path, photos: pd.DataFrame, fixes: LabelFixes) -> Iterator[Finding]:
     """What the lists say of people: missing photos, label fixes and train.csv."""
-    photos = train.photos
     for (person, variant), rows in photos.groupby(["person", "variant"]):
         missing = [stem for stem in STEMS if stem not in set(rows["stem"])]
         if missing:
@@ -429,9 +432,6 @@ def write(folder: Path, checked: Checked) -> Path:
     return path
 
 
-COLUMNS: Final = ["key", "path", "side", "person", "stem", "variant"]
-
-
 class _Progress:
     """Says how far it is: in place on a terminal, else a line every ten seconds."""
 
@@ -441,17 +441,14 @@ class _Progress:
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if done == total or now - self.told < (0.2 if self.live else 10):
+        if done < total and now - self.told < (0.2 if self.live else 10):
             return
         self.told = now
         left = (total - done) * (now - self.began) / done
-        end = "\r" if self.live else "\n"
-        print(
-            f"{done:,} of {total:,} photos, {left:.0f} s left ",
-            end=end,
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"{done:,} of {total:,} photos, {left:.0f} s left"
+        # Spaces wipe out what a longer line left, a line end keeps the last one.
+        end = "\r" if self.live and done < total else "\n"
+        print(f"{line:40}", end=end, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -82,7 +82,8 @@ def _section(kind: str, about: Kind, findings: Sequence[Finding], photos: Photos
 
 
 def _item(finding: Finding, photos: Photos) -> str:
-    who = f"<b>{escape(', '.join(finding.people))}</b> " if finding.people else ""
+    named = ", ".join(finding.people[:PHOTOS]) + (" …" if len(finding.people) > PHOTOS else "")
+    who = f"<b>{escape(named)}</b> " if named else ""
     text = f"<p>{who}{escape(finding.message)}</p>"
     if not finding.photos:
         return text

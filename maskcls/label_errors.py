@@ -63,7 +63,7 @@ def find(run: Path, *, data: Path | None = None, fixes: Path | None = None) -> S
             f"{photos['path'][0]}: no photo is there; name their root by --data"
         )
     tables = [ranked(finished.out_of_fold, attribute) for attribute in ATTRIBUTES]
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat([table for table in tables if len(table)], ignore_index=True)
     return Suspects(
         name=finished.name,
         identity=digest(finished.name, table.to_csv(index=False)),

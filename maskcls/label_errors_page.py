@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from maskcls import page
-from maskcls.labels import age_band, class_names
+from maskcls.labels import AGE_BAND_STARTS, age_band, class_names
 from maskcls.manifest import STEMS
 from maskcls.thumbnails import thumbnail
 
@@ -70,9 +70,8 @@ def _usual_years(photos: pd.DataFrame) -> dict[str, int]:
     """The median age in years of the people of each band; its first year where there are none."""
     ages = photos.drop_duplicates("person")["age"]
     medians = ages.groupby(age_band(ages)).median()
-    starts = (0, 30, 60)
-    names = class_names("age")
-    return {name: int(medians.get(band, starts[band])) for band, name in enumerate(names)}
+    usual = {band: start for band, start in enumerate((0, *AGE_BAND_STARTS))} | medians.to_dict()
+    return {name: int(usual[band]) for band, name in enumerate(class_names("age"))}
 
 
 def _facts(suspects: Suspects, top: int) -> str:

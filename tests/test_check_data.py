@@ -128,6 +128,19 @@ def test_a_single_picture_everywhere_is_one_finding(data):
     assert len(one(checked, "in train and eval").photos) == len(photos)
 
 
+def test_a_data_set_that_shows_nothing(data):
+    for photo in data.rglob("*.jpg"):
+        cv2.imwrite(str(photo), np.full((64, 48, 3), 90, np.uint8))
+    assert kinds(check(data, folds=2)) == {"blank": 336}
+
+
+def test_a_data_set_of_broken_photos(data):
+    for photo in data.rglob("*.jpg"):
+        photo.write_bytes(b"no photo")
+    found = kinds(check(data, folds=2))
+    assert found == {"too many unreadable": 1, "unreadable": 294, "unreadable to predict": 42}
+
+
 def test_cut_out_copies_are_no_doubles(data):
     for photo in (data / "train").rglob("*.jpg"):
         shutil.copy(photo, photo.with_stem(photo.stem + "_rembg"))

@@ -103,6 +103,16 @@ def test_every_kind_of_model_has_its_say(tmp_path, tasks):
         assert len(photos) == 280
 
 
+def test_a_run_of_one_task(tmp_path):
+    folder = made_run.make(tmp_path, tasks=[Task.GENDER], weights=False, votes=False)
+    files.write_text(folder / "config.yaml", Config().yaml())
+    suspects = find(folder)
+    assert set(suspects.table["task"]) == {"gender"}
+    assert suspects.fixes == LabelFixes()
+    _, page = write(folder, suspects, top=2)
+    assert page.read_text(encoding="utf-8").count("<li tabindex") == 2
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_confident_classes_are_those_of_the_reference(seed):
     rng = np.random.default_rng(seed)
