@@ -70,7 +70,7 @@ def _usual_years(photos: pd.DataFrame) -> dict[str, int]:
     """The median age in years of the people of each band; its first year where there are none."""
     ages = photos.drop_duplicates("person")["age"]
     medians = ages.groupby(age_band(ages)).median()
-    usual = {band: start for band, start in enumerate((0, *AGE_BAND_STARTS))} | medians.to_dict()
+    usual = dict(enumerate((0, *AGE_BAND_STARTS))) | medians.to_dict()
     return {name: int(usual[band]) for band, name in enumerate(class_names("age"))}
 
 
