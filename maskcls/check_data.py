@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -30,7 +31,7 @@ from maskcls import folds as folding
 from maskcls.appearance import Look
 from maskcls.config import Data, Folds
 from maskcls.images import PhotoError, ahead
-from maskcls.labels import Gender, IntArray
+from maskcls.labels import FloatArray, Gender, IntArray
 from maskcls.manifest import OK, STEMS, LabelFixes, Manifest, load_fixes, read_eval, read_train
 
 
@@ -274,13 +275,8 @@ def _doubles(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
         else:
             kind = "in several people" if len(people) > 1 else "twice in one person"
         exact = len({digests[row] for row in rows}) == 1
-        yield Finding(
-            kind,
-            "the same file" if exact else "nearly the same",
-            people,
-            tuple(among["key"]),
-            score=float(exact),
-        )
+        message = "the same file" if exact else "nearly the same"
+        yield Finding(kind, message, people, tuple(among["key"]))
 
 
 def _sets(photos: pd.DataFrame, looks: Sequence[Look]) -> IntArray:
@@ -292,19 +288,32 @@ def _sets(photos: pd.DataFrame, looks: Sequence[Look]) -> IntArray:
     set_N = np.arange(len(photos))
     pairs = appearance.alike(np.stack([look.hash_W for look in looks]), appearance.ALIKE)
     for first, second, bits in pairs:
-        apart = np.abs(colours_ND[first] - colours_ND[second]).mean(axis=1)
-        same = (bits <= appearance.SAME_BITS) & (apart <= appearance.SAME_COLOURS)
+        own = owner_N[first] == owner_N[second]
         # A cut-out copy is meant to look like its original.
-        strict = (owner_N[first] == owner_N[second]) & (stem_N[first] != stem_N[second])
-        linked = (owner_N[first] != owner_N[second]) | (strict & same)
+        same = own & (bits <= appearance.SAME_BITS) & (stem_N[first] != stem_N[second])
+        # What is linked already need not be compared: a data set of one picture has many pairs.
+        same &= set_N[first] != set_N[second]
+        same[same] = _apart(colours_ND, first[same], second[same]) <= appearance.SAME_COLOURS
+        linked = ~own | same
         if linked.any():
-            # Links so far as one to each member: a data set of a single picture stays small.
+            # All links so far, as one to each member of a set.
             rows = np.concatenate([np.arange(len(set_N)), first[linked]])
             columns = np.concatenate([set_N, second[linked]])
             graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(set_N),) * 2)
             labels = connected_components(graph, directed=False)[1]
             set_N = np.unique(labels, return_index=True)[1][labels]
     return set_N
+
+
+def _apart(colours_ND: npt.NDArray[np.int16], first: IntArray, second: IntArray) -> FloatArray:
+    """Mean difference of two thumbnails in grey levels, for each pair."""
+    parts = [
+        np.abs(
+            colours_ND[first[start : start + 10_000]] - colours_ND[second[start : start + 10_000]]
+        ).mean(axis=1)
+        for start in range(0, len(first), 10_000)
+    ]
+    return np.concatenate([np.zeros(0), *parts])
 
 
 def _strangers(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
