@@ -68,7 +68,7 @@ def main() -> None:
     console.setup()
     cluster.connect()
     data = arguments.data or demo_faces.draw(
-        arguments.out / "faces", people=160, eval_people=60, height=192, width=144
+        arguments.out / "faces", people=120, eval_people=60, height=192, width=144
     )
     out, words = arguments.out, [f"data.root={data}", *words]
     photos = read_train(data).photos

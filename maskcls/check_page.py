@@ -67,7 +67,7 @@ def _summary(found: Mapping[str, Sequence[Finding]], kinds: Mapping[str, Kind]) 
         for kind, findings in found.items()
     ]
     head = '<th scope="col">what</th><th scope="col">level</th><th scope="col">findings</th>'
-    return f"<nav><table>{page.table_rows(head, rows)}</table></nav>"
+    return f'<nav aria-label="Findings"><table>{page.table_rows(head, rows)}</table></nav>'
 
 
 def _section(kind: str, about: Kind, findings: Sequence[Finding], photos: Photos) -> str:

@@ -95,7 +95,7 @@ def _toolbar(tasks: list[str]) -> str:
     )
     keys = "".join(f"<span>{_kbd(pressed)} {meaning}</span>" for pressed, meaning in KEYS.items())
     return (
-        f'<div id="toolbar"><fieldset><legend>Task</legend>{choices}</fieldset>'
+        f'<div id="toolbar" role="region" aria-label="What to show"><fieldset><legend>Task</legend>{choices}</fieldset>'
         '<label><input type="checkbox" id="open"> undecided only</label>'
         '<output id="progress"></output>'
         '<a class="button" href="#export">Export</a>'
@@ -126,7 +126,7 @@ def _item(row: Mapping[Any, Any], album: pd.DataFrame, years: Mapping[str, int])
     fixed = f"<p>label fix before: {escape(row['fix'])}</p>" if row["fix"] else ""
     return (
         f'<li tabindex="-1" data-task="{task}" data-person="{escape(person)}" '
-        f'data-stem="{stem}" data-given="{row["given"]}" data-likely="{row["likely"]}">'
+        f'data-stem="{stem}" data-likely="{row["likely"]}">'
         f'<div class="{"one" if key else "seven"}">{pictures}</div>'
         f'<div class="said"><h2><span class="task">{task} {row["rank"]}</span> {escape(name)} '
         f"{flag}</h2>"
@@ -210,6 +210,7 @@ button:focus-visible, .button:focus-visible, input:focus-visible, textarea:focus
                                         color: #fff; }
 textarea { box-sizing: border-box; font: 13px/1.4 ui-monospace, monospace; width: 100%; }
 #export { scroll-margin-top: 110px; }
+@media (pointer: coarse) { button, .button { padding: 8px 18px; } }
 @media (max-width: 700px) {
   #toolbar { position: static; }
   .keys { display: none; }

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from maskcls import labels, manifest
 from maskcls.labels import decode
 from maskcls.manifest import STEMS, LabelFixes, load_fixes, read_eval, read_train
 
@@ -241,6 +243,11 @@ def test_fixes_set_single_masks_and_ages(tmp_path: Path, person: Write) -> None:
     assert manifest.photos["age"].dtype == manifest.photos["mask"].dtype == "int64"
     assert any("people who are not here: 2 (000008, 000009)" in note for note in manifest.notes)
     assert any("photos that are not here: 1 (000002/normal)" in note for note in manifest.notes)
+
+
+def test_fixes_know_every_photo_and_mask_state() -> None:
+    assert typing.get_args(manifest.Stem) == tuple(STEMS)
+    assert typing.get_args(manifest.MaskName) == tuple(labels.class_names("mask"))
 
 
 def test_shipped_fixes_are_read() -> None:
