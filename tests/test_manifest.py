@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from maskcls import labels, manifest
-from maskcls.labels import decode
-from maskcls.manifest import STEMS, LabelFixes, load_fixes, read_eval, read_train
+from maskcls.labels import class_names, decode
+from maskcls.manifest import (
+    STEMS,
+    LabelFixes,
+    MaskName,
+    Stem,
+    load_fixes,
+    read_eval,
+    read_train,
+)
 
 SHIPPED_FIXES = Path(__file__).parents[1] / "configs" / "label_fixes.yaml"
 
@@ -246,8 +253,8 @@ def test_fixes_set_single_masks_and_ages(tmp_path: Path, person: Write) -> None:
 
 
 def test_fixes_know_every_photo_and_mask_state() -> None:
-    assert typing.get_args(manifest.Stem) == tuple(STEMS)
-    assert typing.get_args(manifest.MaskName) == tuple(labels.class_names("mask"))
+    assert typing.get_args(Stem) == tuple(STEMS)
+    assert typing.get_args(MaskName) == tuple(class_names("mask"))
 
 
 def test_shipped_fixes_are_read() -> None:
