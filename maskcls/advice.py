@@ -56,6 +56,8 @@ def _weakest(run: FinishedRun) -> list[str]:
     now = run.scores["out_of_fold"]["joint"]["macro_f1"]
     perfect = analysis.if_perfect(run.answers)
     first = max(perfect, key=lambda attribute: perfect[attribute])
+    if perfect[first] == now:
+        return []
     table = ", ".join(f"{attribute} {perfect[attribute]:.3f}" for attribute in ATTRIBUTES)
     size = analysis.size(first)
     cm_KK = confusion(run.answers[f"{first}_truth"], run.answers[f"{first}_predicted"], size)

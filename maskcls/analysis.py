@@ -55,6 +55,9 @@ class Difference:
         """Whether the 95 % interval leaves 0 out."""
         return self.low > 0 or self.high < 0
 
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
 
 def difference(
     truth_N: IntArray, first_N: IntArray, second_N: IntArray, people_N: npt.NDArray, *,

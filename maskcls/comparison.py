@@ -38,11 +38,10 @@ class Comparison:
     def verdict(self) -> str:
         """In words, by the joint class where both runs answer it."""
         space, gain = next(iter(self.gains.items()))
-        interval = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
         if not gain.clear:
-            return f"{self.second} cannot be told from {self.first}: {space} {interval}"
+            return f"{self.second} cannot be told from {self.first}: {space} {gain}"
         word = "better" if gain.value > 0 else "worse"
-        return f"{self.second} is {word} than {self.first}: {space} {interval}"
+        return f"{self.second} is {word} than {self.first}: {space} {gain}"
 
 
 def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Comparison:

@@ -96,9 +96,7 @@ def _speaker(run: FinishedRun, photo: str, attribute: str, answer: int) -> tuple
     """The task whose model gave this answer on its own (else the first that speaks of the
     attribute), the head it spoke with, and what that head answered."""
     rows = run.out_of_fold[run.out_of_fold["photo"] == photo]
-    answers = dict(
-        zip(zip(rows["task"], rows["head"], strict=True), rows["predicted"].tolist(), strict=True)
-    )
+    answers = rows.set_index(["task", "head"])["predicted"].to_dict()
     speakers = []
     for task in analysis.tasks_of(run, attribute):
         head = "joint" if task is Task.JOINT else attribute

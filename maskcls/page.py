@@ -180,7 +180,11 @@ img { box-sizing: border-box; height: auto; max-width: 100%; width: 100%; }
   figure, .card, tr { break-inside: avoid; }
   h2, h2 + p { break-after: avoid; }
   .scroll { overflow: visible; }
+  table { font-size: 10px; }
+  th, td { padding: 2px 5px; white-space: normal; }
+  caption span, .scroll th:first-child { position: static; }
+  .big { font-size: 24px; }
   .matrix { font-size: 8px; }
-  .matrix td, .matrix th { min-width: 16px; padding: 1px 2px; }
+  .matrix td, .matrix th { min-width: 16px; padding: 1px 2px; white-space: nowrap; }
 }
 """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -15,12 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from maskcls import advice, analysis, charts, files, finished_run, gallery, metrics, page, results
-from maskcls.analysis import Calibration, Single
+from maskcls.analysis import Calibration
 from maskcls.finished_run import FinishedRun, readable
 from maskcls.labels import HEADS
 from maskcls.manifest import OK
-
-log = logging.getLogger(__name__)
 
 MISTAKES: Final = 12
 """Wrong answers that are shown, and explained."""
@@ -39,7 +35,6 @@ def write(folder: Path) -> Path:
     names; where those are gone the page says so. Raises FileNotFoundError where ``folder`` holds no
     finished run and OSError naming the page where it cannot be written.
     """
-    began = time.monotonic()
     run = finished_run.read(folder)
     with matplotlib.rc_context(page.PLOT_STYLE):
         sections = _sections(run)
@@ -57,7 +52,6 @@ def write(folder: Path) -> Path:
         title=escape(run.name), css=page.CSS + gallery.CSS + CSS, body="\n".join(body)
     )
     files.write_text(path, text)
-    log.debug("%s took %.1f s", path, time.monotonic() - began)
     return path
 
 
@@ -126,7 +120,7 @@ def _result(
             f"{values['macro_f1']:.3f}",
             "{:.3f} to {:.3f}".format(*values["macro_f1_interval"]),
             f"{singles[space].macro_f1:.3f} ({singles[space].name})",
-            _gain(singles[space]),
+            singles[space].gain or "same answers",
             f"{chances[space]:.3f}",
             *(f"{values[n]:.3f}" for n in ("accuracy", "macro_precision", "macro_recall")),
         ]
@@ -137,24 +131,17 @@ def _result(
         "Scores out of fold", [*columns, "accuracy", "macro precision", "macro recall"], rows
     )
     alone = all(single.gain is None for single in singles.values())
-    note = f"<p>{SINGLE_NOTE}</p>" if alone else ""
+    note = SINGLE_NOTE if alone else PICKED_NOTE
     steps = "".join(
         f"<li>{step}</li>" for step in advice.next_steps(run, opinions, calibrations, singles)
     )
     following = f'<div class="card next"><h3>What to do next</h3><ol>{steps}</ol></div>'
-    return f'<div class="first">{head}{following}</div>{table}{note}'
-
-
-def _gain(single: Single) -> str:
-    if single.gain is None:
-        return "same answers"
-    return f"{single.gain.value:+.3f} ({single.gain.low:+.3f} to {single.gain.high:+.3f})"
+    return f'<div class="first">{head}{following}</div>{table}<p>{note}</p>'
 
 
 def _recipes(run: FinishedRun) -> str:
     rows: dict[str, list[str]] = {}
     for recipe in run.recipes.values():
-        age = recipe.people
         told = {
             "backbone": recipe.model.name,
             "weights": recipe.model.weights or ("hub" if recipe.model.pretrained else "random"),
@@ -165,8 +152,8 @@ def _recipes(run: FinishedRun) -> str:
             "optimiser": f"{recipe.optimizer.name}, lr {recipe.train.lr:g}",
             "schedule": recipe.schedule.name,
             "sampler": recipe.sampler.name,
-            "ages left out": ", ".join(f"{a}-{b}" for a, b in age.drop_ages) or "none",
-            "blended groups": str(len(age.blend)),
+            "ages left out": ", ".join(f"{a}-{b}" for a, b in recipe.people.drop_ages) or "none",
+            "blended groups": str(len(recipe.people.blend)),
             "epochs, batch": f"{recipe.train.epochs}, {recipe.train.batch_size}",
         }
         for name, value in told.items():
@@ -436,6 +423,10 @@ SINGLE_NOTE: Final = (
     "Out of fold each photo has one model a task, so the ensemble's answers are those of the "
     "single models. What the vote of several folds adds shows on new photos only."
 )
+PICKED_NOTE: Final = (
+    "The best single model is picked on the photos that score it, so it looks a little better than "
+    "it is. What the vote of several folds adds shows on new photos only."
+)
 RUN_NOTE: Final = "<i>From jobs/*/checkpoint.json; every key is in config.yaml.</i>"
 CLASSES_NOTE: Final = (
     "Rows are the truth, columns the answers; the colour shows the share of the row, blue right "
@@ -484,5 +475,5 @@ CSS: Final = """
 .told { width: 100%; background: #fff7ed; border-left: 4px solid #d55e00; padding: 8px 12px;
         box-sizing: border-box; }
 .told ul { margin: 0; padding-left: 18px; }
-@media (max-width: 800px) { .first { grid-template-columns: minmax(0, 1fr); } }
+@media screen and (max-width: 800px) { .first { grid-template-columns: minmax(0, 1fr); } }
 """

@@ -76,9 +76,13 @@ def browser():
         browser.close()
 
 
-def faults_of(browser, path, width):
-    """What is wrong with a page opened from disk, without a network, ``width`` pixels wide."""
+def faults_of(browser, path, width, media="screen"):
+    """What is wrong with a page opened from disk, without a network, ``width`` pixels wide.
+
+    A sheet of A4 with margins of 1 cm is 718 pixels wide for ``media="print"``.
+    """
     page = browser.new_page(viewport={"width": width, "height": 900})
+    page.emulate_media(media=media)
     faults = []
     page.on("console", lambda told: faults.append(f"console {told.type}: {told.text}"))
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))

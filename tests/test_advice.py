@@ -31,6 +31,11 @@ def test_the_attribute_that_costs_most_comes_first(run):
     assert f"{first} {perfect[first]:.3f}" in steps(run)[0]
 
 
+def test_where_nothing_is_wrong_no_attribute_comes_first(tmp_path):
+    folder = made_run.make(tmp_path, errors=0, photos=False, weights=False)
+    assert not any("first." in step for step in steps(finished_run.read(folder)))
+
+
 def test_training_that_ended_too_early_is_told(run):
     told = "Train mask, gender, age longer"
     assert not any(told in step for step in steps(run))

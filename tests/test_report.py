@@ -108,6 +108,11 @@ def test_a_browser_shows_a_run_of_all_tasks_without_a_fault(browser, five, width
     assert faults_of(browser, five, width) == []
 
 
+def test_it_fits_on_paper(browser, run, text, five):
+    assert faults_of(browser, run / "report.html", 718, media="print") == []
+    assert faults_of(browser, five, 718, media="print") == []
+
+
 def test_the_keyboard_reaches_every_box_that_scrolls(browser, run, text):
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto((run / "report.html").as_uri())

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from maskcls import search_report
 from maskcls.search_report import importances
+from tests.conftest import faults_of
 
 RUNGS = (1, 3, 9)
 
@@ -212,6 +213,12 @@ def test_the_page_stands_alone_and_is_well_formed(tmp_path):
         "Searched keys",
         "Trials",
     ]
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_browser_shows_it_offline_without_a_fault(browser, tmp_path, width):
+    write(tmp_path)
+    assert faults_of(browser, tmp_path / "search.html", width) == []
 
 
 def test_the_headline_counts_the_trials_by_their_end(tmp_path):
