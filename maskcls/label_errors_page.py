@@ -96,7 +96,7 @@ def _toolbar(tasks: list[str]) -> str:
     keys = "".join(f"<span>{_kbd(pressed)} {meaning}</span>" for pressed, meaning in KEYS.items())
     return (
         '<div id="toolbar" role="region" aria-label="What to show">'
-        f"<fieldset><legend>Task</legend>{choices}</fieldset>'
+        f"<fieldset><legend>Task</legend>{choices}</fieldset>"
         '<label><input type="checkbox" id="open"> undecided only</label>'
         '<output id="progress"></output>'
         '<a class="button" href="#export">Export</a>'
