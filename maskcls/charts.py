@@ -111,7 +111,7 @@ def reliability(name: str, calibration: Calibration) -> Figure:
     axes.set_ylabel("share right")
     axes.set_xlim(0.2, 1.03)
     axes.set_ylim(-0.05, 1.08)
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     return figure
 
 
@@ -129,7 +129,7 @@ def years(table: pd.DataFrame) -> list[Figure]:
         axes.plot(band.index, _smooth(band), color=BLUE, lw=2)
     axes.set_ylabel("share right (line: 5-year mean)")
     axes.set_ylim(-0.05, 1.08)
-    named, band_axes = _panel("the band that is named, by year of age")
+    named, band_axes = _panel(_limit_story(table))
     edges = np.vstack([np.zeros(len(table)), table[[0, 1, 2]].to_numpy().cumsum(axis=1).T])
     for band_number, name in enumerate(readable("age")):
         band_axes.bar(
@@ -235,6 +235,22 @@ def _loss_story(histories: Sequence[pd.DataFrame]) -> str:
     if rose:
         return f"validation loss rose again in {rose} of {len(losses)} folds"
     return "validation loss never rose again"
+
+
+def _limit_story(table: pd.DataFrame) -> str:
+    """How many of those beside the first limit are taken for the other side."""
+    limit = AGE_BAND_STARTS[0]
+    below, above = (
+        table[(table.index >= start) & (table.index < start + 2)] for start in (limit - 2, limit)
+    )
+    if below.empty or above.empty:
+        return "the band that is named, by year of age"
+    older = np.average(below[1] + below[2], weights=below["photos"])
+    younger = np.average(above[0], weights=above["photos"])
+    return (
+        f"{limit - 2}-{limit - 1} taken for {limit} or more: {older:.0%}, "
+        f"{limit}-{limit + 1} for less: {younger:.0%}"
+    )
 
 
 def _bands(table: pd.DataFrame) -> list[pd.DataFrame]:

@@ -89,3 +89,15 @@ def test_cards_tell_truth_answer_and_every_model(tmp_path):
     assert f"{person['age']} years" in html
     for task in (attribute, "joint", "multi"):
         assert f'<th scope="row">{task} {person["fold"]}</th>' in html
+
+
+def test_of_several_models_the_one_that_was_wrong_is_explained(tmp_path):
+    folder = made_run.make(
+        tmp_path, people=12, tasks=(Task.GENDER, Task.JOINT), weights=False, photos=False
+    )
+    run = finished_run.read(folder)
+    said = {task: analysis.said(run, task, "gender").map(np.argmax) for task in run.tasks}
+    photo = next(key for key in run.photos.index if len({said[t][key] for t in run.tasks}) > 1)
+    for task in run.tasks:
+        chosen = gallery._speaker(run, photo, "gender", int(said[task][photo]))
+        assert chosen[:2] == (task, "joint" if task is Task.JOINT else "gender")

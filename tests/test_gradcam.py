@@ -64,6 +64,19 @@ def test_where_nothing_speaks_for_a_class_the_map_is_zero():
     assert not gradcam.heat_maps(predictor_of(model), photos(), "age", [0, 0]).any()
 
 
+def test_a_head_may_work_in_place_on_the_feature_map():
+    class InPlace(Tiny):
+        def forward(self, images_BCHW):
+            return {"age": self.linear(self.conv(images_BCHW).relu_().mean(dim=(2, 3)))}
+
+    torch.manual_seed(0)
+    model = InPlace()
+    with torch.no_grad():
+        model.linear.weight.abs_()
+    heat = gradcam.heat_maps(predictor_of(model), photos(1), "age", [0])
+    assert heat.max() == pytest.approx(1)
+
+
 def test_it_finds_what_decides():
     # Channel 0 is the red of the photo, and class 0 wants it: the red corner must light up.
     model = Tiny()
