@@ -4,8 +4,8 @@
 
 Without DATA, on drawn faces. For each seed, one person in twenty gets the other gender, another one
 in twenty another age band, and one photo of another one in twenty another mask state; all through
-label fixes. Models train on that at a small size and their out-of-fold probabilities rank the
-labels (maskcls.label_errors). Printed: which share of the wrong labels stands in the first tenth of
+label fixes. Models with three heads (unless tasks=... says otherwise) train on that at a small size
+and their out-of-fold probabilities rank the labels (maskcls.label_errors). Printed: which share of the wrong labels stands in the first tenth of
 each list. Then whoever looks through that tenth mends the wrong labels in it, models train again,
 and the scores on DATA/answers.csv are compared with those before and those without any wrong label.
 """
@@ -58,7 +58,7 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("words", nargs="*", default=[])
     arguments = parser.parse_intermixed_args()
     words = list(arguments.words)
@@ -70,7 +70,7 @@ def main() -> None:
     data = arguments.data or demo_faces.draw(
         arguments.out / "faces", people=120, eval_people=60, height=192, width=144
     )
-    out, words = arguments.out, [f"data.root={data}", *words]
+    out, words = arguments.out, [f"data.root={data}", "tasks=[multi]", *words]
     photos = read_train(data).photos
     flips = {seed: flipped(photos, seed) for seed in range(arguments.seeds)}
 
