@@ -24,6 +24,9 @@ from maskcls import files, page
 MIN_TRIALS: Final = 4
 """Fewer scores than this say nothing about importance."""
 
+SAME: Final = 1e-9
+"""Scores this close are equal: their variance would vanish in rounding."""
+
 
 def write(
     folder: Path,
@@ -73,7 +76,7 @@ def importances(trials: pd.DataFrame, keys: Sequence[str]) -> dict[str, float]:
     scored = trials[trials["score"].notna()]
     columns = {key: _plain(scored[key]) for key in keys if scored[key].notna().all()}
     columns = {key: values for key, values in columns.items() if values.nunique() > 1}
-    if len(scored) < MIN_TRIALS or scored["score"].nunique() < 2 or not columns:
+    if len(scored) < MIN_TRIALS or np.ptp(scored["score"]) < SAME or not columns:
         return {}
     # Optuna's fANOVA weighs a range evenly even if its distribution is logarithmic, and would
     # judge a learning rate by its last decade alone.

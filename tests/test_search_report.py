@@ -84,6 +84,9 @@ def test_importance_needs_scores_that_differ():
     assert importances(make_scored().assign(score=0.5), ALL_KEYS) == {}
     assert importances(make_scored(5).assign(score=[0.1, 0.2, 0.3, None, None]), ALL_KEYS) == {}
     assert importances(make_scored().assign(score=None), ALL_KEYS) == {}
+    hardly = make_scored().assign(score=0.0)
+    hardly.loc[3, "score"] = 1e-170
+    assert importances(hardly, ALL_KEYS) == {}
     assert importances(make_scored(), []) == {}
 
 
