@@ -5,9 +5,10 @@
 Without DATA, on drawn faces. For each seed, one person in twenty gets the other gender, another one
 in twenty another age band, and one photo of another one in twenty another mask state; all through
 label fixes. Models with three heads (unless tasks=... says otherwise) train on that at a small size
-and their out-of-fold probabilities rank the labels (maskcls.label_errors). Printed: which share of the wrong labels stands in the first tenth of
-each list. Then whoever looks through that tenth mends the wrong labels in it, models train again,
-and the scores on DATA/answers.csv are compared with those before and those without any wrong label.
+and their out-of-fold probabilities rank the labels (maskcls.label_errors). Printed: which share of
+the wrong labels stands in the first tenth of each list. Then whoever looks through that tenth mends
+the wrong labels in it, models train again, and the scores on DATA/answers.csv are compared with
+those before and those without any wrong label.
 """
 
 from __future__ import annotations
