@@ -12,9 +12,9 @@ import itertools
 import math
 import os
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maskcls import files, page
-from maskcls.images import PhotoError, decode
+from maskcls.images import PhotoError, ahead, decode
 from maskcls.labels import AGE_BAND_STARTS, IntArray, class_names
 from maskcls.manifest import LabelFixes, load_fixes, read_eval, read_train
 
@@ -147,7 +147,7 @@ def measure(
         raise ValueError(f"threads must be at least 1, got {threads}")
     pixels = Pixels()
     with ThreadPoolExecutor(threads) as pool:
-        looks = _ahead(pool, photos["path"], window=4 * threads)
+        looks = ahead(pool, _look_at, photos["path"], window=4 * threads)
         for key, photo in zip(photos["key"], looks, strict=True):
             try:
                 size, histogram_CV = photo.result()
@@ -157,16 +157,6 @@ def measure(
                 pixels.unreadable[key] = str(error)
             progress()
     return pixels
-
-
-def _ahead(pool: ThreadPoolExecutor, paths: Iterable[str], window: int) -> Iterator[Future[Look]]:
-    """The photos in order; never more than ``window`` are begun and not yet taken."""
-    waiting: deque[Future[Look]] = deque()
-    for path in paths:
-        waiting.append(pool.submit(_look_at, path))
-        if len(waiting) == window:
-            yield waiting.popleft()
-    yield from waiting
 
 
 def _look_at(path: str) -> Look:

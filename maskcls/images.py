@@ -14,23 +14,25 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from maskcls.manifest import OK
 
 ImageArray = npt.NDArray[np.uint8]
+Result = TypeVar("Result")
 Box = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
 
@@ -122,6 +124,20 @@ def decode(data: bytes) -> ImageArray:
     as cut-out photos saved without transparency have them. Raises PhotoError. What cannot be
     noticed: bytes lost in the middle of a JPEG whose end is there.
     """
+    return _decode(data, shortest=None)[0]
+
+
+def decode_reduced(data: bytes, shortest: int) -> tuple[ImageArray, tuple[int, int]]:
+    """The same photo, maybe smaller, and the (height, width) that ``decode`` gives it.
+
+    A plain JPEG comes at the smallest of 1/8, 1/4, 1/2 and 1 of its size at which both sides have
+    at least ``shortest`` pixels: its decoder skips what such a picture does not need. Anything else
+    comes whole. Raises PhotoError where ``decode`` does.
+    """
+    return _decode(data, shortest)
+
+
+def _decode(data: bytes, shortest: int | None) -> tuple[ImageArray, tuple[int, int]]:
     if not data:
         raise PhotoError("empty file")
     try:
@@ -132,16 +148,29 @@ def decode(data: bytes) -> ImageArray:
             # nothing: it gets the plain ones that have their end-of-image marker.
             plain = image.format == "JPEG" and image.mode in ("L", "RGB")
             if plain and data.endswith(b"\xff\xd9"):
-                decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+                flag = cv2.IMREAD_COLOR if shortest is None else _flag(min(image.size), shortest)
+                decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
                 if decoded is not None:
-                    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
-            return _decode_strictly(image)
+                    on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                    size = image.size if on_its_side else image.size[::-1]
+                    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8), size
+            image_HWC = _decode_strictly(image)
+            return image_HWC, image_HWC.shape[:2]
     except (PhotoError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise PhotoError("not an image, or cut off in its header") from None
     except Exception as error:  # Decoders raise anything from SyntaxError to struct.error.
         raise PhotoError(f"cannot be decoded: {error}") from error
+
+
+def _flag(side: int, shortest: int) -> int:
+    reduced = {
+        8: cv2.IMREAD_REDUCED_COLOR_8,
+        4: cv2.IMREAD_REDUCED_COLOR_4,
+        2: cv2.IMREAD_REDUCED_COLOR_2,
+    }
+    return next((f for by, f in reduced.items() if side >= by * shortest), cv2.IMREAD_COLOR)
 
 
 def _decode_strictly(image: Image.Image) -> ImageArray:
@@ -153,6 +182,18 @@ def _decode_strictly(image: Image.Image) -> ImageArray:
         black = Image.new("RGBA", image.size, "black")
         image = Image.alpha_composite(black, image.convert("RGBA"))
     return np.array(image.convert("RGB"))
+
+
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[[str], Result], paths: Iterable[str], window: int
+) -> Iterator[Future[Result]]:
+    """``function`` of each path, in order; never more than ``window`` begun and not yet taken."""
+    waiting: deque[Future[Result]] = deque()
+    for path in paths:
+        waiting.append(pool.submit(function, path))
+        if len(waiting) == window:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def apply(

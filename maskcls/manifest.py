@@ -14,11 +14,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from maskcls.labels import Gender, Mask, age_band, encode
 from maskcls.submission import read_info
@@ -54,17 +54,25 @@ def _quoted(value: Any) -> Any:
     return value
 
 
-Ids = list[Annotated[str, BeforeValidator(_quoted)]]
+Id = Annotated[str, BeforeValidator(_quoted)]
+Ids = list[Id]
+Stem = Literal["mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal"]
+MaskName = Literal["worn", "incorrect", "not_worn"]
 
 
 class LabelFixes(BaseModel):
-    """Known label errors, each a list of person ids. See configs/label_fixes.yaml."""
+    """Known label errors by person id. See configs/label_fixes.yaml.
+
+    Where two speak of one label, ``set_mask`` wins.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     swap_incorrect_and_normal: Ids = []
     incorrect_is_worn: Ids = []
+    set_mask: dict[Id, dict[Stem, MaskName]] = {}
     flip_gender: Ids = []
+    set_age: dict[Id, Annotated[int, Field(ge=0, le=119, strict=True)]] = {}
     leave_out: Ids = []
 
 
@@ -254,11 +262,17 @@ def _fixed(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, list[s
         (swapped & incorrect, "mask", int(Mask.NOT_WORN), "incorrect and normal swapped"),
         (swapped & normal, "mask", int(Mask.INCORRECT), "incorrect and normal swapped"),
         (of(fixes.incorrect_is_worn) & incorrect, "mask", int(Mask.WORN), "incorrect is worn"),
+        *(
+            (of([person]) & (frame["stem"] == stem), "mask", int(Mask[name.upper()]), "mask set")
+            for person, photos in fixes.set_mask.items()
+            for stem, name in photos.items()
+        ),
         (of(fixes.flip_gender), "gender", 1 - frame["gender"], "gender flipped"),
+        (of(fixes.set_age), "age", frame["person"].map(fixes.set_age), "age set"),
     ]
     frame = frame.assign(fix="")
     for rows, column, value, name in corrections:
-        frame[column] = frame[column].mask(rows, value)
+        frame[column] = frame[column].mask(rows, value).astype("int64")
         frame["fix"] = frame["fix"].mask(rows, (frame["fix"] + ", " + name).str.removeprefix(", "))
 
     notes = []
@@ -266,6 +280,15 @@ def _fixed(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, list[s
     unknown = listed - set(frame["person"])
     if unknown:
         notes.append(f"label fixes for people who are not here: {_some(sorted(unknown))}")
+    here = set(zip(frame["person"], frame["stem"], strict=True))
+    gone = [
+        f"{person}/{stem}"
+        for person in sorted(fixes.set_mask.keys() - unknown)
+        for stem in fixes.set_mask[person]
+        if (person, stem) not in here
+    ]
+    if gone:
+        notes.append(f"label fixes for photos that are not here: {_some(gone)}")
     left_out = of(fixes.leave_out)
     if left_out.any():
         people = frame.loc[left_out, "person"].unique()

@@ -91,6 +91,22 @@ def out_of_fold_answers(name: str, out_of_fold: pd.DataFrame, *, seed: int) -> p
     return answers
 
 
+def attribute_probabilities(
+    out_of_fold: pd.DataFrame, attribute: str
+) -> tuple[FloatArray, IntArray, pd.DataFrame] | None:
+    """Mean probabilities [N, K] of the models that tell ``attribute``, by models that never saw the
+    person; the given classes [N]; and the photos (columns ``photo`` and ``person``).
+
+    None where no model tells it.
+    """
+    present = _tasks(out_of_fold)
+    voters = [task for task in present if task is Task.JOINT or attribute in HEADS[task]]
+    if not voters:
+        return None
+    probabilities_MNK, given_N, photos = _stacked(out_of_fold, attribute, voters)
+    return probabilities_MNK.mean(axis=0), given_N, photos
+
+
 def scores(answers: pd.DataFrame, *, seed: int) -> dict[str, dict[str, Any]]:
     """Macro F1 with its 95 % interval over people, accuracy, precision and recall, for ``joint``
     and each attribute that was answered."""

@@ -5,8 +5,9 @@ import typing
 
 import pytest
 
-from maskcls import config, models
+from maskcls import appearance, config, models
 from maskcls.labels import Task
+from maskcls.manifest import LabelFixes, load_fixes
 from tests.conftest import ROOT
 
 NAMES = (ROOT / "docs" / "names.md").read_text(encoding="utf-8")
@@ -67,3 +68,14 @@ def test_the_readme_says_the_same_in_both_languages():
     names = [sorted(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
              for text in READMES.values()]  # fmt: skip
     assert set(names[0]) == set(names[1])
+
+
+def test_the_page_of_data_shows_label_fixes_that_can_be_read(tmp_path):
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "fixes.yaml").write_text(example, encoding="utf-8")
+    fixes = load_fixes(tmp_path / "fixes.yaml")
+    assert all(value for _, value in fixes)
+    assert {name for name, _ in fixes} == set(LabelFixes.model_fields)
+    for threshold in (f"{appearance.ALIKE} of 255 bits", f"{appearance.STRANGE} times as far"):
+        assert threshold in page

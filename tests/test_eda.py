@@ -1,5 +1,4 @@
 import shutil
-from concurrent.futures import Future
 from pathlib import Path
 
 import cv2
@@ -131,24 +130,6 @@ def test_the_number_of_threads_changes_no_byte(data, tmp_path):
     run(data, tmp_path / "one", "--threads", "1")
     run(data, tmp_path / "five", "--threads", "5")
     assert contents(tmp_path / "one") == contents(tmp_path / "five")
-
-
-def test_no_more_photos_are_begun_than_the_window_holds():
-    class Pool:
-        begun = 0
-
-        def submit(self, function, path):
-            self.begun += 1
-            future = Future()
-            future.set_result(path)
-            return future
-
-    pool, paths = Pool(), [str(number) for number in range(20)]
-    taken = []
-    for photo in eda._ahead(pool, paths, window=3):
-        taken.append(photo.result())
-        assert pool.begun < len(taken) + 3
-    assert taken == paths
 
 
 def test_every_photo_moves_progress_once(drawn):

@@ -12,7 +12,10 @@ import maskcls
 
 PACKAGE = Path(maskcls.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-LIGHT = ["labels", "folds", "manifest", "images", "transforms", "metrics", "config"]
+LIGHT = [
+    "labels", "folds", "manifest", "images", "transforms", "metrics", "config", "appearance",
+    "check_data",
+]  # fmt: skip
 
 
 def imported_names(source):

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import signal
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskcls import images
-from maskcls.images import PhotoError, Preprocessing, apply, decode, prepare
+from maskcls.images import PhotoError, Preprocessing, apply, decode, decode_reduced, prepare
 
 SMALL = Preprocessing(32, 24)
 SPAWN = multiprocessing.get_context("spawn")
@@ -48,6 +49,58 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 # ---- decoding
+
+
+def test_no_more_photos_are_begun_than_the_window_holds() -> None:
+    class Pool:
+        begun = 0
+
+        def submit(self, function: Any, path: str) -> Future[str]:
+            self.begun += 1
+            future: Future[str] = Future()
+            future.set_result(path)
+            return future
+
+    pool: Any = Pool()
+    paths = [str(number) for number in range(20)]
+    taken = []
+    for photo in images.ahead(pool, str, paths, window=3):
+        taken.append(photo.result())
+        assert pool.begun < len(taken) + 3
+    assert taken == paths
+
+
+@pytest.mark.parametrize(
+    ("side", "reduced"), [(63, 63), (64, 32), (126, 63), (128, 32), (252, 63), (256, 32)]
+)
+def test_a_jpeg_is_decoded_no_larger_than_needed(side: int, reduced: int) -> None:
+    image, size = decode_reduced(jpeg(scene(2 * side, side)), shortest=32)
+    assert image.shape == (2 * reduced, reduced, 3)
+    assert size == (2 * side, side)
+    whole = cv2.resize(scene(2 * side, side), (reduced, 2 * reduced), interpolation=cv2.INTER_AREA)
+    assert difference(image, whole) < 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_photo_stands_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = jpeg(scene(256, 160), exif=exif)
+    image, size = decode_reduced(data, shortest=64)
+    whole = decode(data)
+    assert size == whole.shape[:2]
+    assert image.shape[:2] == (size[0] // 2, size[1] // 2)
+    smaller = cv2.resize(whole, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert difference(image, smaller) < 6
+
+
+def test_only_plain_jpegs_are_reduced() -> None:
+    data = encoded(Image.fromarray(scene(256, 256)), "PNG")
+    image, size = decode_reduced(data, shortest=8)
+    assert image.shape == (256, 256, 3)
+    assert size == (256, 256)
+    with pytest.raises(PhotoError):
+        decode_reduced(jpeg(scene(256, 256))[:900], shortest=8)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "PPM", "WEBP"])

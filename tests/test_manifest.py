@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from maskcls.labels import decode
-from maskcls.manifest import STEMS, LabelFixes, load_fixes, read_eval, read_train
+from maskcls.labels import class_names, decode
+from maskcls.manifest import (
+    STEMS,
+    LabelFixes,
+    MaskName,
+    Stem,
+    load_fixes,
+    read_eval,
+    read_train,
+)
 
 SHIPPED_FIXES = Path(__file__).parents[1] / "configs" / "label_fixes.yaml"
 
@@ -214,6 +223,40 @@ def test_fixes_change_labels_and_say_so(tmp_path: Path, person: Write) -> None:
     assert any("not here: 1 (999999)" in note for note in manifest.notes)
 
 
+def test_fixes_set_single_masks_and_ages(tmp_path: Path, person: Write) -> None:
+    person("000001_male_Asian_45")
+    person("000002_male_Asian_45", ["mask1.jpg"])
+    fixes = LabelFixes(
+        swap_incorrect_and_normal=["000001"],
+        set_mask={
+            "000001": {"mask3": "not_worn", "normal": "worn"},
+            "000002": {"normal": "worn"},
+            "000009": {"normal": "worn"},
+        },
+        set_age={"000001": 60, "000008": 20},
+    )
+    manifest = read_train(tmp_path, fixes=fixes)
+    labels = manifest.photos.set_index(["person", "stem"]).loc["000001"]
+    assert labels["mask"].to_dict() == {
+        "mask1": 0, "mask2": 0, "mask3": 2, "mask4": 0, "mask5": 0, "incorrect_mask": 2,
+        "normal": 0,
+    }  # fmt: skip
+    assert set(labels["age"]) == {60}
+    assert set(labels["age_band"]) == {2}
+    assert labels.loc["normal", "joint"] == 2
+    assert labels.loc["normal", "fix"] == "incorrect and normal swapped, mask set, age set"
+    assert labels.loc["mask1", "fix"] == "age set"
+    assert manifest.photos["age"].tolist() == [60] * 7 + [45]
+    assert manifest.photos["age"].dtype == manifest.photos["mask"].dtype == "int64"
+    assert any("people who are not here: 2 (000008, 000009)" in note for note in manifest.notes)
+    assert any("photos that are not here: 1 (000002/normal)" in note for note in manifest.notes)
+
+
+def test_fixes_know_every_photo_and_mask_state() -> None:
+    assert typing.get_args(Stem) == tuple(STEMS)
+    assert typing.get_args(MaskName) == tuple(class_names("mask"))
+
+
 def test_shipped_fixes_are_read() -> None:
     fixes = load_fixes(SHIPPED_FIXES)
     assert fixes.swap_incorrect_and_normal == ["000020", "004418", "005227"]
@@ -230,6 +273,11 @@ def test_shipped_fixes_are_read() -> None:
         ("leave_outs: ['000020']", r"leave_outs: .*known keys: .*leave_out"),
         ("leave_out: '000020'", "leave_out: .*list"),
         ("- a", "file: .*dictionary"),
+        ("set_age: {000020: 30}", r"set_age\.16.*write ids in quotes"),
+        ("set_age: {'000020': 120}", r"set_age\.000020: .*119.*got 120"),
+        ("set_age: {'000020': old}", r"set_age\.000020: .*integer"),
+        ("set_mask: {'000020': {mask9: worn}}", r"set_mask\.000020\.mask9.*'incorrect_mask'"),
+        ("set_mask: {'000020': {mask1: off}}", r"set_mask\.000020\.mask1: .*'not_worn'"),
         ("leave_out: [", "not valid YAML"),
     ],
 )
