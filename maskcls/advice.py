@@ -77,8 +77,8 @@ def _labels(opinions: pd.DataFrame) -> list[str]:
             steps.append(
                 f"<b>Look at the {attribute} label of {len(people)} "
                 f"{'person' if len(people) == 1 else 'people'}:</b> every photo was surely "
-                f"answered otherwise ({named(people)}). Wrong ones go into "
-                "<code>data.label_fixes</code>."
+                f"answered otherwise ({named(people)}). <code>python -m maskcls.label_errors "
+                "RUN</code> shows them and writes the fixes."
             )
     return steps
 
