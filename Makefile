@@ -16,7 +16,7 @@ demo: setup
 	$(BIN)/python -m maskcls.submission score $(DEMO_RUN)/submission.csv $(DEMO_DATA)/answers.csv
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

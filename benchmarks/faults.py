@@ -40,8 +40,7 @@ EPOCHS, JOBS = 4, 4
 WORDS = (
     "tasks=[joint,multi]", "folds.count=2", "image.size=[32,24]", "model.name=test_efficientnet",
     f"train.epochs={EPOCHS}", "train.lr=3e-3", "augment.name=autoaugment",
-    # Threads change how sums are rounded, and a lost node changes a worker's share of the CPUs.
-    "resources.threads_per_worker=1", "resources.attempts=5",
+    "resources.attempts=5",
 )  # fmt: skip
 RESULTS = ("submission.csv", "out_of_fold.parquet")
 LIMIT_S = 300.0

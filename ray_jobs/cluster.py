@@ -230,7 +230,10 @@ def plan(resources: Resources, jobs: int, nodes: Sequence[Node]) -> Plan:
     reason = f"{lanes} job(s) at once: {jobs} to do, the cluster carries {what}"
     if wanted > carried:
         reason += f", so resources.jobs_at_once={wanted} is lowered"
-    threads = resources.threads_per_worker or _threads(lanes * workers, nodes)
+    share = _threads(lanes * workers, nodes)
+    threads = resources.threads_per_worker or share
+    if threads < share:
+        reason += f" (resources.threads_per_worker would let each compute with {share} threads)"
     return Plan(
         lanes=_placed(lanes, nodes) if not gpus and workers == 1 else list(map(Lane, range(lanes))),
         workers_per_job=workers,

@@ -27,7 +27,6 @@ TINY = [
     "augment.name=flip",
     # Each lane costs seconds of imports: only tests about several of them start several.
     "resources.jobs_at_once=1",
-    "resources.threads_per_worker=1",
 ]
 """A model of 0.1 M parameters on thumbnails: a job takes about a second."""
 
