@@ -97,14 +97,14 @@ class Round:
             raise Hung("the sweep did not end") from None
 
     def until(self, seen: Callable[[], Any], what: str) -> Any:
-        """What ``seen`` returns as soon as that is something, looked at every few milliseconds."""
+        """What ``seen`` returns as soon as that is something, looked at many times a second."""
         deadline = time.monotonic() + LIMIT_S
         while not (found := seen()):
             if self.process.poll() is not None:
                 raise RuntimeError(f"the sweep ended before there was {what}:\n{self.told()}")
             if time.monotonic() > deadline:
                 raise Hung(f"there never was {what}")
-            time.sleep(0.005)
+            time.sleep(0.02)
         return found
 
     def told(self) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
@@ -134,6 +137,9 @@ def connect() -> None:
                  runtime_env={"py_modules": packages}, **options)  # fmt: skip
     # log_to_driver=False still lets the raylet's warnings through, and Ray has no public switch.
     ray._private.worker._worker_logs_enabled = False
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler prints a native stack trace, and aborts where a thread gets the signal.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     log.info(
         "Ray: %s, %g CPUs, %g GPUs on %d node(s)",
         "cluster at RAY_ADDRESS" if address else "this machine",

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import ray.exceptions
 
@@ -18,6 +17,7 @@ from ray_jobs.job_queue import Event
 
 log = logging.getLogger(__name__)
 ROOMS = ("maskcls", "ray_jobs", "__main__")
+INTERRUPTED = "Interrupted: what is finished is kept; the same command goes on from there."
 PROGRESS_S = 5.0
 """Seconds between two lines about the same long step."""
 
@@ -79,12 +79,13 @@ def answering_in_words(program: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _interrupted(signal.SIGINT)
+        log.info(INTERRUPTED)
+        sys.exit(128 + signal.SIGINT)
     except SystemExit as error:
-        # Ray turns SIGTERM, which `ray job stop` sends, into this.
-        if error.code != signal.SIGTERM:
-            raise
-        _interrupted(signal.SIGTERM)
+        # By SIGTERM, which `ray job stop` sends; see ``cluster.connect``.
+        if error.code == 128 + signal.SIGTERM:
+            log.info(INTERRUPTED)
+        raise
     except ray.exceptions.RayError as error:
         lost = f"the cluster was lost ({type(error).__name__}); what is finished is kept"
         print(f"{program}: {lost}, the same command goes on from there", file=sys.stderr)
@@ -93,8 +94,3 @@ def answering_in_words(program: str) -> Iterator[None]:
         log.debug("refused", exc_info=True)
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-def _interrupted(by: signal.Signals) -> NoReturn:
-    log.info("Interrupted: what is finished is kept; the same command goes on from there.")
-    sys.exit(128 + by)
