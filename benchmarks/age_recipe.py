@@ -19,9 +19,10 @@ from maskcls import files, metrics
 from maskcls.config import Config
 from maskcls.config_load import load
 from maskcls.labels import AgeBand, Task
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console
 from ray_jobs.prepare import forms_of, prepare
 from ray_jobs.run_folder import RunFolder, make_jobs, read_out_of_fold
+from ray_jobs.sweep import run_all
 
 CONFIG = Path(__file__).parents[1] / "configs" / "sweep.yaml"
 SMALL = (
@@ -67,14 +68,8 @@ def run(config: Config, folder: Path) -> pd.DataFrame:
     jobs = make_jobs(
         config, RunFolder(folder), data, [(Task.AGE, f) for f in config.fold_numbers()]
     )
-    pending = [replace(job, name=f"{folder.name}-{job.name}") for job in jobs if job.done() is None]
-    if pending:
-        plan = cluster.plan(config.resources, len(pending), cluster.live_nodes())
-        with driver.lanes(plan, config.resources, folder=folder) as lanes:
-            outcomes = lanes.run(pending, console.Progress(len(pending)))
-        failed = {name: o.reason for name, o in outcomes.items() if o.reason}
-        if failed:
-            raise driver.RunFailed(str(failed))
+    named = [replace(job, name=f"{folder.name}-{job.name}") for job in jobs]
+    run_all(config, folder, named)
     return read_out_of_fold(jobs).sort_values("photo", ignore_index=True)
 
 

@@ -23,13 +23,14 @@ import numpy as np
 from ray.tune.schedulers import TrialScheduler
 
 from maskcls import demo_faces, search_space, tracking
-from maskcls.config import Config, Recipe
+from maskcls.config import Recipe
 from maskcls.config_load import load
 from maskcls.labels import Task
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console
 from ray_jobs.job import Job, identity
 from ray_jobs.prepare import forms_of, prepare
 from ray_jobs.run_folder import RunFolder, make_jobs
+from ray_jobs.sweep import run_all
 from ray_jobs.trial import SCORE, ResumableASHA
 
 EPOCHS = 9
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=50)
     arguments = parser.parse_args()
     console.setup()
+    cluster.connect()
     out = arguments.out.absolute()
     curves, noise = train_grid(out)
     report(curves, noise, arguments.seeds, out)
@@ -72,7 +74,7 @@ def train_grid(out: Path) -> tuple[Curves, list[float]]:
         _variant(base, search_space.apply(base.recipe, point), 42, f"config{n:03d}", data.digest)
         for n, point in enumerate(values)
     ]
-    _train(config, jobs, out)
+    run_all(config, out, jobs)
     curves = {job.name: list(tracking.read_metrics(job.folder)["val/macro_f1"]) for job in jobs}
     best = max(jobs, key=lambda job: max(curves[job.name]))
     print("best:", values[jobs.index(best)])
@@ -80,7 +82,7 @@ def train_grid(out: Path) -> tuple[Curves, list[float]]:
         _variant(base, best.recipe, seed, f"noise{seed}", data.digest)
         for seed in range(NOISE_SEEDS)
     ]
-    _train(config, again, out)
+    run_all(config, out, again)
     return curves, [float(tracking.read_metrics(j.folder)["val/macro_f1"].max()) for j in again]
 
 
@@ -93,19 +95,6 @@ def _variant(base: Job, recipe: Recipe, seed: int, name: str, data: str) -> Job:
         folder=base.folder.parent / name,
         identity=identity(recipe, task=base.task, fold=base.fold, seed=seed, data=data),
     )
-
-
-def _train(config: Config, jobs: Sequence[Job], out: Path) -> None:
-    pending = [job for job in jobs if job.done() is None]
-    if not pending:
-        return
-    cluster.connect()
-    plan = cluster.plan(config.resources, len(pending), cluster.live_nodes())
-    with driver.lanes(plan, config.resources, folder=out) as lanes:
-        outcomes = lanes.run(pending, console.Progress(len(pending)))
-    failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
-    if failed:
-        raise driver.RunFailed(str(failed))
 
 
 def replay(curves: Mapping[str, Sequence[float]], order: Sequence[str]) -> tuple[str, int]:

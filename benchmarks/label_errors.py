@@ -31,10 +31,11 @@ from maskcls.label_errors import BY_PERSON, ranked
 from maskcls.labels import ATTRIBUTES, Mask
 from maskcls.manifest import STEMS, LabelFixes, read_train
 from maskcls.results import ModelVotes
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console
 from ray_jobs.job import Job
 from ray_jobs.prepare import Dataset, forms_of, prepare
 from ray_jobs.run_folder import RunFolder, make_jobs, read_out_of_fold
+from ray_jobs.sweep import run_all
 
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 WRONG = 0.05
@@ -138,21 +139,8 @@ def make(words: Sequence[str], folder: Path, fixes: LabelFixes) -> Run:
 
 def train(runs: Sequence[Run]) -> None:
     """All jobs that are not done, of all runs in the same lanes."""
-    pending = [
-        replace(job, name=f"{run.folder.name}-{job.name}")
-        for run in runs
-        for job in run.jobs
-        if job.done() is None
-    ]
-    if not pending:
-        return
-    resources = runs[0].config.resources
-    plan = cluster.plan(resources, len(pending), cluster.live_nodes())
-    with driver.lanes(plan, resources, folder=runs[0].folder) as lanes:
-        outcomes = lanes.run(pending, console.Progress(len(pending)))
-    failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
-    if failed:
-        raise driver.RunFailed(str(failed))
+    jobs = [replace(job, name=f"{run.folder.name}-{job.name}") for run in runs for job in run.jobs]
+    run_all(runs[0].config, runs[0].folder, jobs)
 
 
 def rankings(run: Run) -> dict[str, pd.DataFrame]:

@@ -15,10 +15,9 @@ from maskcls.config import Config
 from maskcls.config_load import from_command_line
 from maskcls.labels import ATTRIBUTES, Task
 from ray_jobs import cluster, console
-from ray_jobs.driver import RunFailed
 from ray_jobs.prepare import forms_of, prepare
 from ray_jobs.run_folder import RunFolder, claim, make_jobs, read_out_of_fold
-from ray_jobs.sweep import listed, run_jobs
+from ray_jobs.sweep import run_all
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +43,7 @@ def compare(config: Config, folder: RunFolder) -> None:
     cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
     data = prepare(config, forms_of(config, list(Task)), folder.path).without_evaluation()
     jobs = make_jobs(config, folder, data, models)
-    failed = run_jobs(config, folder.path, jobs)
-    if failed:
-        raise RunFailed(f"models failed, so there is nothing to compare:\n{listed(failed)}")
+    run_all(config, folder.path, jobs)
     out_of_fold = read_out_of_fold(jobs)
     seconds = dict.fromkeys(Task, 0.0)
     for job in jobs:

@@ -114,6 +114,13 @@ def run_jobs(
     return {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
 
 
+def run_all(config: Config, folder: Path, jobs: Sequence[Job]) -> None:
+    """``run_jobs`` where every job is needed. Raises RunFailed where one fails."""
+    failed = run_jobs(config, folder, jobs)
+    if failed:
+        raise RunFailed(f"{len(failed)} of {len(jobs)} models are missing:\n{listed(failed)}")
+
+
 def _owes_votes(job: Job, ensemble: Any) -> bool:
     return job.evaluation is not None and not ray.get(ensemble.has.remote(str(job.task), job.fold))
 
