@@ -19,12 +19,10 @@ from maskcls import analysis, images, labels, page
 from maskcls.finished_run import FinishedRun, readable
 from maskcls.images import ImageArray, PhotoError, Preprocessing
 from maskcls.labels import Task
+from maskcls.thumbnails import embedded
 
 WIDTH: Final = 120
 """Of a picture, in pixels."""
-
-QUALITY: Final = 80
-"""Of its JPEG."""
 
 HEAT_SHARE: Final = 0.45
 """Of the colours of a heat map in the picture under it."""
@@ -118,12 +116,7 @@ def overlaid(image_HWC: ImageArray, heat_HW: npt.NDArray[np.float32]) -> ImageAr
 def thumbnail(image_HWC: ImageArray, alt: str) -> str:
     """A photo as a small embedded JPEG."""
     height = max(1, round(image_HWC.shape[0] * WIDTH / image_HWC.shape[1]))
-    small = cv2.resize(image_HWC, (WIDTH, height), interpolation=cv2.INTER_AREA)
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-    )
-    assert done, "OpenCV cannot write a JPEG"
-    return page.image(data.tobytes(), "jpeg", alt)
+    return embedded(image_HWC, alt, width=WIDTH, height=height)
 
 
 def cards(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import cv2
 
 from maskcls import page
-from maskcls.images import PhotoError, decode_reduced
+from maskcls.images import ImageArray, PhotoError, decode_reduced
+
+QUALITY: Final = 80
+"""Of a JPEG."""
 
 
 def thumbnail(path: str, alt: str, height: int) -> str:
@@ -17,8 +21,14 @@ def thumbnail(path: str, alt: str, height: int) -> str:
     except (PhotoError, OSError):
         return '<span class="none">not readable</span>'
     width = round(image_HWC.shape[1] * height / image_HWC.shape[0])
-    size = min(max(width, 1), 3 * height), height
-    small_HWC = cv2.resize(image_HWC, size, interpolation=cv2.INTER_AREA)
-    bgr_HWC = cv2.cvtColor(small_HWC, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", bgr_HWC, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return embedded(image_HWC, alt, width=min(max(width, 1), 3 * height), height=height)
+
+
+def embedded(image_HWC: ImageArray, alt: str, *, width: int, height: int) -> str:
+    """An ``img`` that holds this picture, ``width`` x ``height`` pixels."""
+    small_HWC = cv2.resize(image_HWC, (width, height), interpolation=cv2.INTER_AREA)
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(small_HWC, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    )
+    assert done, "OpenCV cannot write a JPEG"
     return page.image(data.tobytes(), "jpeg", alt)
