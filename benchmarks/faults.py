@@ -47,6 +47,10 @@ LIMIT_S = 300.0
 """Longest time of one command; after it the round counts as hung."""
 
 
+class Missed(Exception):  # noqa: N818 -- no error: the sweep was faster
+    """The sweep ended before its victim was there."""
+
+
 class Hung(Exception):  # noqa: N818 -- the finding of a round
     """Something took longer than LIMIT_S."""
 
@@ -101,7 +105,7 @@ class Round:
         deadline = time.monotonic() + LIMIT_S
         while not (found := seen()):
             if self.process.poll() is not None:
-                raise RuntimeError(f"the sweep ended before there was {what}:\n{self.told()}")
+                raise Missed(what)
             if time.monotonic() > deadline:
                 raise Hung(f"there never was {what}")
             time.sleep(0.02)
@@ -260,12 +264,13 @@ def main() -> None:
             began = time.monotonic()
             found = play(kind, data, random.Random(f"{arguments.seed}/{number}"), expected)
             findings[re.split("[:,]", found)[0]] += 1
+            findings["missed"] += ", missed: " in found
             print(f"[{number}/{arguments.rounds}] {kind}: {found} "
                   f"({time.monotonic() - began:.0f} s)", flush=True)  # fmt: skip
     kills = Counter(order[: arguments.rounds])
     by_kind = ", ".join(f"{kind} {number}" for kind, number in sorted(kills.items()))
-    print(f"{arguments.rounds} rounds ({by_kind}): {findings['identical']} identical, "
-          f"{findings['lost']} lost, {findings['hung']} hung")  # fmt: skip
+    told = ", ".join(f"{findings[kind]} {kind}" for kind in ("identical", "lost", "hung", "missed"))
+    print(f"{arguments.rounds} rounds ({by_kind}): {told}")
     sys.exit(findings["identical"] != arguments.rounds)
 
 
@@ -290,12 +295,16 @@ def play(kind: str, data: Path, rng: random.Random, expected: dict[str, bytes]) 
     with a_round(data, rng, victim.where) as this:
         try:
             this.start()
+            missed = ""
             # Not in the last epochs: what dies there may have nothing left to lose.
             epochs = rng.randrange((EPOCHS - 1) * JOBS)
-            this.until(lambda: this.epochs().total() >= epochs and "at once" in this.told(),
-                       f"epoch {epochs}")  # fmt: skip
-            time.sleep(rng.random())
-            victim.breaks(this)
+            try:
+                this.until(lambda: this.epochs().total() >= epochs and "at once" in this.told(),
+                           f"epoch {epochs}")  # fmt: skip
+                time.sleep(rng.random())
+                victim.breaks(this)
+            except Missed as error:
+                missed = f", missed: there was no {error} any more"
             reruns = 0
             while this.wait() != 0:
                 if reruns == 2:
@@ -310,7 +319,7 @@ def play(kind: str, data: Path, rng: random.Random, expected: dict[str, bytes]) 
         wrong = [name for name in RESULTS if (this.run_dir / name).read_bytes() != expected[name]]
         if wrong:
             return f"lost: {', '.join(wrong)} differ"
-        return left(this) or twice(this) or f"identical, {reruns} rerun(s)"
+        return left(this) or twice(this) or f"identical, {reruns} rerun(s){missed}"
 
 
 @contextmanager

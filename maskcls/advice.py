@@ -62,6 +62,7 @@ def _weakest(run: FinishedRun) -> list[str]:
     size = analysis.size(first)
     cm_KK = confusion(run.answers[f"{first}_truth"], run.answers[f"{first}_predicted"], size)
     f1_K = per_class(cm_KK)[2]
+    f1_K[cm_KK.sum(axis=0) + cm_KK.sum(axis=1) == 0] = 1.0  # a class that nobody has
     hard = int(f1_K.argmin())
     return [
         f"<b>Work on {first} first.</b> Joint macro F1 is {now:.3f}; with one attribute always "

@@ -43,9 +43,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_cut_off(folder: Path) -> None:
-    """Remove the temporary files that killed writers left; for who alone works in ``folder``."""
-    for left in folder.rglob(f"{_PREFIX}*"):
-        left.unlink(missing_ok=True)
+    """Remove the temporary files that killed writers left; for who alone works in ``folder``.
+
+    Not in folders below it that have a ``.lock``: those are other runs, which may be writing.
+    """
+    for entry in folder.iterdir():
+        if entry.name.startswith(_PREFIX):
+            entry.unlink(missing_ok=True)
+        elif entry.is_dir() and not (entry / ".lock").exists():
+            remove_cut_off(entry)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -93,19 +93,14 @@ class FinishedRun:
     @cached_property
     def votes(self) -> list[ModelVotes]:
         """What each model says of the photos to predict; none where there are none."""
-        table = self.folder / "eval.parquet"
-        if not table.is_file():
+        if not self.scores["votes"]:
             return []
-        known = set(pd.read_parquet(table, columns=["image_id"])["image_id"])
-        for folder in sorted(self.folder.glob("votes/*")):
-            votes = [
-                _read_votes(path, Task(job["task"]), job["fold"])
-                for job in self.scores["jobs"]
-                if (path := folder / f"{job['task']}-fold{job['fold']}.parquet").is_file()
-            ]
-            if votes and all(set(vote.image_ids) <= known for vote in votes):
-                return votes
-        return []
+        folder = self.folder / "votes" / self.scores["votes"]
+        return [
+            _read_votes(path, Task(job["task"]), job["fold"])
+            for job in self.scores["jobs"]
+            if (path := folder / f"{job['task']}-fold{job['fold']}.parquet").is_file()
+        ]
 
 
 def read(folder: Path) -> FinishedRun:

@@ -82,7 +82,7 @@ def explain(
                 [images.apply(photos[photo], [recipe])[0][0] for (photo, _), _ in items]
             )
             heat_NHW = gradcam.heat_maps(predictor, seen, head, [answer for _, answer in items])
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeError) as error:  # such as weights of another timm
             notes.append(f"{task} {fold}: {error}")
             continue
         for (key, _), image_HWC, heat_HW in zip(items, seen, heat_NHW, strict=True):

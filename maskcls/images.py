@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskcls.manifest import OK
 
@@ -151,8 +151,10 @@ def _decode(data: bytes, shortest: int | None) -> tuple[ImageArray, tuple[int, i
                 flag = cv2.IMREAD_COLOR if shortest is None else _flag(min(image.size), shortest)
                 decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
                 if decoded is not None:
-                    on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-                    size = image.size if on_its_side else image.size[::-1]
+                    # Turned by its EXIF, which OpenCV reads; Pillow's reader stops at more of it.
+                    height, width = decoded.shape[:2]
+                    turned = (height < width) != (image.height < image.width)
+                    size = image.size if turned else image.size[::-1]
                     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8), size
             image_HWC = _decode_strictly(image)
             return image_HWC, image_HWC.shape[:2]

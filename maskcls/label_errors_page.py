@@ -34,6 +34,9 @@ _FROM_BARE_FACE: Final = {stem: place for place, stem in enumerate(reversed(STEM
 def render(suspects: Suspects, top: int) -> str:
     """The whole page, with the first ``top`` labels of each task."""
     shown = suspects.table[suspects.table["rank"] <= top]
+    # A fix is about a stem: of a photo and its cut-out copy, the likelier error stands for both.
+    stem = shown["photo"].map(suspects.photos.set_index("key")["stem"]).fillna("")
+    shown = shown[~shown.assign(stem=stem).duplicated(["task", "person", "stem"])]
     albums = {
         str(person): rows.sort_values("stem", key=lambda stems: stems.map(_FROM_BARE_FACE))
         for person, rows in suspects.photos[
@@ -78,7 +81,7 @@ def _facts(suspects: Suspects, top: int) -> str:
     lines = []
     for task, rows in suspects.table.groupby("task", sort=False):
         what = "photos" if rows["photo"].any() else "people"
-        agreed = (rows["score"] >= rows["likely_probability"]).mean()
+        agreed = ((rows["score"] >= rows["likely_probability"]) & ~rows["flagged"]).mean()
         lines.append(
             f"<li><b>{task}</b>: {min(top, len(rows)):,} of {len(rows):,} {what}; models agree "
             f"with {100 * agreed:.0f}&nbsp;% of the labels and are confident of another one for "
@@ -127,7 +130,8 @@ def _item(row: Mapping[Any, Any], album: pd.DataFrame, years: Mapping[str, int])
     fixed = f"<p>label fix before: {escape(row['fix'])}</p>" if row["fix"] else ""
     return (
         f'<li tabindex="-1" data-task="{task}" data-person="{escape(person)}" '
-        f'data-stem="{stem}" data-likely="{row["likely"]}">'
+        f'data-stem="{stem}" data-likely="{row["likely"]}"'
+        f"{' data-flipped' if 'gender flipped' in row['fix'] else ''}>"
         f'<div class="{"one" if key else "seven"}">{pictures}</div>'
         f'<div class="said"><h2><span class="task">{task} {row["rank"]}</span> {escape(name)} '
         f"{flag}</h2>"
@@ -304,10 +308,11 @@ function merged() {
     const { task, person, stem, likely } = item.dataset;
     if (task === "age") all.set_age[person] = decision.years;
     else if (task === "mask") (all.set_mask[person] ??= {})[stem] = likely;
-    // The given gender is that after the run's own fixes: a second flip undoes the first.
-    else if (all.flip_gender.includes(person))
+    else {
+      // The given gender is that after the fixes of the run: a second flip undoes the first.
       all.flip_gender = all.flip_gender.filter(other => other !== person);
-    else all.flip_gender.push(person);
+      if (!("flipped" in item.dataset)) all.flip_gender.push(person);
+    }
   }
   return all;
 }

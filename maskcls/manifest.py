@@ -151,13 +151,20 @@ def read_eval(root: Path) -> Manifest:
     (path relative to ``root``), ``path``, ``image_id`` and ``status`` (``ok``, ``empty file`` or
     ``missing file``).
 
-    Raises FileNotFoundError where there is no folder or no photo, and what ``read_info`` raises.
+    Raises FileNotFoundError where there is no folder or no photo, ValueError for an ImageID that
+    is a path, and what ``read_info`` raises.
     """
     images, info = root.absolute() / "eval" / "images", root / "eval" / "info.csv"
     on_disk = {entry.name: entry for entry in _listing(images) if entry.is_file()}
     photos = [name for name in on_disk if Path(name).suffix.lower() in _EXTENSIONS]
     if info.is_file():
         image_ids = read_info(info)["ImageID"].tolist()
+        outside = [name for name in image_ids if Path(name).name != name or name == ".."]
+        if outside:
+            raise ValueError(
+                f"{info}: an ImageID is the name of a file in eval/images, not a path: "
+                f"{_some(outside)}"
+            )
         notes = []
     else:
         image_ids = photos

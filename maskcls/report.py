@@ -84,7 +84,6 @@ def _header(run: FinishedRun) -> str:
         f"{scores['photos']:,} photos",
         f"{scores['ensemble']['models']} models in a {run.ensemble} ensemble",
         f"seed {run.seed}",
-        f"{page.duration(scores['seconds'])} h",
     ]
     return f"<header><h1>{escape(run.name)}</h1><p>{escape(' · '.join(facts))}</p></header>"
 

@@ -89,7 +89,8 @@ def queue_name(folder: Path) -> str:
 def lanes(
     plan: Plan, resources: Resources, *, folder: Path, ensemble: Any | None = None
 ) -> Iterator[Lanes]:
-    """Start the lanes of a plan; at the end their workers and reservations are gone.
+    """Start the lanes of a plan; at the end their workers and reservations are gone, but for those
+    of lanes whose node was lost, which go with this program.
 
     ``folder`` keeps what Ray Train itself writes, and is removed. Lanes start in the background.
     Where waiting is in vain, every job fails with the reason: nothing waits without a limit.

@@ -39,7 +39,8 @@ UInt8Array = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Prepared images that any node can open; where they are missing, the node prepares them.
+    """Prepared images that any node can open; where they are missing or damaged, it
+    prepares them.
 
     ``table`` is the parquet of the photos, one a row in the order of the images.
     """
@@ -50,9 +51,12 @@ class ImageSource:
 
     def open(self) -> UInt8Array:
         """Images [N, H, W, 3], memory-mapped."""
-        if not self.folder.is_dir():
+        prepared = Prepared(self.folder)
+        try:
+            return prepared.open()
+        except (FileNotFoundError, ValueError):
             images.prepare(self.photos(), [self.preprocessing], self.folder.parent, threads=2)
-        return Prepared(self.folder).open()
+            return prepared.open()
 
     def photos(self) -> pd.DataFrame:
         """The table."""

@@ -68,6 +68,7 @@ def sweep(config: Config, folder: RunFolder) -> None:
         "jobs": [job.done() for job in sorted(done, key=lambda job: (job.task, job.fold))],
         "failed": failed,
         "ensemble": {"name": config.ensemble.name, "models": len(done)},
+        "votes": votes_folder(folder.path, data.evaluation).name if data.evaluation else None,
         "seed": config.run.seed,
         "versions": checkpoint.versions(),
         "seconds": round(scored - began, 1),

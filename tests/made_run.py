@@ -54,6 +54,7 @@ def make(
         "jobs": jobs,
         "failed": failed or {},
         "ensemble": {"name": ensemble, "models": len(jobs)},
+        "votes": "0123456789abcdef" if votes else None,
         "seed": 42,
         "versions": {"torch": "2.9.0", "ray": "2.50.0"},
         "seconds": 100.0,

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 
 import pytest
 from hypothesis import given
@@ -127,5 +128,11 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
     with files.replacing(path) as temporary:
         temporary.write_text("whole")
     temporary.write_text("half")
+    other = tmp_path / "other run"
+    other.mkdir()
+    (other / ".lock").touch()
+    (other / temporary.name).write_text("being written")
     files.remove_cut_off(tmp_path)
+    assert names_in(other) == [".lock", temporary.name]
+    shutil.rmtree(other)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["model.safetensors"]

@@ -154,6 +154,11 @@ def test_sixteen_bits_keep_their_high_byte(format: str) -> None:
     assert difference(decoded, np.repeat((deep >> 8)[:, :, None], 3, axis=2)) == 0
 
 
+def test_a_jpeg_with_broken_exif_is_still_a_photo() -> None:
+    data = encoded(Image.fromarray(scene()), "JPEG", dpi=(72, 72), exif=b"Exif\0\0broken")
+    assert decode(data).shape == scene().shape
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_honoured_by_both_decoders(orientation: int) -> None:
     exif = Image.Exif()

@@ -22,7 +22,7 @@ def test_whatever_is_broken_the_results_are_the_same_byte_for_byte():
         cwd=ROOT, capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 identical, 0 lost, 0 hung" in done.stdout
+    assert "5 identical, 0 lost, 0 hung" in done.stdout, done.stdout
 
 
 @pytest.mark.ray
@@ -38,13 +38,16 @@ def test_an_interrupted_sweep_says_how_to_go_on(drawn, cache, tmp_path, sign):
             # A shell's background jobs ignore Ctrl-C, and so would what they start.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while "at once" not in told.read_text():
-        assert process.poll() is None, told.read_text()
-        assert time.monotonic() < deadline, told.read_text()
-        time.sleep(0.1)
-    os.kill(process.pid, sign)
-    assert process.wait(timeout=60) == 128 + sign, told.read_text()
+    try:
+        deadline = time.monotonic() + 120
+        while "at once" not in told.read_text():
+            assert process.poll() is None, told.read_text()
+            assert time.monotonic() < deadline, told.read_text()
+            time.sleep(0.1)
+        os.kill(process.pid, sign)
+        assert process.wait(timeout=60) == 128 + sign, told.read_text()
+    finally:
+        process.kill()
     assert "the same command goes on from there" in told.read_text()
     assert "Traceback" not in told.read_text()
 

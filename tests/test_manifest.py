@@ -321,13 +321,20 @@ def test_eval_without_info_takes_sorted_photos(eval_photos: Write) -> None:
 
 
 def test_eval_names_missing_and_extra_photos(eval_photos: Write) -> None:
-    info = b"ImageID,ans\ngone.jpg,0\na.jpg,0\n../a.jpg,0\n"
+    info = b"ImageID,ans\ngone.jpg,0\na.jpg,0\n"
     root = eval_photos(["a.jpg", "extra.jpg"], info)
     manifest = read_eval(root)
-    assert manifest.photos["status"].tolist() == ["missing file", "ok", "missing file"]
+    assert manifest.photos["status"].tolist() == ["missing file", "ok"]
     missing, extra = manifest.notes
-    assert "not there: 2 (gone.jpg, ../a.jpg)" in missing
+    assert "not there: 1 (gone.jpg)" in missing
     assert "does not list: 1 (extra.jpg)" in extra
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "/etc/hostname", "sub/a.jpg", "..", "a.jpg/"])
+def test_eval_reads_nothing_outside_its_folder(eval_photos: Write, name: str) -> None:
+    root = eval_photos(["a.jpg"], f"ImageID,ans\na.jpg,0\n{name},0\n".encode())
+    with pytest.raises(ValueError, match=r"info\.csv: an ImageID is the name of a file"):
+        read_eval(root)
 
 
 @pytest.mark.parametrize(
