@@ -16,7 +16,8 @@ demo: setup
 	$(BIN)/python -m maskcls.submission score $(DEMO_RUN)/submission.csv $(DEMO_DATA)/answers.csv
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m slow
 
 check: setup
 	$(BIN)/ruff check .

@@ -31,11 +31,6 @@ TINY = [
 """A model of 0.1 M parameters on thumbnails: a job takes about a second."""
 
 
-def pytest_collection_modifyitems(items):
-    """The long files first, so that no process is left with one of them at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
     """A data root with drawn faces: 42 people to train on, 6 to predict."""

@@ -87,7 +87,7 @@ def test_fifty_trials_leave_nothing_behind(others_cluster, verb, tmp_path):
     verb("tune", f"run.dir={tmp_path}", "task=age", "tune.trials=50", "tune.max_epochs=1",
          "tune.space={train.lr: {loguniform: [1e-4, 1e-1]}}", "augment.name=base",
          "resources.jobs_at_once=2",
-         env={"RAY_ADDRESS": others_cluster}.items())  # fmt: skip
+         env={"RAY_ADDRESS": others_cluster}.items(), timeout_s=600)  # fmt: skip
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 50
     deadline = time.monotonic() + 30
     while any(left := resources_of(others_cluster).values()) and time.monotonic() < deadline:
