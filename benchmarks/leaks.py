@@ -3,7 +3,7 @@
     python -m benchmarks.leaks [--sweeps 10]
 
 Prints a line a sweep: memory of this driver (resident, MB), bytes in the object store, actors and
-reservations alive. Flat after the first sweeps is as it should be. Results: RESULTS.md.
+reservations alive. Flat after the first sweeps is as it should be.
 """
 
 from __future__ import annotations
