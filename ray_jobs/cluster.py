@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,8 +137,9 @@ def connect() -> None:
     # log_to_driver=False still lets the raylet's warnings through, and Ray has no public switch.
     ray._private.worker._worker_logs_enabled = False
     if threading.current_thread() is threading.main_thread():
-        # Ray's own handler prints a native stack trace, and aborts where a thread gets the signal.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        # As Ctrl-C. Ray's own handler prints a native stack trace, and aborts where a thread gets
+        # the signal; a SystemExit inside ``ray.get`` loses its code.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     log.info(
         "Ray: %s, %g CPUs, %g GPUs on %d node(s)",
         "cluster at RAY_ADDRESS" if address else "this machine",

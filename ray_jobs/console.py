@@ -79,13 +79,9 @@ def answering_in_words(program: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        # By Ctrl-C, or by SIGTERM, which `ray job stop` sends; see ``cluster.connect``.
         log.info(INTERRUPTED)
         sys.exit(128 + signal.SIGINT)
-    except SystemExit as error:
-        # By SIGTERM, which `ray job stop` sends; see ``cluster.connect``.
-        if error.code == 128 + signal.SIGTERM:
-            log.info(INTERRUPTED)
-        raise
     except ray.exceptions.RayError as error:
         lost = f"the cluster was lost ({type(error).__name__}); what is finished is kept"
         print(f"{program}: {lost}, the same command goes on from there", file=sys.stderr)
