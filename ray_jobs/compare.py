@@ -13,6 +13,7 @@ import pandas as pd
 from maskcls import files, results
 from maskcls.config import Config
 from maskcls.config_load import from_command_line
+from maskcls.finished_run import WAYS
 from maskcls.labels import ATTRIBUTES, Task
 from ray_jobs import cluster, console
 from ray_jobs.prepare import forms_of, prepare
@@ -21,12 +22,7 @@ from ray_jobs.sweep import run_all
 
 log = logging.getLogger(__name__)
 
-ROUTES = {
-    "three models": [Task.MASK, Task.GENDER, Task.AGE],
-    "joint": [Task.JOINT],
-    "multi": [Task.MULTI],
-    "all together": list(Task),
-}
+ROUTES = WAYS | {"all together": list(Task)}
 
 
 def main() -> None:
