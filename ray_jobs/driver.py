@@ -22,6 +22,7 @@ import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from maskcls.config import Resources, digest
 from ray_jobs.cluster import Lane, Plan, check_shared, live_nodes
@@ -35,6 +36,9 @@ WATCH_S = 2.0
 
 END_S = 30.0
 """Seconds that lanes get to end by themselves when there is nothing left to do."""
+
+ABORT_S = 20.0
+"""Seconds that lanes get to end when they are told to."""
 
 
 class RunFailed(RuntimeError):  # noqa: N818 -- an answer to the user, not a bug
@@ -56,7 +60,7 @@ class Lanes:
 
     queue: Any
     failures: dict[int, str] = field(default_factory=dict)
-    threads: list[threading.Thread] = field(default_factory=list)
+    threads: dict[int, threading.Thread] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(
@@ -89,8 +93,7 @@ def queue_name(folder: Path) -> str:
 def lanes(
     plan: Plan, resources: Resources, *, folder: Path, ensemble: Any | None = None
 ) -> Iterator[Lanes]:
-    """Start the lanes of a plan; at the end their workers and reservations are gone, but for those
-    of lanes whose node was lost, which go with this program.
+    """Start the lanes of a plan; at the end their workers and reservations are gone.
 
     ``folder`` keeps what Ray Train itself writes, and is removed. Lanes start in the background.
     Where waiting is in vain, every job fails with the reason: nothing waits without a limit.
@@ -104,21 +107,53 @@ def lanes(
     for lane in plan.lanes:
         arguments = (lane, plan, resources, running, ensemble, storage)
         thread = threading.Thread(target=_run_lane, args=arguments, daemon=True)
-        running.threads.append(thread)
+        running.threads[lane.number] = thread
         thread.start()
-    threading.Thread(target=_watch, args=(running, plan, resources), daemon=True).start()
+    watch = threading.Thread(target=_watch, args=(running, plan, resources), daemon=True)
+    watch.start()
     try:
         yield running
         # Only on the way out of a finished run: an interrupted one does not wait for its jobs.
         ray.get(queue.close.remote())
         deadline = time.monotonic() + END_S
-        for lane, thread in zip(plan.lanes, running.threads, strict=True):
-            if lane.number not in running.failures:
+        for lane_number, thread in running.threads.items():
+            if lane_number not in running.failures:
                 thread.join(max(0.0, deadline - time.monotonic()))
     finally:
         running.ended.set()
+        # A thread that still asks Ray something when this program ends would end it with status 1.
+        _abort(running)
         ray.kill(queue)
+        watch.join(ABORT_S)
         shutil.rmtree(storage, ignore_errors=True)
+
+
+def _abort(running: Lanes) -> None:
+    """End the lanes that still run, as Ray Train itself does at Ctrl-C in its main thread."""
+    if not any(thread.is_alive() for thread in running.threads.values()):
+        return
+    with suppress(ray.exceptions.RayError):  # a lost queue or cluster has no lanes to end
+        controllers = ray.get(running.queue.end.remote(), timeout=ABORT_S)
+        for controller in controllers.values():
+            controller.abort.remote()
+        deadline = time.monotonic() + ABORT_S
+        for number, thread in running.threads.items():
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive() and number in controllers:
+                ray.kill(controllers[number])
+                thread.join(1.0)
+
+
+class _TellQueue(ControllerCallback):
+    """Hands the controller's handle to the queue; ``fit`` gives it to nobody."""
+
+    def __init__(self, queue: Any, lane: int) -> None:
+        self._queue, self._lane = queue, lane
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        controller = ray.get_runtime_context().current_actor
+        if not ray.get(self._queue.lane_started.remote(self._lane, controller)):
+            raise RunFailed("the run was ended before this lane began")
 
 
 def _watch(running: Lanes, plan: Plan, resources: Resources) -> None:
@@ -174,6 +209,7 @@ def _run_lane(
                 controller_failure_limit=resources.attempts,
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
+            callbacks=[_TellQueue(running.queue, lane.number)],
         ),
     )
     try:

@@ -49,7 +49,8 @@ class _JobQueue:
         self._attempts = attempts
         self._entries: dict[str, _Entry] = {}
         self._events: list[Event] = []
-        self._closed = False
+        self._controllers: dict[int, Any] = {}
+        self._closed = self._ended = False
         self._aborted: str | None = None
         self._last_work = time.monotonic()
         self._news = asyncio.Event()
@@ -90,6 +91,16 @@ class _JobQueue:
                 return None
             if not await self._wait(deadline):
                 return "wait"
+
+    async def lane_started(self, lane: int, controller: Any) -> bool:
+        """Keep the handle of a lane's controller actor; False where no lane is wanted any more."""
+        self._controllers[lane] = controller
+        return not self._ended
+
+    async def end(self) -> dict[int, Any]:
+        """No lane is wanted any more; the controllers of those that have started."""
+        self._ended = True
+        return self._controllers
 
     async def beat(self, name: str) -> bool:
         """A sign of life; False asks the worker to stop."""

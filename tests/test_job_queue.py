@@ -144,3 +144,11 @@ async def test_after_an_abort_every_job_fails_for_its_reason_also_a_later_one():
     _, events = await queue.events(0)
     failed = {e.job: e.values["reason"] for e in events if e.kind == "failed"}
     assert failed == dict.fromkeys("abc", "the power is out")
+
+
+@in_a_loop
+async def test_a_lane_that_starts_after_the_end_is_not_wanted():
+    queue = _JobQueue(attempts=3)
+    assert await queue.lane_started(0, "controller")
+    assert await queue.end() == {0: "controller"}
+    assert not await queue.lane_started(1, "late")
