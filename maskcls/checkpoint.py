@@ -6,7 +6,6 @@ a job runs, ``resume.pt`` holds what the next epoch needs: weights, optimiser an
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -126,8 +125,8 @@ def load_resume(folder: Path, identity: str) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        return state if state["identity"] == identity else None
+    except Exception as error:  # torch's reader of damaged files raises anything there is
         raise ValueError(
             f"{path}: cannot go on from it ({error}); delete it to train from the start"
         ) from None
-    return state if state["identity"] == identity else None

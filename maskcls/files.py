@@ -9,7 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PREFIX = ".tmp-"
 
@@ -71,3 +74,18 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON ({error}); delete it to start over") from None
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a table. Raises FileNotFoundError, and ValueError naming the file when it is damaged."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # pyarrow raises anything for a damaged file
+        told = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path}: damaged ({told}); delete it and run what made it again"
+        ) from None

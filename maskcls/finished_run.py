@@ -112,20 +112,24 @@ def read(folder: Path) -> FinishedRun:
                 "or completes it"
             )
     scores = files.read_json(folder / "scores.json")
-    out_of_fold = pd.read_parquet(folder / "out_of_fold.parquet")
+    out_of_fold = files.read_parquet(folder / "out_of_fold.parquet")
+    try:
+        answers = results.out_of_fold_answers(
+            scores["ensemble"]["name"], out_of_fold, seed=scores["seed"]
+        )
+    except ValueError as error:
+        raise ValueError(f"{folder / 'out_of_fold.parquet'}: {error}") from None
     return FinishedRun(
         folder=folder,
         scores=scores,
-        photos=pd.read_parquet(folder / "manifest.parquet").set_index("key"),
+        photos=files.read_parquet(folder / "manifest.parquet").set_index("key"),
         out_of_fold=out_of_fold,
-        answers=results.out_of_fold_answers(
-            scores["ensemble"]["name"], out_of_fold, seed=scores["seed"]
-        ),
+        answers=answers,
     )
 
 
 def _read_votes(path: Path, task: Task, fold: int) -> ModelVotes:
-    table = pd.read_parquet(path)
+    table = files.read_parquet(path)
     by_head = {str(head): rows.set_index("image_id") for head, rows in table.groupby("head")}
     image_ids = sorted(table["image_id"].unique())
     return ModelVotes(

@@ -30,7 +30,7 @@ class _Ensemble:
         self._votes: dict[Model, dict[str, pd.DataFrame]] = {}
         # Not "*.parquet": a write that was cut off leaves a temporary file of that ending.
         for path in sorted(folder.glob("*-fold*.parquet")):
-            table = pd.read_parquet(path)
+            table = files.read_parquet(path)
             task, fold = path.stem.rsplit("-fold", 1)
             self._votes[task, int(fold)] = {
                 str(head): rows.set_index("image_id")["probabilities"].to_frame()

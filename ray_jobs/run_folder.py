@@ -47,11 +47,17 @@ class RunFolder:
         return self.path / "jobs" / f"{task}-fold{fold}"
 
     def config(self) -> Config:
-        """The configuration of the run. Raises FileNotFoundError where there is no run."""
+        """The configuration of the run.
+
+        Raises FileNotFoundError where there is no run and ValueError where the file is damaged.
+        """
         path = self.path / "config.yaml"
         if not path.is_file():
             raise FileNotFoundError(f"{self.path}: no config.yaml; is this the folder of a run?")
-        return Config.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        try:
+            return Config.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (yaml.YAMLError, ValueError) as error:
+            raise ValueError(f"{path}: not the configuration of a run: {error}") from None
 
 
 @contextmanager
@@ -110,7 +116,7 @@ def make_jobs(
 
 def read_out_of_fold(made: Sequence[Job]) -> pd.DataFrame:
     """The out-of-fold rows of finished jobs, in a stable order."""
-    parts = [pd.read_parquet(job.folder / "out_of_fold.parquet") for job in made]
+    parts = [files.read_parquet(job.folder / "out_of_fold.parquet") for job in made]
     table = pd.concat(parts, ignore_index=True)
     return table.sort_values(["task", "head", "photo"], ignore_index=True)
 

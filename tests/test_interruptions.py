@@ -17,12 +17,12 @@ from tests.conftest import ROOT, command
 @pytest.mark.slow
 def test_whatever_is_broken_the_results_are_the_same_byte_for_byte():
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--rounds", "3", "--only",
-         "driver", "worker", "second raylet"],
-        cwd=ROOT, capture_output=True, text=True, timeout=1200,
+        [sys.executable, "-m", "benchmarks.faults", "--rounds", "5", "--only",
+         "driver", "worker", "ensemble", "checkpoint write", "second raylet"],
+        cwd=ROOT, capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 identical, 0 lost, 0 hung" in done.stdout, done.stdout
+    assert "5 identical, 0 lost, 0 hung" in done.stdout, done.stdout
 
 
 @pytest.mark.ray
