@@ -77,7 +77,8 @@ class Bench:
         return [
             f"data.root={self.root}", f"data.cache={run / 'cache'}", f"run.dir={run}",
             f"folds.count={FOLDS}", "folds.allow_thin=true",
-            f"image.size=[{height},{width}]", "image.mean=[0.5,0.5,0.5]", "image.std=[0.5,0.5,0.5]", f"model.name={setting.model}", *weights,
+            f"image.size=[{height},{width}]", "image.mean=[0.5,0.5,0.5]", "image.std=[0.5,0.5,0.5]",
+            f"model.name={setting.model}", *weights,
             "augment.name=autoaugment", f"train.epochs={EPOCHS}", f"train.batch_size={BATCH}",
             f"train.eval_batch_size={2 * BATCH}", "train.lr=3e-4", "optimizer.name=adamw",
             "optimizer.weight_decay=5e-4", "schedule.name=cosine", "loss.name=cross_entropy",
