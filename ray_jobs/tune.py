@@ -14,16 +14,17 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import yaml
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from maskcls import files, search_report, search_space
+from maskcls import files, metrics, results, search_report, search_space
 from maskcls.config import Config, Image, Recipe, flatten
 from maskcls.config_load import from_command_line
-from maskcls.labels import Task
+from maskcls.labels import ATTRIBUTES, Task, class_names
 from maskcls.search_space import SearchSpace
 from ray_jobs import cluster, console, driver
 from ray_jobs.prepare import prepare
@@ -32,6 +33,8 @@ from ray_jobs.trial import SCORE, Ledger, ResumableASHA, Trial, TrialPlan, histo
 
 log = logging.getLogger(__name__)
 EXPERIMENT = "tune"
+WINNER_SPLITS = 5
+"""Groups of people of which each is answered by the trial that the others picked."""
 
 
 def main() -> None:
@@ -91,6 +94,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
         raise driver.RunFailed(f"no trial could be scored; see {folder.path / 'trials.csv'}")
     best = scored.sort_values(SCORE, ascending=False, kind="stable").iloc[0]
     _write_best(trials, best, ledger[best["trial"]]["values"], folder)
+    honest = _winners_score(trials, list(scored["trial"]))
     page = search_report.write(
         folder.path,
         task=str(trials.task),
@@ -101,9 +105,12 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
             for name in ledger
         },
         rungs=_rungs(trials.config),
+        winners_score=honest,
     )
     log.info("best: trial %s, macro F1 %.3f in epoch %d",
              best["trial"], best[SCORE], best["best_epoch"])  # fmt: skip
+    if honest is not None:
+        log.info("picking the best brings macro F1 %.3f on people who did not pick", honest)
     for what, path in {
         "trials": folder.path / "trials.csv",
         "overlay for sweep and train": folder.path / "best.yaml",
@@ -114,6 +121,28 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     left = _open_trials(trials.config, folder)
     if left:
         log.info("%d trial(s) are open: the same command goes on with them", left)
+
+
+def _winners_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
+    """``metrics.winners_score`` of the scored trials; None where people are too few for it."""
+    space = trials.task if trials.task in ATTRIBUTES else "joint"
+    seed = trials.config.run.seed
+    tables = []
+    for name in names:
+        parts = sorted(trials.trial_folder(name).glob("fold*/out_of_fold.parquet"))
+        rows = pd.concat(map(files.read_parquet, parts), ignore_index=True)
+        tables.append(results.out_of_fold_answers("soft", rows, seed=seed).sort_values("photo"))
+    people = tables[0]["person"]
+    if people.nunique() < WINNER_SPLITS:
+        return None
+    return metrics.winners_score(
+        np.stack([table[f"{space}_predicted"].to_numpy(np.int64) for table in tables]),
+        tables[0][f"{space}_truth"].to_numpy(np.int64),
+        people.to_numpy(),
+        len(class_names(space)),
+        seed=seed,
+        splits=WINNER_SPLITS,
+    )
 
 
 def _open_trials(config: Config, folder: RunFolder) -> int:
