@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import time
+import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,12 @@ IMAGES_PER_TASK = 64
 TASKS_AHEAD = 12
 """Finished tasks whose output may wait for the trainer; bounds memory and work in vain."""
 
+EPOCHS_KEPT = 8
+"""Epochs whose order a process keeps: jobs side by side share Ray's processes."""
+
 UInt8Array = npt.NDArray[np.uint8]
+
+_epochs: dict[tuple[str, int], sampling.Epoch] = {}
 
 
 @dataclass(frozen=True)
@@ -74,19 +80,27 @@ class EpochPlan:
     seed: int
     rank: int = 0
     world: int = 1
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def steps(self) -> int:
         return -(-len(self.labels_N) // self.batch_size)
 
     def epoch(self, number: int) -> sampling.Epoch:
-        return sampling.epoch(
-            self.labels_N,
-            shares=self.shares,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            number=number,
-        )
+        """Worked out once a process: every task of an epoch asks for it, and to shuffle all its
+        items for 64 of them would cost as the square of their number."""
+        key = (self.name, number)
+        if key not in _epochs:
+            while len(_epochs) >= EPOCHS_KEPT:
+                del _epochs[next(iter(_epochs))]
+            _epochs[key] = sampling.epoch(
+                self.labels_N,
+                shares=self.shares,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                number=number,
+            )
+        return _epochs[key]
 
 
 @dataclass(frozen=True)
