@@ -72,9 +72,7 @@ def best_makespan(seconds_J: Sequence[float], machines: int) -> float:
     times_J = np.asarray(seconds_J)
     count = len(times_J)
     # Unknowns: whether job j runs on machine m (row by row), and the makespan.
-    once = LinearConstraint(
-        np.c_[np.kron(np.eye(count), np.ones(machines)), np.zeros(count)], 1, 1
-    )
+    once = LinearConstraint(np.c_[np.kron(np.eye(count), np.ones(machines)), np.zeros(count)], 1, 1)
     ends = LinearConstraint(
         np.c_[np.kron(times_J, np.eye(machines)), -np.ones(machines)], -np.inf, 0
     )

@@ -37,7 +37,7 @@ from ray_jobs import cluster, pipeline
 from ray_jobs.pipeline import EpochPlan, ImageSource
 
 SIZE, BATCH, WORKERS = (384, 288), 32, 2
-AUGMENT = {"name": "autoaugment"}
+AUGMENT: dict[str, Any] = {"name": "autoaugment"}
 CPU = torch.device("cpu")
 
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -119,7 +120,7 @@ def _told(task: Task, photos: pd.DataFrame, side: pd.DataFrame) -> pd.DataFrame:
     return worker.out_of_fold_rows(job, _probabilities(side, task), side)
 
 
-def _probabilities(photos: pd.DataFrame, task: Task) -> dict[str, npt.NDArray[np.float32]]:
+def _probabilities(photos: pd.DataFrame, task: Task) -> dict[str, npt.NDArray[Any]]:
     """What a model that is mostly right says of photos."""
     rng, said = np.random.default_rng(0), {}
     for head, classes in HEADS[task].items():
@@ -143,11 +144,13 @@ def slope(sizes: Sequence[int], seconds: Sequence[float]) -> float:
     return math.log(long / short) / math.log(high / low)
 
 
-def row(what: str, sizes: Sequence[int], taken: Sequence[Sequence[float]], note: str) -> rows.Row:
+def row(
+    what: str, sizes: Sequence[int], taken: Sequence[Sequence[float]], note: str = ""
+) -> rows.Row:
     """``taken`` holds the seconds of each size, a list a round."""
-    each = [statistics.median(of_size) / size for size, of_size in zip(sizes, zip(*taken, strict=True),
-                                                                     strict=True)]  # fmt: skip
-    costs = ", ".join(f"{size:,}: {cost / each[0]:.2f}" for size, cost in zip(sizes, each, strict=True))
+    medians = [statistics.median(of_size) for of_size in zip(*taken, strict=True)]
+    one, *_ = each = [median / size for median, size in zip(medians, sizes, strict=True)]
+    costs = ", ".join(f"{n:,}: {cost / one:.2f}" for n, cost in zip(sizes, each, strict=True))
     return rows.Row(
         f"slope of the cost of {what}, {sizes[-2]:,} to {sizes[-1]:,}", "linear",
         [slope(sizes, seconds) for seconds in taken], 1.1, 1.02, at_most=True,
@@ -204,7 +207,7 @@ def jobs_row(counts: Sequence[int], rounds: int, folder: Path, stack: ExitStack)
     for _ in range(rounds):
         taken.append([cost_of_jobs(*pair) for pair in zip(running, counts, strict=True)])
         print("  ".join(f"{n}: {s:.2f} s" for n, s in zip(counts, taken[-1], strict=True)))
-    return row("a job's way through the queue", counts, taken, "")
+    return row("a job's way through the queue", counts, taken)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Jobs that sleep instead of training: the real driver, queue, lanes and events, and known times."""
+"""Jobs that sleep instead of training: real driver, queue, lanes and events, and known times."""
 
 from __future__ import annotations
 
