@@ -12,6 +12,7 @@ from unittest import mock
 
 import ray
 
+from maskcls import tracking
 from maskcls.config import Recipe, Tracking
 from maskcls.labels import Task
 from ray_jobs import driver, lane, worker
@@ -49,7 +50,8 @@ def _sleep(job: SleepingJob, session: Session) -> dict[str, Any]:
     for epoch in range(1, EPOCHS + 1):
         time.sleep(max(0.0, began + job.sleep_s * epoch / EPOCHS - time.monotonic()))
         session.beat()
-        session.epoch(epoch, {"epochs": EPOCHS, "seconds": job.sleep_s / EPOCHS, **scores})
+        values = dict.fromkeys(tracking.COLUMNS, 0.5)
+        session.epoch(epoch, {**values, "epoch": epoch, "epochs": EPOCHS})
     return {
         "identity": job.identity, "task": job.task, "fold": job.fold, "best_epoch": EPOCHS,
         "epochs": EPOCHS, "scores": scores, "seconds": time.monotonic() - began,
