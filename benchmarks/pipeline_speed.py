@@ -122,7 +122,7 @@ def calm() -> None:
     """What a lane's process does at its start, and Ray Data's tasks with OpenCV."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    allocator.keep_freed(CPU)
+    allocator.keep_freed(CPU.type)
 
 
 def listing(root: Path, count: int, path: Path) -> Path:

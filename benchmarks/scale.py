@@ -105,7 +105,7 @@ def _plan_an_epoch(table: pd.DataFrame, folder: Path) -> None:
     a_task = pipeline.IMAGES_PER_TASK // plan.batch_size
     with (
         mock.patch.object(ImageSource, "open"),
-        mock.patch.object(pipeline, "_augmented", lambda photos, plan, items, *_: items),
+        mock.patch.object(pipeline, "_augmented", lambda photos, plan, epochs, items, *_: items),
     ):
         for first in range(0, plan.steps, a_task):
             orders = {"epoch": np.array([1]), "first": np.array([first]),

@@ -36,7 +36,7 @@ PARTS = {
 def start(keep: bool) -> None:
     torch.set_num_threads(1)
     if keep:
-        allocator.keep_freed(torch.device("cpu"))
+        allocator.keep_freed("cpu")
 
 
 @cache

@@ -26,7 +26,7 @@ from ray.data import DataContext, ExecutionResources
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
-from maskcls import images, sampling, transforms
+from maskcls import allocator, images, sampling, transforms
 from maskcls.images import Prepared, Preprocessing
 
 IMAGES_PER_TASK = 64
@@ -127,39 +127,42 @@ def augment_steps(
 ) -> dict[str, npt.NDArray[Any]]:
     """The Ray Data task: work orders -> augmented images, in order."""
     cv2.setNumThreads(0)  # tasks run side by side already
-    photos_NHWC = source.open()
-    apply = transforms.build(**augment)
-    parts: dict[str, list[npt.NDArray[Any]]] = {"epoch": [], "step": [], "item": [], "image": []}
+    allocator.keep_freed("cpu")
+    parts: dict[str, list[npt.NDArray[Any]]] = {"epoch": [], "step": [], "item": [], "draw": []}
     for number, first, last in zip(orders["epoch"], orders["first"], orders["last"], strict=True):
         epoch = plan.epoch(int(number))
         for step in range(int(first), int(last)):
             chosen = epoch.step(step, plan.rank, plan.world)
-            items, draws = epoch.items_N[chosen], epoch.draws_N[chosen]
-            parts["image"].append(_augmented(photos_NHWC, plan, items, draws, int(number), apply))
+            items = epoch.items_N[chosen]
             parts["item"].append(items)
+            parts["draw"].append(epoch.draws_N[chosen])
             parts["epoch"].append(np.full(len(items), number, np.int32))
             parts["step"].append(np.full(len(items), step, np.int32))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    columns = {name: np.concatenate(values) for name, values in parts.items()}
+    drawn = columns["epoch"], columns["item"], columns.pop("draw")
+    apply = transforms.build(**augment)
+    return {**columns, "image": _augmented(source.open(), plan, *drawn, apply)}
 
 
 def _augmented(
     photos_NHWC: UInt8Array,
     plan: EpochPlan,
+    epochs_B: npt.NDArray[np.int32],
     items_B: npt.NDArray[np.int64],
     draws_B: npt.NDArray[np.int64],
-    epoch: int,
     apply: transforms.Augmentation,
 ) -> UInt8Array:
-    batch = np.empty((len(items_B), *photos_NHWC.shape[1:]), np.uint8)
-    for place, (item, draw) in enumerate(zip(items_B, draws_B, strict=True)):
+    images_BHWC = np.empty((len(items_B), *photos_NHWC.shape[1:]), np.uint8)
+    for place, (epoch, item, draw) in enumerate(zip(epochs_B, items_B, draws_B, strict=True)):
         image = photos_NHWC[plan.rows["row"][item]]
         if plan.rows["row2"][item] >= 0:
             weight = float(plan.rows["weight2"][item])
             second = photos_NHWC[plan.rows["row2"][item]]
             image = cv2.addWeighted(image, 1 - weight, second, weight, 0.0)
-        rng = np.random.default_rng((plan.seed, epoch, int(plan.rows["key"][item]), int(draw)))
-        batch[place] = apply(np.ascontiguousarray(image), rng)
-    return batch
+        key = int(plan.rows["key"][item])
+        rng = np.random.default_rng((plan.seed, int(epoch), key, int(draw)))
+        images_BHWC[place] = apply(np.ascontiguousarray(image), rng)
+    return images_BHWC
 
 
 def batches(
