@@ -70,10 +70,11 @@ class Lanes:
 
         A job that fails, or cannot be run, is told in its outcome.
         """
+        seen = ray.get(self.queue.events_so_far.remote())
         ray.get(self.queue.submit.remote(list(jobs)))
         outcomes = {job.name: Outcome(job.name) for job in jobs}
-        seen = 0
-        while any(outcome.report is None and not outcome.reason for outcome in outcomes.values()):
+        left = set(outcomes)
+        while left:
             seen, events = ray.get(self.queue.events.remote(seen))
             for event in events:
                 on_event(event)
@@ -81,6 +82,8 @@ class Lanes:
                     outcomes[event.job].report = event.values
                 elif event.kind in ("failed", "cancelled"):
                     outcomes[event.job].reason = event.values.get("reason", event.kind)
+                if event.kind in ("done", "failed", "cancelled"):
+                    left.discard(event.job)
         return outcomes
 
 

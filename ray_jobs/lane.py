@@ -12,6 +12,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from maskcls import allocator
 from ray_jobs import worker
 from ray_jobs.job import Job
 from ray_jobs.worker import Cancelled, FloatArray
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 def lane_loop(config: dict[str, Any]) -> None:
     """The ``train_loop_per_worker`` of a lane; returns when the queue is closed and empty."""
     torch.set_num_threads(config["threads"])
+    log.info("%s", allocator.keep_freed(_device().type))
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:

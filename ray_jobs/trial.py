@@ -173,6 +173,8 @@ class Ledger(tune.Callback):
 
     def __init__(self, run: Path, trials: Path) -> None:
         self._run, self._trials = run, trials
+        self._best: dict[str, float] = {}
+        self._with_weights: list[str] = []
 
     @staticmethod
     def read(run: Path) -> dict[str, dict[str, Any]]:
@@ -238,15 +240,22 @@ class Ledger(tune.Callback):
     def _tidy(self) -> None:
         """Ended trials lose what only a running one needs, and all but the best their weights."""
         ended = [name for name, e in self.read(self._run).items() if e["state"] != "running"]
-        best = {name: max((r[SCORE] for r in history(self._trials / name)), default=-1.0)
-                for name in ended}  # fmt: skip
-        keep = max(best, key=lambda name: best[name])
-        for name in ended:
+        # Each trial is looked at once: to read all again at each end would cost as the square of
+        # their number, more than an hour for 1,500.
+        fresh = [name for name in ended if name not in self._best]
+        for name in fresh:
+            scores = [report[SCORE] for report in history(self._trials / name)]
+            self._best[name] = max(scores, default=-1.0)
             for fold in (self._trials / name).glob("fold*"):
                 (fold / "resume.pt").unlink(missing_ok=True)
                 (fold / "last.safetensors").unlink(missing_ok=True)
-                if name != keep:
+        self._with_weights = [*self._with_weights, *fresh]
+        keep = max(ended, key=lambda name: self._best[name])
+        for name in self._with_weights:
+            if name != keep:
+                for fold in (self._trials / name).glob("fold*"):
                     (fold / "model.safetensors").unlink(missing_ok=True)
+        self._with_weights = [keep]
 
 
 def _told(values: Mapping[str, Any]) -> str:

@@ -106,3 +106,19 @@ def test_an_item_shown_twice_is_augmented_differently(source, table):
         first = np.flatnonzero((drawn.items_N == drawn.items_N[place]) & (drawn.draws_N == 0))[0]
         same += np.array_equal(pictures[first], pictures[place])
     assert same < len(twice) / 2
+
+
+def test_the_order_of_an_epoch_is_worked_out_once_a_process(table, monkeypatch):
+    worked_out = []
+    monkeypatch.setattr(
+        pipeline.sampling, "epoch", lambda labels, *, number, **_: worked_out.append(number)
+    )
+    plan = make_plan(table)
+    for number in (1, 1, 2, 1, 2):
+        plan.epoch(number)
+    assert worked_out == [1, 2]
+    make_plan(table).epoch(1)
+    assert worked_out == [1, 2, 1]
+    for number in range(100):
+        plan.epoch(number)
+    assert len(pipeline._epochs) == pipeline.EPOCHS_KEPT
