@@ -162,13 +162,19 @@ def gather(asked: Asked) -> NodeFacts:
 
 def environment() -> Environment:
     """What this process runs on."""
-    installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
     return Environment(
         python=platform.python_version(),
-        packages={name: installed.get(name) for name in PACKAGES},
+        packages={name: _version(name) for name in PACKAGES},
         code=code_digest(),
         token=get_authentication_mode() == AuthenticationMode.TOKEN,
     )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def clock() -> float:

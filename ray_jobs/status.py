@@ -73,7 +73,7 @@ def shown(folder: Path, state: RunState, liveness: Liveness, now: float) -> Rend
     """A run as sentences and a table: running jobs first, those that are done last."""
     left = run_state.time_left(state, now)
     lines = [f"{folder}: {state.program}, {_phase(state, liveness, now)}"]
-    if state.ended in ("failed", "interrupted") or liveness == "gone" and not state.ended:
+    if state.ended in ("failed", "interrupted") or (liveness == "gone" and not state.ended):
         lines.append("The same command goes on from there.")
     counts = [f"{number} {name}" for name, number in state.counts().items() if number]
     if counts:
