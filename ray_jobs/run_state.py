@@ -124,6 +124,11 @@ class Board:
             self._by_name[job.name] = job
             self.state.to_come = max(0, self.state.to_come - 1)
 
+    def forget(self, name: str) -> None:
+        """A trial that Ray Tune does not know any more."""
+        if (job := self._by_name.pop(name, None)) is not None:
+            self.state.jobs.remove(job)
+
     def hear(self, events: Sequence[Event]) -> None:
         """What happened to jobs; to be called every few seconds, also when nothing did."""
         for event in events:

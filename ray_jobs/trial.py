@@ -251,6 +251,7 @@ class Ledger(tune.Callback):
         ledger = self.read(self._run)
         for name in set(ledger) - known:
             del ledger[name]
+            self._board.forget(name)
             shutil.rmtree(self._trials / name, ignore_errors=True)
         files.write_json(self._run / "trials.json", ledger)
 
