@@ -111,7 +111,7 @@ class Board:
         self.state.phase = name
         self._write()
 
-    def expect(self, jobs: Sequence[JobState], lanes: int, to_come: int = 0) -> None:
+    def expect(self, jobs: Sequence[JobState], lanes: int = 1, to_come: int = 0) -> None:
         """The jobs of the run, in the order of the queue, and how many run side by side."""
         self.state.jobs, self.state.lanes, self.state.to_come = list(jobs), lanes, to_come
         self._by_name = {job.name: job for job in jobs}

@@ -95,7 +95,9 @@ def _phase(state: RunState, liveness: Liveness, now: float) -> str:
     if state.ended == "interrupted":
         return f"interrupted after {took}"
     if state.ended == "failed":
-        return f"failed after {took}: {state.reason}"
+        # Only what was wrong as a whole: each job has its own reason in the table.
+        reason = (state.reason or "").partition("\n")[0]
+        return f"failed after {took}: {reason.rstrip(':')}"
     ago = f"last news {duration(max(0.0, now - state.written))} ago"
     if liveness == "gone":
         return f"its program was killed while {state.phase}, {ago}"

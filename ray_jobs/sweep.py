@@ -119,6 +119,8 @@ def run_jobs(
     trained = sum(job.done() is not None for job in jobs)
     if trained:
         log.info("%d of %d models are trained already", trained, len(jobs))
+    if board is not None:
+        board.expect(run_state.of_jobs(jobs))
     if not pending:
         return {}
     plan = cluster.plan(config.resources, len(pending), cluster.live_nodes())
@@ -127,7 +129,7 @@ def run_jobs(
         console.Progress(len(jobs), len(jobs) - len(pending))
     ]
     if board is not None:
-        board.expect(run_state.of_jobs(jobs), len(plan.lanes))
+        board.state.lanes = len(plan.lanes)
         listeners.append(board.hear)
     with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble) as lanes:
         outcomes = lanes.run(pending, *listeners)

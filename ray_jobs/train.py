@@ -33,7 +33,7 @@ def main() -> None:
                 config, [config.recipe(config.task).image], folder.path
             ).without_evaluation()
             (job,) = make_jobs(config, folder, data, [(config.task, config.fold)])
-            board.expect(run_state.of_jobs([job]), lanes=1)
+            board.expect(run_state.of_jobs([job]))
             if job.done() is None:
                 board.phase("training")
                 log.info("%s", plan.reason)
