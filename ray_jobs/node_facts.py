@@ -25,7 +25,7 @@ from pathlib import Path
 
 import ray._private.utils
 import ray._private.worker
-from ray._raylet import AuthenticationMode, get_authentication_mode
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
 PACKAGES = (
     "ray", "torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "numpy",
@@ -166,7 +166,7 @@ def environment() -> Environment:
         python=platform.python_version(),
         packages={name: _version(name) for name in PACKAGES},
         code=code_digest(),
-        token=get_authentication_mode() == AuthenticationMode.TOKEN,
+        token=is_token_auth_enabled(),
     )
 
 
