@@ -20,6 +20,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from maskcls import files
 from maskcls.config import Config
@@ -47,7 +48,7 @@ def main() -> None:
         found = diagnosis.findings(examined)
         screen = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
         screen.print(table(examined))
-        screen.print("\n".join(conclusion(found)), markup=False)
+        screen.print("\n".join(conclusion(found)), markup=False, soft_wrap=True)
         sys.exit(any(finding.severity == "error" for finding in found))
 
 
@@ -172,16 +173,16 @@ def table(examined: Cluster) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
     known = [(node, node.facts) for node in examined.nodes if node.facts]
-    grid.add_row("nodes", ", ".join(node.name for node in examined.nodes))
-    for label, value in ROWS.items():
+    grid.add_row("nodes", Text(", ".join(node.name for node in examined.nodes)))
+    for label, tell in ROWS.items():
         groups: dict[str, list[str]] = {}
         for node, facts in known:
-            groups.setdefault(value(node, facts), []).append(node.name)
-        if len(groups) == 1:
-            grid.add_row(label, *groups)
-        else:
-            grid.add_row(label, "\n".join(f"{v}: {', '.join(on)}" for v, on in groups.items()))
-    grid.add_row("dashboard", examined.dashboard or "none")
+            groups.setdefault(tell(node, facts), []).append(node.name)
+        lines = list(groups)
+        if len(groups) > 1:
+            lines = [f"{value}: {', '.join(names)}" for value, names in groups.items()]
+        grid.add_row(label, Text("\n".join(lines)))  # not markup: paths may hold brackets
+    grid.add_row("dashboard", Text(examined.dashboard or "none"))
     return grid
 
 

@@ -111,7 +111,7 @@ def _phase(state: RunState, liveness: Liveness, now: float) -> str:
 def _row(job: JobState, left: float | None, liveness: Liveness) -> list[Text | str]:
     word = job.state if job.state != "running" or liveness == "alive" else "interrupted"
     return [
-        job.name,
+        Text(job.name),
         Text(word, STYLES.get(word, "")),
         str(job.attempt or ""),
         f"{job.epoch}/{job.epochs}",

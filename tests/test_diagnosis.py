@@ -153,13 +153,15 @@ def test_what_nodes_share_is_told_once_and_errors_come_first():
 
 def test_the_table_tells_nodes_apart_only_where_they_differ():
     screen = Console(file=io.StringIO(), width=120)
-    screen.print(doctor.table(with_facts(open_files=512)))
+    odd = replace(PLACE, path="/a [red] path")
+    screen.print(doctor.table(with_facts(open_files=512, cache=odd)))
     lines = screen.file.getvalue().splitlines()
     assert [line.split() for line in lines if "open files" in line or "512" in line] == [
         ["open", "files", "65536:", "a"],
         ["512:", "b"],
     ]
     assert next(line.split() for line in lines if "Python" in line) == ["Python", "3.11.7"]
+    assert any("/a [red] path: 500 GB free" in line for line in lines)
 
 
 def test_sizes_read_well():
