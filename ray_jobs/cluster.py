@@ -136,6 +136,9 @@ def connect() -> None:
                  runtime_env={"py_modules": packages}, **options)  # fmt: skip
     # log_to_driver=False still lets the raylet's warnings through, and Ray has no public switch.
     ray._private.worker._worker_logs_enabled = False
+    if ray._private.worker.get_dashboard_url():
+        # It lists Train runs too, by an actor that stays for as long as the cluster does.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     if threading.current_thread() is threading.main_thread():
         # As Ctrl-C. Ray's own handler prints a native stack trace, and aborts where a thread gets
         # the signal; a SystemExit inside ``ray.get`` loses its code.

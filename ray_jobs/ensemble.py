@@ -37,6 +37,10 @@ class _Ensemble:
                 for head, rows in table.groupby("head")
             }
 
+    def __repr__(self) -> str:
+        """What Ray's dashboard shows of it: the run, whose folder holds ``votes/<photos>``."""
+        return f"{self._folder.parents[1].name}-ensemble"
+
     def add(
         self,
         task: str,

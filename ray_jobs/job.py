@@ -36,6 +36,12 @@ class Job:
     supervised: bool = False
     companions: tuple[Job, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """What Ray's dashboard shows of it: run, trial where it is one, task and fold."""
+        own = f"{self.task}-fold{self.fold}"
+        return ":".join(dict.fromkeys((self.group, self.name, own)))
+
     def done(self) -> dict[str, Any] | None:
         """What the finished job reported, or None while it is not finished."""
         path = self.folder / "job.json"

@@ -50,7 +50,10 @@ def lane_loop(config: dict[str, Any]) -> None:
 
 
 class LaneSession:
-    """A job's view of its lane; see ``worker.Session``."""
+    """A job's view of its lane; see ``worker.Session``.
+
+    Its calls are named after the job: a lane takes many, and Ray shows only what each call is.
+    """
 
     def __init__(self, job: Job, queue: Any, ensemble: Any, rank: int, world: int) -> None:
         self.rank, self.world = rank, world
@@ -63,14 +66,16 @@ class LaneSession:
         if self.rank != 0 or now - self._last_beat < BEAT_S:
             return
         self._last_beat = now
-        wanted = ray.get(self._queue.beat.remote(self._job.name))
+        call = self._queue.beat.options(name=self._job.title)
+        wanted = ray.get(call.remote(self._job.name))
         # Workers that share a job can only stop together, after an epoch.
         if not wanted and self.world == 1:
             raise Cancelled
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
         if self.rank == 0:
-            ray.get(self._queue.epoch.remote(self._job.name, number, values))
+            call = self._queue.epoch.options(name=f"{self._job.title} epoch {number}")
+            ray.get(call.remote(self._job.name, number, values))
 
     def go_on(self, number: int) -> bool:
         answer: bool | str = "wait"

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +171,12 @@ def batches(
     *,
     first_epoch: int,
     last_epoch: int,
+    title: str,
 ) -> Iterator[Batch]:
-    """The batches of epochs ``first_epoch`` to ``last_epoch`` (both included), step by step."""
+    """The batches of epochs ``first_epoch`` to ``last_epoch`` (both included), step by step.
+
+    ``title`` is what Ray's dashboard shows of the data set and of its tasks.
+    """
     steps_per_task = max(1, round(IMAGES_PER_TASK * plan.world / plan.batch_size))
     orders = [
         {"epoch": epoch, "first": first, "last": min(first + steps_per_task, plan.steps)}
@@ -183,11 +186,15 @@ def batches(
     height, width = source.preprocessing.height, source.preprocessing.width
     task_bytes = steps_per_task * (plan.batch_size // plan.world + 1) * height * width * 3
     _configure(task_bytes)
+
+    def named(orders: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        return augment_steps(orders, source=source, plan=plan, augment=augment)
+
+    named.__name__ = title
     stream = ray.data.from_items(orders, override_num_blocks=len(orders)).map_batches(
-        partial(augment_steps, source=source, plan=plan, augment=augment),
-        batch_size=None,
-        num_cpus=1,
+        named, batch_size=None, num_cpus=1
     )
+    stream.set_name(title)
     for block in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
         edges = np.flatnonzero(np.diff(block["step"]) | np.diff(block["epoch"])) + 1
         bounds = [0, *edges.tolist(), len(block["step"])]

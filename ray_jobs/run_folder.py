@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import yaml
@@ -74,17 +75,26 @@ def claim(config: Config, tasks: Sequence[Task]) -> Iterator[RunFolder]:
     except OSError as error:
         raise OSError(f"run.dir={folder.path} cannot be written: {error}") from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock):
             raise ValueError(
                 f"run.dir={folder.path}: another program works in it; wait for it or choose another"
-            ) from None
+            )
         _check_config(folder, config, tasks)
         files.remove_cut_off(folder.path)
         files.write_text(folder.path / "config.yaml", config.yaml())
         yield folder
         files.remove_cut_off(folder.path)
+
+
+def _locked(lock: TextIO) -> bool:
+    """Take the lock, unless another program has it for longer than ``status`` looks at it."""
+    for _ in range(5):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False
 
 
 def make_jobs(

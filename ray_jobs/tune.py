@@ -26,10 +26,11 @@ from maskcls.config import Config, Image, Recipe, flatten
 from maskcls.config_load import from_command_line
 from maskcls.labels import ATTRIBUTES, Task, class_names
 from maskcls.search_space import SearchSpace
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console, driver, run_state
 from ray_jobs.prepare import prepare
 from ray_jobs.run_folder import RunFolder, claim
-from ray_jobs.trial import SCORE, Ledger, ResumableASHA, Trial, TrialPlan, history
+from ray_jobs.run_state import Board
+from ray_jobs.trial import SCORE, Ledger, ResumableASHA, Trial, TrialPlan, history, job_state
 
 log = logging.getLogger(__name__)
 EXPERIMENT = "tune"
@@ -46,17 +47,22 @@ def main() -> None:
         space = search_space.parse(config.tune.space, recipe)
         forms = list(_forms(space, recipe))
         _check_epochs(config, space, recipe)
-        with claim(config, []) as folder:
+        with claim(config, []) as folder, run_state.keeping(folder.path, "tune") as board:
             console.setup(folder.log)
             # Tune logs the traceback of a failed trial; the ledger tells its reason in a line.
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
             _check_search(config, folder)
             cluster.connect()
-            search(config, config.task, space, forms, folder)
+            search(config, config.task, space, forms, folder, board)
 
 
 def search(
-    config: Config, task: Task, space: SearchSpace, forms: Sequence[Image], folder: RunFolder
+    config: Config,
+    task: Task,
+    space: SearchSpace,
+    forms: Sequence[Image],
+    folder: RunFolder,
+    board: Board,
 ) -> None:
     """Run the trials that are not done yet and write every result.
 
@@ -64,15 +70,20 @@ def search(
     """
     nodes = cluster.live_nodes()
     plan = cluster.plan(config.resources, config.tune.trials, nodes)
+    board.phase("preparing photos")
     data = prepare(config, forms, folder.path).without_evaluation()
     trials = TrialPlan(config, task, data, folder.path / "trials")
+    known = [job_state(trials, name, entry) for name, entry in Ledger.read(folder.path).items()]
+    board.expect(known, len(plan.lanes), to_come=config.tune.trials - len(known))
     if _open_trials(config, folder):
+        board.phase("searching")
         log.info("%s", plan.reason)
         with driver.lanes(plan, config.resources, folder=folder.path) as lanes:
             trainable = tune.with_resources(
                 tune.with_parameters(Trial, queue=lanes.queue, plan=trials), {"memory": 1}
             )
-            _tuner(trainable, trials, space, folder, len(plan.lanes)).fit()
+            _tuner(trainable, trials, space, board, len(plan.lanes)).fit()
+    board.phase("writing results")
     conclude(trials, space, folder)
 
 
@@ -152,15 +163,16 @@ def _open_trials(config: Config, folder: RunFolder) -> int:
 
 
 def _tuner(
-    trainable: Any, trials: TrialPlan, space: SearchSpace, folder: RunFolder, lanes: int
+    trainable: Any, trials: TrialPlan, space: SearchSpace, board: Board, lanes: int
 ) -> tune.Tuner:
     """A new search, or the one that was interrupted."""
     settings = trials.config.tune
     # Tune writes its state every 10 s at most; a driver killed in between would forget trials.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0")
-    experiment = folder.path / ".ray_tune" / EXPERIMENT
+    run = trials.folder.parent
+    experiment = run / ".ray_tune" / EXPERIMENT
     if tune.Tuner.can_restore(str(experiment)):
-        log.info("going on with the search in %s", folder.path)
+        log.info("going on with the search in %s", run)
         return tune.Tuner.restore(str(experiment), trainable, resume_unfinished=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     recipe = trials.config.recipe(trials.task)
@@ -194,7 +206,7 @@ def _tuner(
         run_config=tune.RunConfig(
             name=EXPERIMENT,
             storage_path=str(experiment.parent),
-            callbacks=[Ledger(folder.path, trials.folder)],
+            callbacks=[Ledger(trials, board)],
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
         ),

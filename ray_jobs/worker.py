@@ -158,6 +158,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         options(recipe.augment),
         first_epoch=len(history) + 1,
         last_epoch=recipe.train.epochs,
+        title=job.title,
     )
     for epoch in range(len(history) + 1, recipe.train.epochs + 1):
         began = time.monotonic()
