@@ -27,7 +27,7 @@ ROUTES = WAYS | {"all together": list(Task)}
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    with console.answering_in_words("compare"), claim(config, list(Task)) as folder:
+    with console.answering_in_words("compare", config), claim(config, list(Task)) as folder:
         console.setup(folder.log)
         cluster.connect()
         compare(config, folder)
@@ -37,9 +37,10 @@ def compare(config: Config, folder: RunFolder) -> None:
     """Train every route and write routes.csv. Raises RunFailed where a model fails."""
     models = [(task, fold) for task in Task for fold in config.fold_numbers()]
     cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
-    data = prepare(config, forms_of(config, list(Task)), folder.path).without_evaluation()
+    forms = forms_of(config, list(Task))
+    data = prepare(config, forms, folder.path, folder.uri).without_evaluation()
     jobs = make_jobs(config, folder, data, models)
-    run_all(config, folder.path, jobs)
+    run_all(config, folder.path, jobs, folder.uri)
     out_of_fold = read_out_of_fold(jobs)
     seconds = dict.fromkeys(Task, 0.0)
     for job in jobs:

@@ -21,14 +21,14 @@ from ray_jobs.driver import RunFailed
 from ray_jobs.ensemble import Ensemble
 from ray_jobs.job import Job
 from ray_jobs.prepare import Photos, forms_of, prepare
-from ray_jobs.run_folder import RunFolder, claim, make_jobs, read_out_of_fold
+from ray_jobs.run_folder import RunFolder, claim, for_driver, make_jobs, read_out_of_fold
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    with console.answering_in_words("sweep"), claim(config, config.tasks) as folder:
+    with console.answering_in_words("sweep", config), claim(config, config.tasks) as folder:
         console.setup(folder.log)
         cluster.connect()
         sweep(config, folder)
@@ -42,11 +42,13 @@ def sweep(config: Config, folder: RunFolder) -> None:
     began = time.monotonic()
     models = [(task, fold) for task in config.tasks for fold in config.fold_numbers()]
     cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
-    data = prepare(config, forms_of(config, config.tasks), folder.path)
+    data = prepare(config, forms_of(config, config.tasks), folder.path, folder.uri)
     prepared = time.monotonic()
     jobs = make_jobs(config, folder, data, models)
-    ensemble = Ensemble.remote(votes_folder(folder.path, data.evaluation))
-    failed = run_jobs(config, folder.path, jobs, ensemble)
+    votes = folder.place / "votes" / votes_name(data.evaluation)
+    ensemble = Ensemble.remote(votes.local, votes.uri)
+    failed = run_jobs(config, folder.path, jobs, ensemble, folder.uri)
+    votes.pull()
     trained = time.monotonic()
     done = [job for job in jobs if job.name not in failed]
     if not done:
@@ -68,7 +70,7 @@ def sweep(config: Config, folder: RunFolder) -> None:
         "jobs": [job.done() for job in sorted(done, key=lambda job: (job.task, job.fold))],
         "failed": failed,
         "ensemble": {"name": config.ensemble.name, "models": len(done)},
-        "votes": votes_folder(folder.path, data.evaluation).name if data.evaluation else None,
+        "votes": votes.local.name if data.evaluation else None,
         "seed": config.run.seed,
         "versions": checkpoint.versions(),
         "seconds": round(scored - began, 1),
@@ -96,9 +98,15 @@ def sweep(config: Config, folder: RunFolder) -> None:
 
 
 def run_jobs(
-    config: Config, folder: Path, jobs: Sequence[Job], ensemble: Any | None = None
+    config: Config,
+    folder: Path,
+    jobs: Sequence[Job],
+    ensemble: Any | None = None,
+    uri: str | None = None,
 ) -> dict[str, str]:
     """Run those jobs that are not done; what failed, and why.
+
+    ``uri`` is where ``folder`` lives, if on an object store: what the jobs left there is fetched.
 
     The ensemble is needed where jobs have photos to predict.
     """
@@ -110,14 +118,16 @@ def run_jobs(
         return {}
     plan = cluster.plan(config.resources, len(pending), cluster.live_nodes())
     log.info("%s", plan.reason)
-    with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble) as lanes:
+    with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble, uri=uri) as lanes:
         outcomes = lanes.run(pending, console.Progress(len(jobs), len(jobs) - len(pending)))
+    for job in pending:
+        job.place.pull(for_driver)
     return {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
 
 
-def run_all(config: Config, folder: Path, jobs: Sequence[Job]) -> None:
+def run_all(config: Config, folder: Path, jobs: Sequence[Job], uri: str | None = None) -> None:
     """``run_jobs`` where every job is needed. Raises RunFailed where one fails."""
-    failed = run_jobs(config, folder, jobs)
+    failed = run_jobs(config, folder, jobs, uri=uri)
     if failed:
         raise RunFailed(f"{len(failed)} of {len(jobs)} models are missing:\n{listed(failed)}")
 
@@ -159,9 +169,9 @@ def answer(
     log.info("submission: %s", out / "submission.csv")
 
 
-def votes_folder(run: Path, evaluation: Photos | None) -> Path:
-    """Where the votes on these photos are kept: other photos have another folder."""
-    return run / "votes" / (evaluation.digest if evaluation else "none")
+def votes_name(evaluation: Photos | None) -> str:
+    """The folder that keeps the votes on these photos: other photos have another."""
+    return evaluation.digest if evaluation else "none"
 
 
 def _show(scores: dict[str, dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    with console.answering_in_words("train"):
+    with console.answering_in_words("train", config):
         if config.task is None:
             raise ValueError("task is not set: say which, as in task=age fold=0")
         with claim(config, [config.task]) as folder:
@@ -25,13 +25,14 @@ def main() -> None:
             cluster.connect()
             plan = cluster.plan(config.resources, 1, cluster.live_nodes())
             # Nothing to predict: that is for a sweep.
-            data = prepare(
-                config, [config.recipe(config.task).image], folder.path
-            ).without_evaluation()
+            form = config.recipe(config.task).image
+            data = prepare(config, [form], folder.path, folder.uri).without_evaluation()
             (job,) = make_jobs(config, folder, data, [(config.task, config.fold)])
             if job.done() is None:
                 log.info("%s", plan.reason)
-                with driver.lanes(plan, config.resources, folder=folder.path) as lanes:
+                with driver.lanes(
+                    plan, config.resources, folder=folder.path, uri=folder.uri
+                ) as lanes:
                     outcome = lanes.run([job], console.Progress(1))[job.name]
                 if outcome.reason:
                     raise driver.RunFailed(f"{job.name}: {outcome.reason}")

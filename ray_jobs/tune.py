@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -36,9 +37,14 @@ EXPERIMENT = "tune"
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    with console.answering_in_words("tune"):
+    with console.answering_in_words("tune", config):
         if config.task is None:
             raise ValueError("task is not set: say which, as in task=age")
+        if not isinstance(config.run.dir, Path):
+            raise ValueError(
+                f"run.dir={config.run.dir}: a search lives in a folder that every node sees; "
+                "data.root may be a URI, and best.yaml serves a sweep with any run.dir"
+            )
         recipe = config.recipe(config.task)
         space = search_space.parse(config.tune.space, recipe)
         forms = list(_forms(space, recipe))
