@@ -8,6 +8,7 @@ never from a URI.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import mmap
 import os
@@ -72,6 +73,16 @@ class StorageError(RuntimeError):
 def is_uri(text: str) -> bool:
     """Whether something begins like a URI, also where a ``Path`` made one slash of two."""
     return _SCHEME.match(text) is not None
+
+
+def on_this_machine(text: str) -> Path:
+    """For a command line: a path. Raises ArgumentTypeError, which argparse shows, for a URI."""
+    if is_uri(text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is no folder of this machine: copy it here first; run.dir and data.root of "
+            "the ray_jobs verbs, and report, take URIs"
+        )
+    return Path(text)
 
 
 def check_uri(uri: str) -> str:

@@ -18,6 +18,7 @@ from maskcls import files
 from maskcls.config import Config
 from maskcls.labels import Task
 from maskcls.storage import Place, StorageError
+from ray_jobs import console
 from ray_jobs import job as jobs
 from ray_jobs.job import Job
 from ray_jobs.prepare import Dataset
@@ -46,7 +47,7 @@ class RunFolder:
 
     def pull(self) -> None:
         """Bring this node's copy up to date, as far as a driver needs it."""
-        self.place.pull(for_driver)
+        self.place.pull(for_driver, console.Ticker("run: files fetched"))
 
     def push(self) -> None:
         """Send what the driver wrote; workers and the ensemble send their own."""

@@ -2,16 +2,17 @@
 
 import json
 import signal
+import sys
 import threading
 import urllib.request
 
 import boto3
 import pytest
 
-from maskcls import storage
+from maskcls import check_data, eda, label_errors, storage
 from maskcls.config_load import ConfigError, load
 from maskcls.storage import Place, StorageError, Store
-from ray_jobs import run_owner
+from ray_jobs import cluster, run_owner, tune
 from ray_jobs.run_folder import claim
 from tests.object_store import KEYS, Line, ObjectStore
 
@@ -326,3 +327,23 @@ def test_results_are_sent_also_when_the_run_fails(bucket, run_of):
         (folder.path / "jobs" / "age-fold0" / "resume.pt").write_text("a worker's own")
         raise RuntimeError("why")
     assert sorted(bucket.names("run/")) == ["run/config.yaml", "run/scores.json"]
+
+
+def test_a_node_that_does_not_reach_the_store_says_why(bucket, monkeypatch):
+    assert cluster._why_blind("s3://bucket/run") is None
+    assert "no bucket s3://nobody" in cluster._why_blind("s3://nobody/run")
+
+
+def test_a_search_on_a_store_is_refused(monkeypatch, capsys):
+    words = ["tune", "task=age", "tune.space={train.lr: [1e-3]}", "run.dir=s3://bucket/search"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        tune.main()
+    assert "run.dir=s3://bucket/search: a search lives in a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [check_data, eda, label_errors])
+def test_commands_that_need_a_folder_say_so(command, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["s3://bucket/data", "--out", "x"])
+    assert "s3://bucket/data is no folder of this machine" in capsys.readouterr().err
