@@ -47,6 +47,7 @@ LOCK_WAIT_S: Final = 3600.0
 
 _CHUNK: Final = 8 * 2**20
 _LOCK: Final = ".pull.lock"
+_NOT_FOUND: Final = "No such file or directory"
 _URI: Final = re.compile(r"(s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#@]+)*")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _REFUSED: Final = re.compile(
@@ -223,7 +224,13 @@ class Store:
             try:
                 # Not allow_not_found: that takes a bucket that does not exist for an empty one.
                 found = self._system.get_file_info(fs.FileSelector(self._folder, recursive=True))
-            except FileNotFoundError:
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError) and _NOT_FOUND not in str(error):
+                    raise
+                bucket = self._folder.partition("/")[0]
+                # S3 has said so by now.
+                if self._system.type_name == "gcs" and not _exists(self._system, bucket):
+                    raise _no_bucket(self._uri) from None
                 return {}
         states = {info.path[len(self._folder) + 1 :]: _told(info) for info in found if info.is_file}
         # A key may be any text, also one that leads out of the local copy.
@@ -308,8 +315,11 @@ class Store:
 
     def _write(self, name: str, content: bytes | mmap.mmap) -> None:
         path = f"{self._folder}/{name}"
-        with self._in_words(name), self._system.open_output_stream(path) as stream:
-            stream.write(content)
+        try:
+            with self._in_words(name), self._system.open_output_stream(path) as stream:
+                stream.write(content)
+        except FileNotFoundError:
+            raise _no_bucket(self._uri) from None
 
     def remove(self, name: str) -> None:
         """Remove an object, where there is one."""
@@ -392,19 +402,30 @@ def _tried(do: Callable[[], Result]) -> Result:
     return do()
 
 
+def _exists(system: FileSystem, path: str) -> bool:
+    from pyarrow import fs
+
+    return system.get_file_info(path).type is not fs.FileType.NotFound
+
+
+def _no_bucket(uri: str) -> StorageError:
+    bucket = "/".join(uri.split("/")[:3])
+    return StorageError(f"{uri}: there is no bucket {bucket}; create it or correct the name")
+
+
 def _explained(uri: str, told: str) -> StorageError:
     told = re.sub(r" \(Request ID.*?\)| error_info=.*", "", told.partition("\n")[0])[:300]
     if re.search("NO_SUCH_BUCKET|bucket does not exist", told):
-        bucket = "/".join(uri.split("/")[:3])
-        return StorageError(f"{uri}: there is no bucket {bucket}; create it or correct the name")
+        return _no_bucket(uri)
     if _REFUSED.search(told):
         return StorageError(
             f"{uri}: the store refuses this access ({told}); set {_VARIABLES[uri[:2]]} in the "
             "environment of every node to those of somebody who may list, read, write and delete "
             "there"
         )
+    address = ", and AWS_ENDPOINT_URL the store's address" if uri.startswith("s3") else ""
     return StorageError(
-        f"{uri}: {told}; is the network up, and the address of the store (AWS_ENDPOINT_URL) right?",
+        f"{uri}: {told}; is the network up{address}?",
         passing=_PASSING.search(told) is not None,
     )
 
