@@ -84,7 +84,7 @@ def synthetic(recipe: Recipe) -> Iterator[Batch]:
 def fed(source: ImageSource, plan: EpochPlan, steps: int) -> Iterator[Batch]:
     # A little more than is taken: the pipeline is at work until the end.
     epochs = 2 + steps // plan.steps
-    return pipeline.batches(source, plan, AUGMENT, first_epoch=1, last_epoch=epochs)
+    return pipeline.batches(source, plan, AUGMENT, first_epoch=1, last_epoch=epochs, title="step")
 
 
 def prepared(folder: Path, recipe: Recipe) -> tuple[ImageSource, EpochPlan]:

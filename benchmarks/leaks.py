@@ -44,7 +44,7 @@ def main() -> None:
             config = load([], [*words, f"run.dir={folder / str(number)}"]).config
             with (
                 claim(config, config.tasks) as run,
-                run_state.keeping(run.path, "sweep") as board,
+                run_state.keeping(run.place, "sweep") as board,
             ):
                 sweep(config, run, board)
             print("{:5}  {:9.0f}  {:15.1f}  {:6}  {:12}".format(number, *alive()), flush=True)

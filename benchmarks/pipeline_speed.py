@@ -76,7 +76,7 @@ class Bench:
             labels_N=np.zeros_like(count), shares=None, batch_size=BATCH, seed=number,
         )  # fmt: skip
         # The third epoch only keeps the tasks busy until the second has been taken.
-        stream = pipeline.batches(source, plan, AUGMENT, first_epoch=1, last_epoch=3)
+        stream = pipeline.batches(source, plan, AUGMENT, first_epoch=1, last_epoch=3, title="speed")
         for epoch in ("first", "second"):
             for _ in range(plan.steps):
                 normalize(next(stream).images_BHWC)

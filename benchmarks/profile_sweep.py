@@ -158,7 +158,7 @@ def profile(words: Sequence[str], folder: Path) -> dict[str, Spans]:
     with stopwatch.part("import"):
         from maskcls import report, results
         from maskcls.config_load import load
-        from ray_jobs import cluster, console, driver, sweep
+        from ray_jobs import cluster, console, driver, run_state, sweep
         from ray_jobs.run_folder import claim
 
     config = load([], words).config
@@ -174,10 +174,14 @@ def profile(words: Sequence[str], folder: Path) -> dict[str, Spans]:
         watch(stack, parts, stopwatch.timed)
         in_lanes = functools.partial(lane_loop, folder)
         stack.enter_context(mock.patch.object(driver, "lane_loop", in_lanes))
-        with claim(config, config.tasks) as run, stopwatch.part("write"):
+        with (
+            claim(config, config.tasks) as run,
+            run_state.keeping(run.place, "sweep") as board,
+            stopwatch.part("write"),
+        ):
             console.setup(run.log)
             cluster.connect()
-            sweep.sweep(config, run)
+            sweep.sweep(config, run, board)
     spans = {"driver": stopwatch.spans}
     called = next(start for part, start, _ in spans["driver"] if part == "wait")
     for path in sorted(folder.glob("lane *.json")):

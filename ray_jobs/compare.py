@@ -29,9 +29,9 @@ ROUTES = WAYS | {"all together": list(Task)}
 def main() -> None:
     config = from_command_line(__doc__ or "")
     with (
-        console.answering_in_words("compare"),
+        console.answering_in_words("compare", config),
         claim(config, list(Task)) as folder,
-        run_state.keeping(folder.path, "compare") as board,
+        run_state.keeping(folder.place, "compare") as board,
     ):
         console.setup(folder.log)
         cluster.connect()
@@ -43,10 +43,11 @@ def compare(config: Config, folder: RunFolder, board: Board) -> None:
     models = [(task, fold) for task in Task for fold in config.fold_numbers()]
     cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
     board.phase("preparing photos")
-    data = prepare(config, forms_of(config, list(Task)), folder.path).without_evaluation()
+    forms = forms_of(config, list(Task))
+    data = prepare(config, forms, folder.path, folder.uri).without_evaluation()
     jobs = make_jobs(config, folder, data, models)
     board.phase("training")
-    run_all(config, folder.path, jobs, board)
+    run_all(config, folder.path, jobs, folder.uri, board)
     board.phase("scoring")
     out_of_fold = read_out_of_fold(jobs)
     seconds = dict.fromkeys(Task, 0.0)

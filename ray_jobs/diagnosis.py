@@ -219,7 +219,7 @@ def _paths(cluster: Cluster, node: Node, facts: NodeFacts) -> Iterator[Finding]:
 def _disks(cluster: Cluster, node: Node, facts: NodeFacts) -> Iterator[Finding]:
     places = {"run.dir": facts.run_dir, "data.cache": facts.cache, "Ray's files": facts.ray_temp}
     for name, place in places.items():
-        if place.error:
+        if place.error or not place.total:
             continue
         if name == "Ray's files" and place.free < (1 - RAY_DISK_FULL) * place.total:
             full = 1 - place.free / place.total

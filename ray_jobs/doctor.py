@@ -25,6 +25,7 @@ from rich.text import Text
 from maskcls import files
 from maskcls.config import Config
 from maskcls.config_load import from_command_line
+from maskcls.storage import Store
 from ray_jobs import cluster, console, diagnosis, node_facts
 from ray_jobs.diagnosis import Clock, Cluster, Finding, Node, size
 from ray_jobs.node_facts import Asked, Mark, NodeFacts, PathFacts, Port
@@ -86,12 +87,20 @@ def examine(config: Config) -> Cluster:
 
 
 @contextmanager
-def _marked(run_dir: Path) -> Iterator[tuple[PathFacts, Mark | None]]:
+def _marked(run_dir: Path | str) -> Iterator[tuple[PathFacts, Mark | None]]:
     """How the driver finds run.dir, and a file that it wrote there; gone again afterwards."""
     mark = Mark(f".doctor-{uuid.uuid4().hex}", uuid.uuid4().hex)
     facts = node_facts.check_path(run_dir, write=True)
     if facts.error:
         yield facts, None
+        return
+    if isinstance(run_dir, str):
+        store = Store(run_dir)
+        store.write(mark.file, mark.text.encode())
+        try:
+            yield facts, mark
+        finally:
+            store.remove(mark.file)
         return
     with node_facts.made(run_dir):
         try:
@@ -187,6 +196,8 @@ def table(examined: Cluster) -> Table:
 
 
 def _place(facts: PathFacts) -> str:
+    if not facts.total and not facts.error:
+        return f"{facts.path}: reached"
     told = facts.error or f"{size(facts.free)} free of {size(facts.total)}"
     return f"{facts.path}: {told}"
 

@@ -97,16 +97,21 @@ def queue_name(folder: Path) -> str:
 
 @contextmanager
 def lanes(
-    plan: Plan, resources: Resources, *, folder: Path, ensemble: Any | None = None
+    plan: Plan,
+    resources: Resources,
+    *,
+    folder: Path,
+    ensemble: Any | None = None,
+    uri: str | None = None,
 ) -> Iterator[Lanes]:
     """Start the lanes of a plan; at the end their workers and reservations are gone.
 
     ``folder`` keeps what Ray Train itself writes, and is removed. Lanes start in the background.
     Where waiting is in vain, every job fails with the reason: nothing waits without a limit.
-    Raises Refused where a node does not see ``folder``.
+    Raises Refused where a node does not see ``folder`` or, with ``uri``, its object store.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    check_shared(folder)
+    check_shared(uri or folder)
     queue = JobQueue.options(name=queue_name(folder)).remote(resources.attempts)
     running = Lanes(queue)
     storage = folder / ".ray_train"

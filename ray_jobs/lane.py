@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from maskcls import allocator
+from maskcls.storage import StorageError
 from ray_jobs import worker
 from ray_jobs.job import Job
 from ray_jobs.worker import Cancelled, FloatArray
@@ -121,6 +122,6 @@ def _free_gpu() -> None:
 
 def _reason(error: Exception) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
-    known = isinstance(error, ValueError | OSError | FloatingPointError)
+    known = isinstance(error, ValueError | OSError | FloatingPointError | StorageError)
     where = "" if known else f" ({place.filename}:{place.lineno})"
     return f"{type(error).__name__}: {error}{where}"

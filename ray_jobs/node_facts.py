@@ -40,6 +40,8 @@ CONNECT_S = 3.0
 PROGRAM_S = 60.0
 """How long torch may take to import and to try every GPU, and nvidia-smi to answer."""
 
+UNMARKED = "a folder is there, without what the driver just wrote"
+
 TRY_TORCH = """
 import json, torch, warnings
 warnings.simplefilter("ignore")
@@ -78,8 +80,8 @@ class Gpus:
 
 @dataclass(frozen=True)
 class PathFacts:
-    """A path as one node finds it. ``error`` says why it cannot be used; ``listing`` is a digest
-    of the names in it, where those were asked for."""
+    """A path, or the URI of a folder on an object store, as one node finds it. ``error`` says why
+    it cannot be used; ``listing`` is a digest of the names in it, where those were asked for."""
 
     path: str
     error: str | None = None
@@ -87,6 +89,7 @@ class PathFacts:
     free: int = 0
     """Bytes."""
     total: int = 0
+    """0 on an object store."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,9 @@ class Mark:
 class Asked:
     """What every node is asked."""
 
-    run_dir: Path
+    run_dir: Path | str
     mark: Mark | None
-    data_root: Path
+    data_root: Path | str
     cache: Path
     ports: tuple[Port, ...]
 
@@ -195,14 +198,17 @@ def code_digest() -> str:
 
 
 def check_path(
-    path: Path, *, mark: Mark | None = None, write: bool = False, listing: bool = False
+    path: Path | str, *, mark: Mark | None = None, write: bool = False, listing: bool = False
 ) -> PathFacts:
     """How this machine finds ``path``: whether it sees the driver's ``mark`` there, whether it can
-    ``write`` there (a folder that does not exist is made and removed again), the names in it."""
+    ``write`` there (a folder that does not exist is made and removed again), the names in it.
+    Of a URI, whether its store answers and the mark is there."""
+    if isinstance(path, str):
+        return PathFacts(path, _store_fault(path, mark))
     names = None
     try:
         if mark is not None and not _sees(path, mark):
-            return PathFacts(str(path), "a folder is there, without what the driver just wrote")
+            return PathFacts(str(path), UNMARKED)
         if listing:
             names = _listing(path)
         if write:
@@ -217,6 +223,18 @@ def check_path(
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     usage = shutil.disk_usage(there)
     return PathFacts(str(path), None, names, usage.free, usage.total)
+
+
+def _store_fault(uri: str, mark: Mark | None) -> str | None:
+    from maskcls.storage import StorageError, Store  # pyarrow, which a node may lack
+
+    try:
+        store = Store(uri)
+        store.listing()
+        unmarked = mark is not None and store.read(mark.file) != mark.text.encode()
+    except StorageError as error:
+        return str(error)
+    return UNMARKED if unmarked else None
 
 
 def _sees(path: Path, mark: Mark) -> bool:

@@ -27,6 +27,7 @@ from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from maskcls import allocator, images, sampling, transforms
 from maskcls.images import Prepared, Preprocessing
+from maskcls.storage import Place
 
 IMAGES_PER_TASK = 64
 """Enough that the 10 ms of a task do not count, few enough that the first batch comes soon."""
@@ -47,12 +48,16 @@ class ImageSource:
     """Prepared images that any node can open; where they are missing or damaged, it
     prepares them.
 
-    ``table`` is the parquet of the photos, one a row in the order of the images.
+    ``table`` is the parquet of the photos, one a row in the order of the images. ``tables`` is the
+    folder of it, and ``root`` that of the photos, where they lie on an object store: a node that
+    lacks the images fetches photos, which are smaller.
     """
 
     folder: Path
     table: Path
     preprocessing: Preprocessing
+    tables: Place | None = None
+    root: Place | None = None
 
     def open(self) -> UInt8Array:
         """Images [N, H, W, 3], memory-mapped."""
@@ -60,11 +65,15 @@ class ImageSource:
         try:
             return prepared.open()
         except (FileNotFoundError, ValueError):
+            if self.root is not None:
+                self.root.pull(set(self.photos()["key"]).__contains__)
             images.prepare(self.photos(), [self.preprocessing], self.folder.parent, threads=2)
             return prepared.open()
 
     def photos(self) -> pd.DataFrame:
         """The table."""
+        if self.tables is not None:
+            self.tables.fetch(self.table.name)
         return pd.read_parquet(self.table)
 
 

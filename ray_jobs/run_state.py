@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskcls import config as configuration
 from maskcls import files
+from maskcls.storage import Place, StorageError, Store
 
 if TYPE_CHECKING:
     from ray_jobs.job import Job
@@ -174,12 +175,12 @@ def kept() -> Board:
 
 
 @contextmanager
-def keeping(folder: Path, program: str) -> Iterator[Board]:
-    """A board in ``folder`` for as long as ``program`` works there, and how that ended."""
-    board = Board(folder, program)
+def keeping(place: Place, program: str) -> Iterator[Board]:
+    """A board in ``place`` for as long as ``program`` works there, and how that ended."""
+    board = Board(place.local, program)
     _kept.append(board)
     ended = threading.Event()
-    threading.Thread(target=_beat, args=(folder / FILE, ended), daemon=True).start()
+    threading.Thread(target=_beat, args=(place, ended), daemon=True).start()
     try:
         yield board
     except KeyboardInterrupt:
@@ -195,11 +196,14 @@ def keeping(folder: Path, program: str) -> Iterator[Board]:
         _kept.remove(board)
 
 
-def _beat(path: Path, ended: threading.Event) -> None:
-    """Touch the file, for those whose file system carries no locks; it asks nothing of Ray."""
+def _beat(place: Place, ended: threading.Event) -> None:
+    """Touch the file, for those whose file system carries no locks, and send it to an object
+    store; it asks nothing of Ray."""
     while not ended.wait(BEAT_S):
-        with suppress(OSError):
-            os.utime(path)
+        with suppress(OSError, StorageError):
+            os.utime(place.local / FILE)
+            if place.uri:
+                Store(place.uri).send(place.local / FILE, FILE)
 
 
 def of_jobs(jobs: Sequence[Job]) -> list[JobState]:

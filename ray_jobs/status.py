@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from maskcls.config_load import from_command_line
+from maskcls.storage import Place, StorageError
 from ray_jobs import run_state
 from ray_jobs.run_state import JobState, Liveness, RunState
 
-LOOK_S = 1.0
-"""Seconds between two looks at the file."""
+LOOK_S, LOOK_AT_STORE_S = 1.0, 10.0
+"""Seconds between two looks at the file; an object store gets it every ``BEAT_S``."""
 
 PLAIN_WIDTH = 160
 """Columns of the table where there is no terminal."""
@@ -35,41 +35,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else list(argv)
     words = [word for word in arguments if word != ONCE]
     config = from_command_line(__doc__ or "", words)
+    place = config.place(config.run.dir)
     screen = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     try:
         if screen.is_terminal and ONCE not in arguments:
-            follow(config.run.dir, screen)
+            follow(place, screen)
         else:
-            screen.print(look(config.run.dir)[0])
-    except (ValueError, OSError) as error:
+            screen.print(look(place)[0])
+    except (ValueError, OSError, StorageError) as error:
         sys.exit(f"status: {error}")  # not as other verbs, which import Ray for that: seconds
 
 
-def follow(folder: Path, screen: Console) -> None:
+def follow(place: Place, screen: Console) -> None:
     """Show the table until the run ends, in place."""
-    shown, alive = look(folder)
+    shown, alive = look(place)
     with Live(shown, console=screen, auto_refresh=False) as live:
         try:
             while alive:
-                time.sleep(LOOK_S)
-                shown, alive = look(folder)
+                time.sleep(LOOK_AT_STORE_S if place.uri else LOOK_S)
+                shown, alive = look(place)
                 live.update(shown, refresh=True)
         except KeyboardInterrupt:
             return  # the last table stays
 
 
-def look(folder: Path) -> tuple[RenderableType, bool]:
-    """The table of the run in ``folder``, and whether there may be news.
+def look(place: Place) -> tuple[RenderableType, bool]:
+    """The table of the run in ``place``, and whether there may be news.
 
-    Raises FileNotFoundError where there is no run and ValueError where its state is damaged.
+    Raises FileNotFoundError where there is no run, ValueError where its state is damaged and
+    StorageError where its object store refuses it.
     """
-    state = run_state.read(folder)
+    place.fetch(run_state.FILE)
+    state = run_state.read(place.local)
     now = time.time()
-    liveness: Liveness = "gone" if state.ended else run_state.liveness(folder, state, now)
-    return shown(folder, state, liveness, now), liveness == "alive"
+    liveness: Liveness = "gone" if state.ended else run_state.liveness(place.local, state, now)
+    return shown(place.uri or str(place.local), state, liveness, now), liveness == "alive"
 
 
-def shown(folder: Path, state: RunState, liveness: Liveness, now: float) -> RenderableType:
+def shown(folder: str, state: RunState, liveness: Liveness, now: float) -> RenderableType:
     """A run as sentences and a table: running jobs first, those that are done last."""
     left = run_state.time_left(state, now)
     lines = [f"{folder}: {state.program}, {_phase(state, liveness, now)}"]

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,14 +41,19 @@ WINNER_SPLITS = 5
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    with console.answering_in_words("tune"):
+    with console.answering_in_words("tune", config):
         if config.task is None:
             raise ValueError("task is not set: say which, as in task=age")
+        if not isinstance(config.run.dir, Path):
+            raise ValueError(
+                f"run.dir={config.run.dir}: a search lives in a folder that every node sees; "
+                "data.root may be a URI, and best.yaml serves a sweep with any run.dir"
+            )
         recipe = config.recipe(config.task)
         space = search_space.parse(config.tune.space, recipe)
         forms = list(_forms(space, recipe))
         _check_epochs(config, space, recipe)
-        with claim(config, []) as folder, run_state.keeping(folder.path, "tune") as board:
+        with claim(config, []) as folder, run_state.keeping(folder.place, "tune") as board:
             console.setup(folder.log)
             # Tune logs the traceback of a failed trial; the ledger tells its reason in a line.
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from maskcls.storage import Place
 from ray_jobs import run_state, status
 from ray_jobs.job_queue import Event
 from ray_jobs.run_state import FILE, JobState, RunState, time_left
@@ -36,7 +37,7 @@ def epoch(name, number, score, seconds=2.0):
 
 
 def test_the_board_writes_down_what_it_hears(tmp_path):
-    with run_state.keeping(tmp_path, "sweep") as board:
+    with run_state.keeping(Place(tmp_path), "sweep") as board:
         board.phase("training")
         board.expect([job("a", epochs=3), job("b", epochs=3)], lanes=1)
         board.hear([Event("started", "a", 0, {"attempt": 2}), epoch("a", 1, 0.5),
@@ -54,7 +55,7 @@ def test_the_board_writes_down_what_it_hears(tmp_path):
 
 
 def test_events_in_a_burst_are_one_write(tmp_path, monkeypatch):
-    with run_state.keeping(tmp_path, "sweep") as board:
+    with run_state.keeping(Place(tmp_path), "sweep") as board:
         board.expect([job("a", epochs=99)], lanes=1)
         writes = []
         monkeypatch.setattr(run_state.files, "write_json", lambda *what: writes.append(what))
@@ -74,7 +75,7 @@ def test_events_in_a_burst_are_one_write(tmp_path, monkeypatch):
     ],
 )
 def test_how_a_program_ended_is_its_last_word(tmp_path, error, ended, reason):
-    with pytest.raises(type(error)), run_state.keeping(tmp_path, "sweep"):
+    with pytest.raises(type(error)), run_state.keeping(Place(tmp_path), "sweep"):
         raise error
     read = run_state.read(tmp_path)
     assert (read.ended, read.reason) == (ended, reason)
@@ -85,14 +86,14 @@ def test_a_disk_that_is_full_ends_no_run(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(run_state.files, "write_json", full)
-    with run_state.keeping(tmp_path, "sweep") as board:
+    with run_state.keeping(Place(tmp_path), "sweep") as board:
         board.phase("training")
 
 
 def test_a_pickled_board_comes_back_as_that_of_the_program_that_reads_it(tmp_path):
-    with run_state.keeping(tmp_path / "before", "tune") as board:
+    with run_state.keeping(Place(tmp_path / "before"), "tune") as board:
         pickled = pickle.dumps(board)
-    with run_state.keeping(tmp_path / "now", "tune") as board:
+    with run_state.keeping(Place(tmp_path / "now"), "tune") as board:
         assert pickle.loads(pickled) is board
 
 
