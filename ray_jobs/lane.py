@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from ray_jobs import worker
+from ray_jobs.cluster import node_name
 from ray_jobs.job import Job
 from ray_jobs.worker import Cancelled, FloatArray
 
@@ -26,9 +27,9 @@ def lane_loop(config: dict[str, Any]) -> None:
     """The ``train_loop_per_worker`` of a lane; returns when the queue is closed and empty."""
     torch.set_num_threads(config["threads"])
     context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    rank, world, node = context.get_world_rank(), context.get_world_size(), node_name()
     while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:
-        session = LaneSession(job, config["queue"], config["ensemble"], rank, world)
+        session = LaneSession(job, config["queue"], config["ensemble"], rank, world, node)
         try:
             report = worker.run(job, session)
         except Cancelled:
@@ -50,8 +51,10 @@ def lane_loop(config: dict[str, Any]) -> None:
 class LaneSession:
     """A job's view of its lane; see ``worker.Session``."""
 
-    def __init__(self, job: Job, queue: Any, ensemble: Any, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
+    def __init__(
+        self, job: Job, queue: Any, ensemble: Any, rank: int, world: int, node: str
+    ) -> None:
+        self.rank, self.world, self.node = rank, world, node
         self.device = _device()
         self._job, self._queue, self._ensemble = job, queue, ensemble
         self._last_beat = 0.0

@@ -47,7 +47,9 @@ def predict(config: Config, run: RunFolder) -> None:
         raise FileNotFoundError(f"{config.data.root}: no eval folder, so nothing to predict")
     out = run.path / "predictions" / evaluation.digest
     jobs = [_job(config, run, info, evaluation) for info in checkpoints]
-    ensemble = Ensemble.remote(votes_folder(run.path, evaluation))
+    ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
+        votes_folder(run.path, evaluation)
+    )
     failed = run_jobs(config, out, jobs, ensemble)
     if failed:
         raise RunFailed(f"models failed, so nothing is written:\n{listed(failed)}")

@@ -45,7 +45,9 @@ def sweep(config: Config, folder: RunFolder) -> None:
     data = prepare(config, forms_of(config, config.tasks), folder.path)
     prepared = time.monotonic()
     jobs = make_jobs(config, folder, data, models)
-    ensemble = Ensemble.remote(votes_folder(folder.path, data.evaluation))
+    ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
+        votes_folder(folder.path, data.evaluation)
+    )
     failed = run_jobs(config, folder.path, jobs, ensemble)
     trained = time.monotonic()
     done = [job for job in jobs if job.name not in failed]
