@@ -19,6 +19,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -48,7 +49,7 @@ WORDS = (
 )  # fmt: skip
 RESULTS = ("submission.csv", "out_of_fold.parquet")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LIMIT_S = 600.0
+LIMIT_S = 240.0
 """Longest time of one step."""
 
 # Each line of KEPT is a folder, a tab and where it is seen.
@@ -109,6 +110,8 @@ def main() -> None:
                  "apt-get install openssh-server rsync iproute2 util-linux")  # fmt: skip
     if {ROOT, Path(sys.prefix)} & set(HIDDEN):
         sys.exit(f"hosts: move the repository out of {ROOT}: each host has that folder for itself")
+    # So that whoever ends this program ends the hosts with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="hosts") as name:
         folder = Path(name)
         (folder / "shared").mkdir()
@@ -150,11 +153,12 @@ def trial(folder: Path) -> None:
     """What happens on the laptop. Raises Failed where something is not as it should be."""
     sh("python", "-m", "maskcls.demo_faces", f"{SHARED}/data", "--people", "42",
        "--eval-people", "6", "--height", "64", "--width", "48")  # fmt: skip
-    with told("a sweep on one machine"):
-        sh("python", "-m", "ray_jobs.sweep", *WORDS, f"run.dir={SHARED}/alone")
     sh("ray", "get-auth-token", "--generate")
     sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(HOME / ".ssh/key"))
-    with network(), hosts(folder) as running:
+    network()
+    with told("a sweep on one machine"):
+        sh("python", "-m", "ray_jobs.sweep", *WORDS, f"run.dir={SHARED}/alone")
+    with hosts(folder) as running:
         config = write_config()
         try:
             on_the_cluster(config, running)
@@ -190,8 +194,8 @@ def sweep(
         said = HOME / "job.log"
         with said.open("wb") as out:
             submit = subprocess.Popen(
-                ["ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--working-dir",
-                 ".", "--", "python", "-m", "ray_jobs.sweep", *WORDS, f"run.dir={run}"],
+                ["ray", "job", "submit", "--working-dir", ".", "--",
+                 "python", "-m", "ray_jobs.sweep", *WORDS, f"run.dir={run}"],
                 cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
@@ -252,12 +256,13 @@ def write_config() -> Path:
     return path
 
 
-@contextmanager
-def network() -> Iterator[None]:
+def network() -> None:
     """A bridge, and for each host a cable to it; all of it inside the laptop's namespace."""
     sh("ip", "link", "add", "bridge", "type", "bridge")
     sh("ip", "addr", "add", f"{LAPTOP}/24", "dev", "bridge")
     sh("ip", "link", "set", "bridge", "up")
+    # Ray looks for the way to the internet to learn its own address; this one leads nowhere.
+    sh("ip", "route", "add", "default", "dev", "bridge")
     for ip in (HEAD, *WORKERS):
         name = host_name(ip)
         sh("ip", "netns", "add", name)
@@ -265,9 +270,7 @@ def network() -> Iterator[None]:
         sh("ip", "link", "set", name, "master", "bridge", "up")
         sh("ip", "-n", name, "addr", "add", f"{ip}/24", "dev", "eth0")
         sh("ip", "-n", name, "link", "set", "eth0", "up")
-        # Ray asks for the way to the internet to learn its own address.
         sh("ip", "-n", name, "route", "add", "default", "via", LAPTOP)
-    yield
 
 
 @contextmanager
@@ -332,12 +335,18 @@ def on(ip: str, command: str) -> str:
 
 def sh(*words: str) -> None:
     """A command on the laptop. Raises Failed with what it said."""
-    done = subprocess.run(
-        words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=LIMIT_S,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise Failed(f"{' '.join(words)}: status {done.returncode}\n{done.stdout}")
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+        )
+        try:
+            status = str(process.wait(timeout=LIMIT_S))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = f"none after {LIMIT_S:g} s"
+        if status != "0":
+            said.seek(0)
+            raise Failed(f"{' '.join(words)}: status {status}\n{said.read()}")
 
 
 @contextmanager
