@@ -41,7 +41,7 @@ WORDS = (
 class Alone:
     """The session of a worker that nobody waits for."""
 
-    rank, world, device = 0, 1, torch.device("cpu")
+    rank, world, node, device = 0, 1, "", torch.device("cpu")
 
     def beat(self) -> None: ...
 

@@ -180,6 +180,21 @@ def live_nodes() -> list[Node]:
     return sorted(nodes, key=lambda node: node.id)
 
 
+def on_this_node() -> dict[str, str]:
+    """The label selector of the driver's node: what a run cannot do without stays with its driver.
+
+    Ray puts an actor that reserves nothing on any node, also on one that may be taken away.
+    """
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+
+
+def node_name() -> str:
+    """The name of the node of this process: its address, unless `ray start --node-name` said so."""
+    here = ray.get_runtime_context().get_node_id()
+    name: str = next(node["NodeName"] for node in ray.nodes() if node["NodeID"] == here)
+    return name
+
+
 def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:
     """Refuse a folder, or the URI of one, that some node of the cluster does not see: workers
     there could not use it.

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from maskcls import allocator
 from maskcls.storage import StorageError
 from ray_jobs import worker
+from ray_jobs.cluster import node_name
 from ray_jobs.job import Job
 from ray_jobs.worker import Cancelled, FloatArray
 
@@ -29,9 +30,9 @@ def lane_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     log.info("%s", allocator.keep_freed(_device().type))
     context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    rank, world, node = context.get_world_rank(), context.get_world_size(), node_name()
     while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:
-        session = LaneSession(job, config["queue"], config["ensemble"], rank, world)
+        session = LaneSession(job, config["queue"], config["ensemble"], rank, world, node)
         try:
             report = worker.run(job, session)
         except Cancelled:
@@ -56,8 +57,10 @@ class LaneSession:
     Its calls are named after the job: a lane takes many, and Ray shows only what each call is.
     """
 
-    def __init__(self, job: Job, queue: Any, ensemble: Any, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
+    def __init__(
+        self, job: Job, queue: Any, ensemble: Any, rank: int, world: int, node: str
+    ) -> None:
+        self.rank, self.world, self.node = rank, world, node
         self.device = _device()
         self._job, self._queue, self._ensemble = job, queue, ensemble
         self._last_beat = 0.0

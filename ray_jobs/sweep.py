@@ -53,7 +53,9 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
     prepared = time.monotonic()
     jobs = make_jobs(config, folder, data, models)
     votes = folder.place / "votes" / votes_name(data.evaluation)
-    ensemble = Ensemble.remote(votes.local, votes.uri)
+    ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
+        votes.local, votes.uri
+    )
     board.phase("training")
     failed = run_jobs(config, folder.path, jobs, ensemble, folder.uri, board)
     votes.pull()

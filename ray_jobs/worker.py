@@ -29,6 +29,7 @@ class Session(Protocol):
 
     rank: int
     world: int
+    node: str
     device: torch.device
 
     def beat(self) -> None:
@@ -98,6 +99,7 @@ def _train_to_the_end(job: Job, session: Session, started: float) -> dict[str, A
         "best_epoch": info.epoch,
         "epochs": round(history[-1]["epoch"]) if history else info.epoch,
         "scores": info.scores,
+        "node": session.node,
         "seconds": round(time.monotonic() - started, 3),
         "training_seconds": round(sum(values["seconds"] for values in history), 3),
     }

@@ -45,7 +45,7 @@ class Photos:
 class Alone:
     """A session of one process that nobody listens to."""
 
-    rank, world, device = 0, 1, torch.device("cpu")
+    rank, world, node, device = 0, 1, "", torch.device("cpu")
 
     def beat(self):
         pass

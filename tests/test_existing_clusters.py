@@ -143,10 +143,12 @@ NAMES = textwrap.dedent("""
 """Writes down what the dashboard of RAY_API_SERVER_ADDRESS shows."""
 
 
-def test_the_readme_s_lines_submit_a_job_with_a_token(drawn, cache, tmp_path):
-    lines = readme_lines("On a cluster")
+def test_the_readme_s_lines_submit_a_job_to_two_nodes_with_a_token(drawn, cache, tmp_path):
+    lines = readme_lines("One machine, a cluster, the cloud")
     assert "ray job submit --working-dir ." in lines
-    words = [*TINY, "model.weights=null", "tasks=[joint]", f"data.cache={cache}"]
+    assert "ray start --address=HEAD:6379" in lines
+    words = [*TINY, "model.weights=null", "tasks=[joint]", f"data.cache={cache}",
+             "resources.jobs_at_once=2"]  # fmt: skip
     words = " ".join(f"'{word}'" for word in words)
     script = (
         lines.replace("/absolute/path/to/data", str(drawn))
@@ -160,18 +162,21 @@ def test_the_readme_s_lines_submit_a_job_with_a_token(drawn, cache, tmp_path):
     # Short, because the paths of Unix sockets may have 107 characters.
     session = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     # A home and ports of its own: other clusters on this machine must not be touched.
-    ports = {"--port": free_port(), "--dashboard-port": free_port(),
-             "--dashboard-agent-listen-port": free_port(),
-             "--dashboard-agent-grpc-port": free_port(),
-             "--metrics-export-port": free_port()}  # fmt: skip
-    options = " ".join(f"{name}={port}" for name, port in ports.items())
-    script = script.replace("ray start --head", f"ray start --head --num-cpus=2 {options}")
+    gcs, dashboard = free_port(), free_port()
+    starts = {"head": f"ray start --head --port={gcs} --dashboard-port={dashboard}",
+              "second": f"ray start --address=127.0.0.1:{gcs}"}  # fmt: skip
+    for name in starts:
+        starts[name] += (
+            f" --node-name={name} --num-cpus=1 --dashboard-agent-listen-port={free_port()}"
+            f" --dashboard-agent-grpc-port={free_port()} --metrics-export-port={free_port()}"
+        )
+    script = re.sub(r"ray start --head.*", "\n".join(starts.values()), script)
     environment = {
         **os.environ,
         "HOME": str(home),
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "RAY_TMPDIR": session,
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports['--dashboard-port']}",
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
     }
     environment.pop("RAY_ADDRESS", None)
     try:
@@ -194,7 +199,9 @@ def test_the_readme_s_lines_submit_a_job_with_a_token(drawn, cache, tmp_path):
     assert told.index("epoch 1/") < told.index("scores: ")
     assert "succeeded" in told
     assert len(submission.read_answers(tmp_path / "run" / "submission.csv")) == 42
-    assert json.loads((tmp_path / "run" / "scores.json").read_text())["complete"]
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["complete"]
+    assert {job["node"] for job in scores["jobs"]} == {"head", "second"}
     names = json.loads((tmp_path / "names.json").read_text())
     assert ["RayTrainWorker", "", "run-lane-0"] in names["actors"], names
     assert any(actor[2] == "run-ensemble" for actor in names["actors"]), names
