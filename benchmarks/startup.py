@@ -18,7 +18,7 @@ from pathlib import Path
 from maskcls import demo_faces
 from maskcls.config_load import load
 from maskcls.labels import Task
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console, driver, packing
 from ray_jobs.job import Job
 from ray_jobs.prepare import forms_of, prepare
 from ray_jobs.run_folder import RunFolder, make_jobs
@@ -50,7 +50,7 @@ def main() -> None:
             """Seconds outside training of one job."""
             began, training = time.monotonic(), 0.0
             for group in groups:
-                plan = cluster.plan(resources, len(group), cluster.live_nodes())
+                plan = packing.plan(resources, len(group), cluster.nodes())
                 with driver.lanes(plan, resources, folder=folder / kind) as lanes:
                     for outcome in lanes.run(group).values():
                         assert outcome.report, outcome.reason

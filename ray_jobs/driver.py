@@ -11,7 +11,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,15 +22,22 @@ import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
 from maskcls.config import Resources, digest
-from ray_jobs.cluster import Lane, Plan, check_shared, live_nodes
+from ray_jobs.cluster import beside_driver, check_shared, live_nodes
 from ray_jobs.job import Job
 from ray_jobs.job_queue import Event, JobQueue
 from ray_jobs.lane import lane_loop
+from ray_jobs.packing import Lane, Plan
 
 log = logging.getLogger(__name__)
+_NO_SCALING = {
+    # Ray Data would ask the autoscaler for more CPUs, and so for nodes with GPUs, whenever it has
+    # much to do. How many nodes there are is for the lanes to decide: above 1, it never asks.
+    "RAY_DATA_CLUSTER_AUTOSCALER": "V2",
+    "RAY_DATA_CLUSTER_SCALING_UP_UTIL_THRESHOLD": "2",
+}
 WATCH_S = 2.0
 """Seconds between two looks at whether jobs can still go on."""
 
@@ -70,9 +77,9 @@ class Lanes:
 
         A job that fails, or cannot be run, is told in its outcome.
         """
+        seen = ray.get(self.queue.events_so_far.remote())
         ray.get(self.queue.submit.remote(list(jobs)))
         outcomes = {job.name: Outcome(job.name) for job in jobs}
-        seen = 0
         while any(outcome.report is None and not outcome.reason for outcome in outcomes.values()):
             seen, events = ray.get(self.queue.events.remote(seen))
             for event in events:
@@ -101,7 +108,9 @@ def lanes(
     """
     folder.mkdir(parents=True, exist_ok=True)
     check_shared(folder)
-    queue = JobQueue.options(name=queue_name(folder)).remote(resources.attempts)
+    queue = JobQueue.options(name=queue_name(folder), scheduling_strategy=beside_driver()).remote(
+        resources.attempts
+    )
     running = Lanes(queue)
     storage = folder / ".ray_train"
     for lane in plan.lanes:
@@ -114,11 +123,10 @@ def lanes(
     try:
         yield running
         # Only on the way out of a finished run: an interrupted one does not wait for its jobs.
-        ray.get(queue.close.remote())
+        at_work = ray.get(queue.close.remote())
         deadline = time.monotonic() + END_S
-        for lane_number, thread in running.threads.items():
-            if lane_number not in running.failures:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        for lane_number in at_work.difference(running.failures):
+            running.threads[lane_number].join(max(0.0, deadline - time.monotonic()))
     finally:
         running.ended.set()
         # A thread that still asks Ray something when this program ends would end it with status 1.
@@ -133,9 +141,13 @@ def _abort(running: Lanes) -> None:
     if not any(thread.is_alive() for thread in running.threads.values()):
         return
     with suppress(ray.exceptions.RayError):  # a lost queue or cluster has no lanes to end
-        controllers = ray.get(running.queue.end.remote(), timeout=ABORT_S)
-        for controller in controllers.values():
-            controller.abort.remote()
+        controllers, at_work = ray.get(running.queue.end.remote(), timeout=ABORT_S)
+        for number, controller in controllers.items():
+            if number in at_work:
+                controller.abort.remote()
+            else:
+                # It waits for a worker, perhaps for a node, and hears nothing meanwhile.
+                ray.kill(controller)
         deadline = time.monotonic() + ABORT_S
         for number, thread in running.threads.items():
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -144,8 +156,9 @@ def _abort(running: Lanes) -> None:
                 thread.join(1.0)
 
 
-class _TellQueue(ControllerCallback):
-    """Hands the controller's handle to the queue; ``fit`` gives it to nobody."""
+class _TellQueue(ControllerCallback, WorkerGroupCallback):
+    """Hands the controller's handle to the queue, since ``fit`` gives it to nobody, and gives back
+    the job of a lost worker, which may have to wait for another node."""
 
     def __init__(self, queue: Any, lane: int) -> None:
         self._queue, self._lane = queue, lane
@@ -155,14 +168,18 @@ class _TellQueue(ControllerCallback):
         if not ray.get(self._queue.lane_started.remote(self._lane, controller)):
             raise RunFailed("the run was ended before this lane began")
 
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        # The workers before these, if there were any, are gone by now.
+        ray.get(self._queue.release.remote(self._lane, "its worker process died (out of memory?)"))
+
 
 def _watch(running: Lanes, plan: Plan, resources: Resources) -> None:
     """Fail all jobs as soon as it is clear that they cannot go on."""
-    limits = (resources.start_timeout_s, resources.stall_timeout_s)
     while not running.ended.wait(WATCH_S):
         try:
-            _give_up_lost_nodes(running, plan)
-            reason = ray.get(running.queue.trouble.remote(*limits))
+            live = live_nodes()
+            _give_up_lost_nodes(running, plan, {node.id for node in live})
+            reason = ray.get(running.queue.trouble.remote(resources, plan.lanes_on(live) > 0))
             if len(running.failures) == len(running.threads):
                 reason = "no worker is left: " + "; ".join(sorted(set(running.failures.values())))
             if reason:
@@ -172,9 +189,8 @@ def _watch(running: Lanes, plan: Plan, resources: Resources) -> None:
             return  # The queue is gone, and whoever asks it next hears of that.
 
 
-def _give_up_lost_nodes(running: Lanes, plan: Plan) -> None:
-    """Ray Train would wait for minutes for a node that its lane is pinned to."""
-    alive = {node.id for node in live_nodes()}
+def _give_up_lost_nodes(running: Lanes, plan: Plan, alive: Container[str | None]) -> None:
+    """Ray Train would wait for ever for a node that its lane is pinned to."""
     for lane in plan.lanes:
         if lane.node and lane.node not in alive and lane.number not in running.failures:
             running.failures[lane.number] = reason = f"lane {lane.number}: its node was lost"
@@ -191,6 +207,7 @@ def _run_lane(
             "ensemble": ensemble,
             "lane": lane.number,
             "threads": plan.threads,
+            "folder": storage.parent,
         },
         torch_config=TorchConfig(backend=plan.backend, timeout_s=int(resources.stall_timeout_s)),
         scaling_config=ScalingConfig(
@@ -209,6 +226,7 @@ def _run_lane(
                 controller_failure_limit=resources.attempts,
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
+            worker_runtime_env={"env_vars": _NO_SCALING},
             callbacks=[_TellQueue(running.queue, lane.number)],
         ),
     )

@@ -62,12 +62,7 @@ def prepare(config: Config, forms: Sequence[Image], tables: Path) -> Dataset:
     ``tables`` gets manifest.parquet (one row a training photo: person, labels, fold, status) and
     eval.parquet. Raises ValueError or FileNotFoundError for photos that cannot be used.
     """
-    fixes = manifest.load_fixes(config.data.label_fixes) if config.data.label_fixes else None
-    found = manifest.read_train(config.data.root, variants=config.data.variants, fixes=fixes)
-    people = folds.assign(
-        found.photos, config.folds.count, config.run.seed, config.folds.allow_thin
-    )
-    found.photos["fold"] = found.photos["person"].map(people)
+    found = training_photos(config)
     train = prepare_photos(config, found, forms, tables / "manifest.parquet")
     Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
     photos = pd.read_parquet(train.table)
@@ -80,6 +75,20 @@ def prepare(config: Config, forms: Sequence[Image], tables: Path) -> Dataset:
             photos[columns].to_csv(index=False),
         ),
     )
+
+
+def training_photos(config: Config) -> manifest.Manifest:
+    """The photos to train on, with their ``fold``; none is opened.
+
+    Raises ValueError or FileNotFoundError where they cannot be used.
+    """
+    fixes = manifest.load_fixes(config.data.label_fixes) if config.data.label_fixes else None
+    found = manifest.read_train(config.data.root, variants=config.data.variants, fixes=fixes)
+    people = folds.assign(
+        found.photos, config.folds.count, config.run.seed, config.folds.allow_thin
+    )
+    found.photos["fold"] = found.photos["person"].map(people)
+    return found
 
 
 def prepare_eval(config: Config, forms: Sequence[Image], tables: Path) -> Photos | None:

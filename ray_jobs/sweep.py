@@ -1,8 +1,12 @@
-"""python -m ray_jobs.sweep: every (task, fold), then the vote, the submission and the scores."""
+"""python -m ray_jobs.sweep: every (task, fold), then the vote, the submission and the scores.
+
+With --plan: what that needs, takes and costs, and what cannot run, measured in a minute or two.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +17,12 @@ import ray
 
 from maskcls import checkpoint, files, report, results, submission
 from maskcls.config import Config
-from maskcls.config_load import from_command_line
+from maskcls.config_load import with_flags
 from maskcls.manifest import OK
 from maskcls.voting import FittedVote
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console, driver, estimate, packing
 from ray_jobs.driver import RunFailed
-from ray_jobs.ensemble import Ensemble
+from ray_jobs.ensemble import start_ensemble
 from ray_jobs.job import Job
 from ray_jobs.prepare import Photos, forms_of, prepare
 from ray_jobs.run_folder import RunFolder, claim, make_jobs, read_out_of_fold
@@ -27,11 +31,18 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    config = from_command_line(__doc__ or "")
+    # What was imported so far took this process about as long as it computed.
+    imports, began = time.process_time(), time.monotonic()
+    config, asked = with_flags(
+        __doc__ or "", {"plan": "tell what would happen, and start nothing; 1 if a job cannot run"}
+    )
     with console.answering_in_words("sweep"), claim(config, config.tasks) as folder:
         console.setup(folder.log)
         cluster.connect()
-        sweep(config, folder)
+        if "plan" not in asked:
+            sweep(config, folder)
+        elif not estimate.show(config, folder, imports + time.monotonic() - began):
+            sys.exit(1)
 
 
 def sweep(config: Config, folder: RunFolder) -> None:
@@ -41,11 +52,11 @@ def sweep(config: Config, folder: RunFolder) -> None:
     """
     began = time.monotonic()
     models = [(task, fold) for task in config.tasks for fold in config.fold_numbers()]
-    cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
+    packing.plan(config.resources, len(models), cluster.nodes())  # refuse before any work
     data = prepare(config, forms_of(config, config.tasks), folder.path)
     prepared = time.monotonic()
     jobs = make_jobs(config, folder, data, models)
-    ensemble = Ensemble.remote(votes_folder(folder.path, data.evaluation))
+    ensemble = start_ensemble(votes_folder(folder.path, data.evaluation))
     failed = run_jobs(config, folder.path, jobs, ensemble)
     trained = time.monotonic()
     done = [job for job in jobs if job.name not in failed]
@@ -108,7 +119,7 @@ def run_jobs(
         log.info("%d of %d models are trained already", trained, len(jobs))
     if not pending:
         return {}
-    plan = cluster.plan(config.resources, len(pending), cluster.live_nodes())
+    plan = packing.plan(config.resources, len(pending), cluster.nodes())
     log.info("%s", plan.reason)
     with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble) as lanes:
         outcomes = lanes.run(pending, console.Progress(len(jobs), len(jobs) - len(pending)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from maskcls.config_load import from_command_line
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console, driver, packing
 from ray_jobs.prepare import prepare
 from ray_jobs.run_folder import claim, make_jobs
 
@@ -23,7 +23,7 @@ def main() -> None:
         with claim(config, [config.task]) as folder:
             console.setup(folder.log)
             cluster.connect()
-            plan = cluster.plan(config.resources, 1, cluster.live_nodes())
+            plan = packing.plan(config.resources, 1, cluster.nodes())
             # Nothing to predict: that is for a sweep.
             data = prepare(
                 config, [config.recipe(config.task).image], folder.path

@@ -25,7 +25,7 @@ from maskcls.config import Config, Image, Recipe, flatten
 from maskcls.config_load import from_command_line
 from maskcls.labels import Task
 from maskcls.search_space import SearchSpace
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console, driver, packing
 from ray_jobs.prepare import prepare
 from ray_jobs.run_folder import RunFolder, claim
 from ray_jobs.trial import SCORE, Ledger, ResumableASHA, Trial, TrialPlan, history
@@ -59,8 +59,8 @@ def search(
 
     Raises RunFailed where no trial could be scored.
     """
-    nodes = cluster.live_nodes()
-    plan = cluster.plan(config.resources, config.tune.trials, nodes)
+    nodes = cluster.nodes()
+    plan = packing.plan(config.resources, config.tune.trials, nodes)
     data = prepare(config, forms, folder.path).without_evaluation()
     trials = TrialPlan(config, task, data, folder.path / "trials")
     if _open_trials(config, folder):
