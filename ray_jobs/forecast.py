@@ -129,14 +129,16 @@ def _ready(config: Config, forecast: Forecast, photos: int) -> list[float]:
     cold = max(costs["cold"] for costs in measured.costs.values())
     start = max(measured.starts) + cold
     copies = _copies(forecast, photos)
-    beside = plan.lanes_on([node for node in live if node.head])
-    up = plan.lanes_on(live)
-    return [
-        start
-        + (copies if lane.number >= beside else 0.0)
-        + (config.plan.node_start_s if lane.number >= up else 0.0)
-        for lane in plan.lanes
-    ]
+    heads = [node for node in live if node.head]
+    beside, up = plan.lanes_on(heads), plan.lanes_on(live)
+    ready = []
+    for lane in plan.lanes:
+        elsewhere = lane.number >= beside or (lane.node and lane.node not in {n.id for n in heads})
+        late = lane.number >= up
+        ready.append(
+            start + (copies if elsewhere else 0.0) + (config.plan.node_start_s if late else 0.0)
+        )
+    return ready
 
 
 def _copies(forecast: Forecast, photos: int) -> float:

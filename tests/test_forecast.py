@@ -20,6 +20,11 @@ HEAD = Node("a", cpus=8, gpus=0, type="head", head=True)
 SPOT = Node(None, cpus=8, gpus=1, type="gpu_worker")
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(forecast.os, "cpu_count", lambda: 2)
+
+
 def test_a_job_takes_its_epochs_and_what_it_predicts():
     epoch = 20 * 0.5 + 200 * 0.01 + 1.0
     assert job_seconds(WORK, COSTS, workers=1) == pytest.approx(2 + 3 * epoch)
@@ -69,6 +74,16 @@ def test_lanes_on_nodes_that_must_start_begin_later_and_prepare_photos_for_thems
     told = "\n".join(forecast.told(config, there))
     assert "at most       1 x head (8 CPUs, 0 GPUs), 2 x gpu_worker (8 CPUs, 1 GPUs)" in told
     assert "assumed       a node is up 50 s after it was asked for" in told
+
+
+def test_lanes_that_are_pinned_to_other_nodes_prepare_photos_there():
+    two = [*LAPTOP, Node("b", cpus=2, gpus=0)]
+    there = outlook(two, jobs=4, decode=0.02, starts=[10.0] * 4)
+    forecast.foresee(Config(), there, startup=0.0, photos=1000)
+    begins = {slot.lane: slot.begins for slot in there.slots}
+    late = {lane.number for lane in there.plan.lanes if lane.node == "b"}
+    assert len(late) == 2
+    assert {lane for lane, moment in begins.items() if moment > 15} == late
 
 
 @pytest.mark.parametrize(
