@@ -229,9 +229,12 @@ def _has_accelerator(resources: Mapping[str, float]) -> bool:
     return any(name.startswith("accelerator_type:") for name in resources)
 
 
-def beside_driver() -> NodeAffinitySchedulingStrategy:
-    """For the actors that a run cannot do without: not on a node that may be taken back."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+def on_this_node() -> dict[str, str]:
+    """The label selector of the driver's node: what a run cannot do without stays with its driver.
+
+    Ray puts an actor that reserves nothing on any node, also on one that may be taken away.
+    """
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
 
 
 def check_shared(path: Path, timeout_s: float = 60.0) -> None:

@@ -25,7 +25,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
 from maskcls.config import Resources, digest
-from ray_jobs.cluster import beside_driver, check_shared, live_nodes
+from ray_jobs.cluster import check_shared, live_nodes, on_this_node
 from ray_jobs.job import Job
 from ray_jobs.job_queue import Event, JobQueue
 from ray_jobs.lane import lane_loop
@@ -108,9 +108,8 @@ def lanes(
     """
     folder.mkdir(parents=True, exist_ok=True)
     check_shared(folder)
-    queue = JobQueue.options(name=queue_name(folder), scheduling_strategy=beside_driver()).remote(
-        resources.attempts
-    )
+    options = {"name": queue_name(folder), "label_selector": on_this_node()}
+    queue = JobQueue.options(**options).remote(resources.attempts)
     running = Lanes(queue)
     storage = folder / ".ray_train"
     for lane in plan.lanes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from maskcls import files, results
 from maskcls.labels import FloatArray, Task
 from maskcls.results import ModelVotes
 from maskcls.voting import FittedVote
-from ray_jobs.cluster import beside_driver
 
 Model = tuple[str, int]
 """(task, fold)."""
@@ -86,8 +84,3 @@ class _Ensemble:
 
 
 Ensemble = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ensemble)
-
-
-def start_ensemble(folder: Path) -> Any:
-    """The actor, with what ``folder`` has of it."""
-    return Ensemble.options(scheduling_strategy=beside_driver()).remote(folder)

@@ -81,7 +81,9 @@ def work_of(
     """The jobs that are not done yet, in the order of the queue; how many are; and why some cannot
     be done. Photos that turn out unreadable are counted."""
     photos = photos.assign(status=OK)
-    work, done, problems = [], 0, {}
+    work: list[Work] = []
+    problems: dict[str, str] = {}
+    done = 0
     for task in config.tasks:
         recipe = config.recipe(task)
         for fold in config.fold_numbers():
@@ -99,8 +101,8 @@ def work_of(
             kind = _kind(task, recipe)
             sizes = (len(training), plan.steps, len(validation), recipe.train.epochs, predicted)
             work.append(Work(name, task, fold, kind, *sizes))
-    height_width = {task: config.recipe(task).image.size for task in config.tasks}
-    work.sort(key=lambda job: -job.epochs * np.prod(height_width[job.task]))
+    pixels = {task: int(np.prod(config.recipe(task).image.size)) for task in config.tasks}
+    work.sort(key=lambda job: -job.epochs * pixels[job.task])
     return work, done, problems
 
 
@@ -206,8 +208,8 @@ def _rehearse(
             if failed:
                 measured.failed[kind] = failed[0]
             else:
-                reports = pd.DataFrame([outcome.report for outcome in outcomes.values()])
-                measured.costs[kind] = reports.mean().to_dict()
+                reports = pd.DataFrame([outcome.report or {} for outcome in outcomes.values()])
+                measured.costs[kind] = {str(part): float(reports[part].mean()) for part in reports}
 
 
 class _Together:

@@ -13,7 +13,7 @@ from maskcls.config import Config
 from maskcls.config_load import from_command_line
 from ray_jobs import cluster, console, packing
 from ray_jobs.driver import RunFailed
-from ray_jobs.ensemble import start_ensemble
+from ray_jobs.ensemble import Ensemble
 from ray_jobs.job import Job
 from ray_jobs.prepare import Photos, prepare_eval
 from ray_jobs.run_folder import RunFolder
@@ -47,7 +47,9 @@ def predict(config: Config, run: RunFolder) -> None:
         raise FileNotFoundError(f"{config.data.root}: no eval folder, so nothing to predict")
     out = run.path / "predictions" / evaluation.digest
     jobs = [_job(config, run, info, evaluation) for info in checkpoints]
-    ensemble = start_ensemble(votes_folder(run.path, evaluation))
+    ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
+        votes_folder(run.path, evaluation)
+    )
     failed = run_jobs(config, out, jobs, ensemble)
     if failed:
         raise RunFailed(f"models failed, so nothing is written:\n{listed(failed)}")

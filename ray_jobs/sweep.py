@@ -22,7 +22,7 @@ from maskcls.manifest import OK
 from maskcls.voting import FittedVote
 from ray_jobs import cluster, console, driver, estimate, packing
 from ray_jobs.driver import RunFailed
-from ray_jobs.ensemble import start_ensemble
+from ray_jobs.ensemble import Ensemble
 from ray_jobs.job import Job
 from ray_jobs.prepare import Photos, forms_of, prepare
 from ray_jobs.run_folder import RunFolder, claim, make_jobs, read_out_of_fold
@@ -56,7 +56,9 @@ def sweep(config: Config, folder: RunFolder) -> None:
     data = prepare(config, forms_of(config, config.tasks), folder.path)
     prepared = time.monotonic()
     jobs = make_jobs(config, folder, data, models)
-    ensemble = start_ensemble(votes_folder(folder.path, data.evaluation))
+    ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
+        votes_folder(folder.path, data.evaluation)
+    )
     failed = run_jobs(config, folder.path, jobs, ensemble)
     trained = time.monotonic()
     done = [job for job in jobs if job.name not in failed]
