@@ -28,7 +28,7 @@ from maskcls.config import Config, Resources
 from maskcls.config_load import load
 from maskcls.images import Preprocessing
 from maskcls.labels import Task
-from ray_jobs import cluster, driver
+from ray_jobs import cluster, driver, packing
 from ray_jobs.driver import Lanes
 from ray_jobs.pipeline import ImageSource
 from ray_jobs.prepare import Dataset, Photos
@@ -114,7 +114,7 @@ def main() -> None:
         running = []
         for gpus in arguments.gpus:
             resources = Resources(gpus_per_worker=1, jobs_at_once=gpus)
-            plan = cluster.plan(resources, FOLDS * len(Task), cluster.live_nodes())
+            plan = packing.plan(resources, FOLDS * len(Task), cluster.nodes())
             lanes = driver.lanes(plan, resources, folder=folder / str(gpus))
             running.append(stack.enter_context(lanes))
             sleeping.wake(running[-1])

@@ -28,7 +28,7 @@ from maskcls import checkpoint, files, inference, manifest, models, results, vot
 from maskcls.config import Config
 from maskcls.config_load import load
 from maskcls.labels import ATTRIBUTES, Task
-from ray_jobs import cluster, driver
+from ray_jobs import cluster, driver, packing
 from ray_jobs.driver import Lanes
 from ray_jobs.ensemble import Ensemble
 from ray_jobs.job import Job
@@ -139,7 +139,7 @@ def main() -> None:
         pd.DataFrame({"path": [str(p) for p in sorted(root.glob("eval/images/*"))]}) \
             .to_parquet(listing)  # fmt: skip
         config = load([], [f"resources.jobs_at_once={LANES}"]).config
-        plan = cluster.plan(config.resources, arguments.models, cluster.live_nodes())
+        plan = packing.plan(config.resources, arguments.models, cluster.nodes())
         ensemble = Ensemble.remote(folder / "votes")
         with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble) as lanes:
             bench = Bench(folder, root, setting, arguments.models, lanes, ensemble)

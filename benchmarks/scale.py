@@ -35,7 +35,7 @@ from maskcls.labels import HEADS, AgeBand, Gender, Task
 from maskcls.learner import LABEL_COLUMNS
 from maskcls.manifest import STEMS
 from maskcls.results import ModelVotes
-from ray_jobs import cluster, console, driver, pipeline, worker
+from ray_jobs import cluster, console, driver, packing, pipeline, worker
 from ray_jobs.driver import Lanes
 from ray_jobs.pipeline import EpochPlan, ImageSource
 
@@ -199,7 +199,7 @@ def jobs_row(counts: Sequence[int], rounds: int, folder: Path, stack: ExitStack)
     running = []
     for count in counts:
         resources = Resources(jobs_at_once=1, gpus_per_worker=0)
-        plan = cluster.plan(resources, count, cluster.live_nodes())
+        plan = packing.plan(resources, count, cluster.nodes())
         lanes = driver.lanes(plan, resources, folder=folder / f"jobs{count}")
         running.append(stack.enter_context(lanes))
         sleeping.wake(running[-1])

@@ -26,7 +26,7 @@ from benchmarks import rows
 from maskcls import demo_faces, tracking
 from maskcls.config_load import load
 from maskcls.labels import Task
-from ray_jobs import cluster, driver, worker
+from ray_jobs import cluster, driver, packing, worker
 from ray_jobs.driver import Lanes
 from ray_jobs.job import Job
 from ray_jobs.prepare import forms_of, prepare
@@ -108,7 +108,7 @@ def main() -> None:
         data = prepare(config, forms_of(config, [Task.AGE]), folder).without_evaluation()
         (first, *_) = make_jobs(config, RunFolder(folder), data, [(Task.AGE, 0)])
         resources = config.resources.model_copy(update={"jobs_at_once": 1})
-        plan = cluster.plan(resources, 1, cluster.live_nodes())
+        plan = packing.plan(resources, 1, cluster.nodes())
 
         def job(name: str) -> Job:
             return replace(first, name=name, folder=folder / "jobs" / name)

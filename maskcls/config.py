@@ -371,11 +371,18 @@ class Resources(Section):
     start_timeout_s: PositiveFloat = Field(
         300.0, description="Seconds to wait for the first worker before the run is refused."
     )
+    node_timeout_s: PositiveFloat = Field(
+        1800.0,
+        description="The same while no node that is up could take a worker: the autoscaler has to "
+        "start one, which takes minutes.",
+    )
     stall_timeout_s: PositiveFloat = Field(
         900.0, description="Seconds without a sign of life after which a job counts as dead."
     )
     attempts: PositiveInt = Field(
-        3, description="Times that a job may start when its worker process dies."
+        3,
+        description="Times that a job may start without ending an epoch, when its worker process "
+        "dies.",
     )
 
 
@@ -416,6 +423,24 @@ class Tune(Section):
     )
 
 
+class Plan(Section):
+    """What `sweep --plan` cannot measure. Changes no result."""
+
+    price_per_hour: NonNegativeFloat | dict[str, NonNegativeFloat] | None = Field(
+        None,
+        description="Price of a node for an hour: one number, or one a node type of the cluster's "
+        "YAML, as in `{head: 0.4, gpu_worker: 0.2}`; null tells no cost.",
+    )
+    node_start_s: PositiveFloat = Field(
+        300.0, description="Seconds from asking the autoscaler for a node until it is up (assumed)."
+    )
+    start_node: bool = Field(
+        False,
+        description="Start a node to measure on where none of the kind is up, which takes minutes "
+        "and money; else times are left open then.",
+    )
+
+
 class Config(Recipe):
     """A whole run."""
 
@@ -434,6 +459,7 @@ class Config(Recipe):
     resources: Resources = Field(default_factory=Resources, description="The cluster.")
     tracking: Tracking = Field(default_factory=Tracking, description="Tracking.")
     tune: Tune = Field(default_factory=Tune, description="Tuning.")
+    plan: Plan = Field(default_factory=Plan, description="The plan.")
 
     @field_validator("recipes")
     @classmethod

@@ -71,6 +71,13 @@ def from_command_line(description: str, argv: Sequence[str] | None = None) -> Co
 
     A bad configuration ends it with status 2 and every reason on standard error.
     """
+    return with_flags(description, {}, argv)[0]
+
+
+def with_flags(
+    description: str, flags: Mapping[str, str], argv: Sequence[str] | None = None
+) -> tuple[Config, set[str]]:
+    """``from_command_line``, and which of ``flags`` (name -> help) were given, as ``--name``."""
     parser = argparse.ArgumentParser(
         description=description,
         epilog="Every key is listed in docs/config.md; lists are written 'tasks=[mask,age]'.",
@@ -82,6 +89,8 @@ def from_command_line(description: str, argv: Sequence[str] | None = None) -> Co
     parser.add_argument(
         "--print-config", action="store_true", help="show each value and its source, then stop"
     )
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
     parser.add_argument("words", nargs="*", metavar="key.sub=value", help="override a key")
     arguments = parser.parse_intermixed_args(argv)
     try:
@@ -91,7 +100,7 @@ def from_command_line(description: str, argv: Sequence[str] | None = None) -> Co
     if arguments.print_config:
         print(loaded.describe())
         parser.exit(0)
-    return loaded.config
+    return loaded.config, {name for name in flags if vars(arguments)[name]}
 
 
 def _read_layer(path: Path) -> Tree:

@@ -312,10 +312,8 @@ def prepare(
     if photos.empty:
         raise ValueError("no photos to prepare")
     keys, paths, cache = photos["key"].tolist(), photos["path"].tolist(), cache.absolute()
-    with ThreadPoolExecutor(threads) as pool:
-        digests = list(pool.map(lambda path: _digest(*_read(path)), paths))
-    content = hashlib.blake2b(repr((_FORMAT, keys, digests)).encode(), digest_size=8).hexdigest()
-    folders = [cache / f"{content}-{recipe.name}" for recipe in recipes]
+    digests = _digests(paths, threads)
+    folders = _folders(keys, digests, recipes, cache)
     if not all(map(_intact, folders)):
         with _writable(cache), files.lock(cache / "prepare.lock", wait_s, "preparing images"):
             wanted = zip(folders, recipes, strict=True)
@@ -323,6 +321,27 @@ def prepare(
             if missing:  # Whoever had the lock before may have built them.
                 _build(missing, keys, paths, digests, cache, threads, progress)
     return [Prepared(folder) for folder in folders]
+
+
+def unprepared(
+    photos: pd.DataFrame, recipes: Sequence[Preprocessing], cache: Path, *, threads: int
+) -> list[Preprocessing]:
+    """Those recipes that ``prepare`` would have to decode the photos for; reads every file."""
+    digests = _digests(photos["path"].tolist(), threads)
+    folders = _folders(photos["key"].tolist(), digests, recipes, cache.absolute())
+    return [r for r, folder in zip(recipes, folders, strict=True) if not _intact(folder)]
+
+
+def _digests(paths: Sequence[str], threads: int) -> list[bytes]:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda path: _digest(*_read(path)), paths))
+
+
+def _folders(
+    keys: Sequence[str], digests: Sequence[bytes], recipes: Sequence[Preprocessing], cache: Path
+) -> list[Path]:
+    content = hashlib.blake2b(repr((_FORMAT, keys, digests)).encode(), digest_size=8).hexdigest()
+    return [cache / f"{content}-{recipe.name}" for recipe in recipes]
 
 
 def _build(

@@ -1,4 +1,4 @@
-"""The cluster: connect to it, plan what runs where, refuse in words what cannot run."""
+"""The cluster: connect to it, and what nodes it has or may get."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray._private.worker
+import yaml
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from maskcls.config import Resources
 from maskcls.storage import StorageError, Store
 
 log = logging.getLogger(__name__)
 
+_HEAD = "node:__internal_head__"
 _QUIET = {
     # Ray's own progress and warnings stay out of the user's terminal; its logs keep them.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -33,8 +33,9 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # Notices a finished or dead worker within 0.2 s instead of 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # Workers of many lanes import torch at the same time on few cores.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
+    # A lane waits for its worker, or for a node, as long as other lanes work: the queue ends a run
+    # in which none does.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1000000",
     # One process less a lane; a preempted node ends its jobs, which then go on elsewhere.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # Workers keep the working directory, so that relative paths mean what they say.
@@ -51,43 +52,16 @@ class Refused(ValueError):  # noqa: N818 -- an answer to the user, not a bug
 
 @dataclass(frozen=True)
 class Node:
-    """One live node and what it has in all."""
+    """A node and what it has in all: a live one, or, without an ``id``, one that may be started."""
 
-    id: str
+    id: str | None
     cpus: float
     gpus: float
     accelerator: bool = False
     """Whether Ray detected a GPU, rather than being told of one (`num_gpus=2` on any machine)."""
-
-
-@dataclass(frozen=True)
-class Lane:
-    """A place where one job at a time runs. ``node`` pins it, where Ray could not spread lanes."""
-
-    number: int
-    node: str | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How jobs use the cluster, and why so."""
-
-    lanes: list[Lane]
-    workers_per_job: int
-    threads: int
-    gpus_per_worker: float
-    backend: str
-    reason: str
-
-    def worker_resources(self) -> dict[str, float]:
-        """What one worker reserves.
-
-        No CPU: Ray Data's tasks need those, and a worker that held them would make them wait for
-        ever. Memory stands in, since Ray wants at least one resource above 0.
-        """
-        if self.gpus_per_worker:
-            return {"GPU": self.gpus_per_worker, "memory": 1}
-        return {"memory": 1}
+    type: str = ""
+    """Its name in the cluster's YAML, or `head`; empty where nobody named it."""
+    head: bool = False
 
 
 def quiet() -> None:
@@ -128,8 +102,9 @@ def connect() -> None:
         raise ConnectionError(
             f"cannot use the Ray cluster at {address or 'the last `ray start`'}: {error}"
         ) from None
-    nodes = live_nodes()
-    if len(nodes) > 1 and not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+    live = live_nodes()
+    several = len(live) > 1 or len(nodes()) > 1
+    if several and not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         # The other nodes need this code; a submitted job has brought it along already.
         ray.shutdown()
         packages = [str(Path(__file__).parents[1] / name) for name in ("maskcls", "ray_jobs")]
@@ -147,9 +122,9 @@ def connect() -> None:
     log.info(
         "Ray: %s, %g CPUs, %g GPUs on %d node(s)",
         "cluster at RAY_ADDRESS" if address else "this machine",
-        sum(node.cpus for node in nodes),
-        sum(node.gpus for node in nodes),
-        len(nodes),
+        sum(node.cpus for node in live),
+        sum(node.gpus for node in live),
+        len(live),
     )
 
 
@@ -167,17 +142,96 @@ def _answers(address: str, timeout_s: float = 5.0) -> bool:
 
 def live_nodes() -> list[Node]:
     """The live nodes of the cluster, in a stable order."""
-    nodes = [
+    live = [
         Node(
             n["NodeID"],
             n["Resources"].get("CPU", 0.0),
             n["Resources"].get("GPU", 0.0),
-            any(name.startswith("accelerator_type:") for name in n["Resources"]),
+            _has_accelerator(n["Resources"]),
+            (n.get("Labels") or {}).get("ray.io/node-group", ""),
+            _HEAD in n["Resources"],
         )
         for n in ray.nodes()
         if n["Alive"]
     ]
-    return sorted(nodes, key=lambda node: node.id)
+    return sorted(live, key=lambda node: str(node.id))
+
+
+def nodes(timeout_s: float = 60.0) -> list[Node]:
+    """The live nodes, then those that the autoscaler may start beside them.
+
+    Ray 2.60 tells nobody how far its autoscaler goes (only hosted platforms report that). What it
+    goes by is the file that `ray start --head --autoscaling-config` named, as `ray up` does; it is
+    read on the head node.
+    """
+    live = live_nodes()
+    here = ray.get_runtime_context().get_node_id()
+    address = ray.get_runtime_context().gcs_address
+    if any(node.head and node.id == here for node in live):
+        config = autoscaling_config(address)
+    else:
+        read = ray.remote(num_cpus=0, resources={_HEAD: 0.001})(autoscaling_config)
+        config = ray.get(read.remote(address), timeout=timeout_s)
+    return [*live, *startable(config, live)]
+
+
+def autoscaling_config(gcs_address: str) -> dict[str, Any] | None:
+    """The autoscaler's configuration, where its process runs on this machine; else None."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue  # it has ended meanwhile
+        named = [word for word in words if word.startswith("--autoscaling-config=")]
+        # By the port: of one cluster, one may say 127.0.0.1 and the other the address of the host.
+        ports = [w.rpartition(":")[2] for w in words if w.startswith("--gcs-address=")]
+        if named and gcs_address.rpartition(":")[2] in ports:
+            file = Path(named[0].partition("=")[2]).expanduser()
+            config: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+            return config
+    return None
+
+
+def startable(config: Mapping[str, Any] | None, live: Sequence[Node]) -> list[Node]:
+    """The nodes that an autoscaler with this configuration may start beside the live ones.
+
+    Most GPUs first: where ``max_workers`` of the whole cluster is less than that of its node types
+    together, those with GPUs are the ones that jobs wait for.
+    """
+    if config is None:
+        return []
+    head_type, limit = config["head_node_type"], config["max_workers"]
+    types = {
+        name: Node(
+            None,
+            settings["resources"].get("CPU", 0.0),
+            settings["resources"].get("GPU", 0.0),
+            _has_accelerator(settings["resources"]),
+            name,
+        )
+        for name, settings in config["available_node_types"].items()
+    }
+    there = [_type_of(node, types, head_type) for node in live if not node.head]
+    found: list[Node] = []
+    for name, node in sorted(types.items(), key=lambda item: -item[1].gpus):
+        most = config["available_node_types"][name].get(
+            "max_workers", 0 if name == head_type else limit
+        )
+        room = min(most - there.count(name), limit - len(there) - len(found))
+        found += [node] * max(0, room)
+    return found
+
+
+def _type_of(node: Node, types: Mapping[str, Node], head_type: str) -> str:
+    """The type of a live worker node. The first autoscaler labels none: those go by what they
+    have."""
+    alike = (t.type for t in types.values()
+             if t.type != head_type and (t.cpus, t.gpus) == (node.cpus, node.gpus))  # fmt: skip
+    return node.type if node.type in types else next(alike, "")
+
+
+def _has_accelerator(resources: Mapping[str, float]) -> bool:
+    return any(name.startswith("accelerator_type:") for name in resources)
 
 
 def on_this_node() -> dict[str, str]:
@@ -196,21 +250,21 @@ def node_name() -> str:
 
 
 def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:
-    """Refuse a folder, or the URI of one, that some node of the cluster does not see: workers
-    there could not use it.
+    """Refuse a folder, or the URI of one, that some live node does not see: workers there could
+    not use it.
 
-    Raises Refused naming the nodes.
+    Raises Refused naming the nodes. A lane on a node that starts later looks for itself.
     """
-    nodes = live_nodes()
-    if len(nodes) == 1:
+    live = live_nodes()
+    if len(live) == 1:
         return
     asked = {
-        node.id: _sees.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
+        str(node.id): _sees.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(str(node.id), soft=False)
         ).remote(place)
-        for node in nodes
+        for node in live
     }
-    ready, _ = ray.wait(list(asked.values()), num_returns=len(nodes), timeout=timeout_s)
+    ready, _ = ray.wait(list(asked.values()), num_returns=len(live), timeout=timeout_s)
     told = {
         name: ray.get(ref) if ref in ready else f"no answer within {timeout_s:g} s"
         for name, ref in asked.items()
@@ -218,14 +272,14 @@ def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:
     blind = [f"{name}: {reason}" for name, reason in told.items() if reason]
     if blind:
         raise Refused(
-            f"{place} is not seen by {len(blind)} of {len(nodes)} nodes: put data and run.dir on "
+            f"{place} is not seen by {len(blind)} of {len(live)} nodes: put data and run.dir on "
             "storage that every node mounts at the same path, or on an object store whose "
             "credentials are in the environment that each node's Ray was started in:\n  "
             + "\n  ".join(blind)
         )
 
 
-def _why_blind(place: Path | str) -> str | None:
+def why_blind(place: Path | str) -> str | None:
     """Why this node does not see a folder; None where it does."""
     if isinstance(place, Path):
         return None if place.exists() else "no such folder"
@@ -236,86 +290,4 @@ def _why_blind(place: Path | str) -> str | None:
     return None
 
 
-_sees = ray.remote(num_cpus=0)(_why_blind)
-
-
-def plan(resources: Resources, jobs: int, nodes: Sequence[Node]) -> Plan:
-    """Place ``jobs`` jobs on ``nodes``.
-
-    Raises Refused where a job cannot be scheduled at all. ``jobs_at_once`` above what the cluster
-    carries is lowered, and the reason says so.
-    """
-    assert jobs > 0
-    if sum(node.cpus for node in nodes) < 1:
-        raise Refused("the cluster has no CPU: Ray Data needs at least one to augment photos")
-    workers = resources.workers_per_job
-    gpus = resources.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if any(node.gpus >= 1 for node in nodes) else 0.0
-    if gpus:
-        capacity = _gpu_workers(gpus, nodes)
-        what = f"{capacity} worker(s) of {gpus:g} GPU"
-    else:
-        capacity = max(workers, floor(sum(node.cpus for node in nodes)))
-        what = f"{capacity} CPU(s)"
-    if workers > capacity:
-        raise Refused(
-            f"resources.workers_per_job={workers} with {gpus:g} GPU each: the cluster carries "
-            f"{what}; lower workers_per_job or gpus_per_worker"
-        )
-    carried = capacity // workers
-    wanted = resources.jobs_at_once or carried
-    lanes = max(1, min(jobs, wanted, carried))
-    reason = f"{lanes} job(s) at once: {jobs} to do, the cluster carries {what}"
-    if wanted > carried:
-        reason += f", so resources.jobs_at_once={wanted} is lowered"
-    share = _threads(lanes * workers, nodes)
-    threads = resources.threads_per_worker or share
-    if threads < share:
-        reason += f" (resources.threads_per_worker would let each compute with {share} threads)"
-    return Plan(
-        lanes=_placed(lanes, nodes) if not gpus and workers == 1 else list(map(Lane, range(lanes))),
-        workers_per_job=workers,
-        threads=threads,
-        gpus_per_worker=gpus,
-        # Objects travel over gloo also where gradients travel over NCCL.
-        backend="cpu:gloo,cuda:nccl" if gpus and any(n.accelerator for n in nodes) else "gloo",
-        reason=f"{reason}; {threads} thread(s) a worker",
-    )
-
-
-def _gpu_workers(gpus: float, nodes: Sequence[Node]) -> int:
-    """How many workers of ``gpus`` GPUs fit: a fraction never spans two GPUs, nor a worker two
-    nodes."""
-    if gpus > 1 and gpus != floor(gpus):
-        raise Refused(f"resources.gpus_per_worker={gpus:g}: above 1 only whole GPUs can be asked")
-    most = max(node.gpus for node in nodes)
-    if gpus > most:
-        raise Refused(
-            f"resources.gpus_per_worker={gpus:g}: the largest node has {most:g} GPU(s); "
-            "lower it, or set 0 to train on CPUs"
-        )
-    if gpus <= 1:
-        # Rounding up a little: three workers of 0.3333 are meant to share a GPU.
-        return sum(floor(node.gpus) * floor(1 / gpus + 1e-3) for node in nodes)
-    return sum(floor(node.gpus / gpus) for node in nodes)
-
-
-def _placed(lanes: int, nodes: Sequence[Node]) -> list[Lane]:
-    """Lanes over CPU nodes, each to the one with the most CPUs a lane: workers reserve no CPU, so
-    Ray itself would put all of them on one node."""
-    if len(nodes) == 1:
-        return [Lane(number) for number in range(lanes)]
-    load = {node.id: 0 for node in nodes if node.cpus >= 1}
-    cpus = {node.id: node.cpus for node in nodes}
-    placed = []
-    for number in range(lanes):
-        freest = max(load, key=lambda name: cpus[name] / (load[name] + 1))
-        load[freest] += 1
-        placed.append(Lane(number, freest))
-    return placed
-
-
-def _threads(workers: int, nodes: Sequence[Node]) -> int:
-    """A worker's share of the CPUs, so that all workers together do not ask for more."""
-    return max(1, floor(sum(node.cpus for node in nodes) / workers))
+_sees = ray.remote(num_cpus=0)(why_blind)

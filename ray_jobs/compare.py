@@ -15,7 +15,7 @@ from maskcls.config import Config
 from maskcls.config_load import from_command_line
 from maskcls.finished_run import WAYS
 from maskcls.labels import ATTRIBUTES, Task
-from ray_jobs import cluster, console, run_state
+from ray_jobs import cluster, console, packing, run_state
 from ray_jobs.prepare import forms_of, prepare
 from ray_jobs.run_folder import RunFolder, claim, make_jobs, read_out_of_fold
 from ray_jobs.run_state import Board
@@ -41,7 +41,7 @@ def main() -> None:
 def compare(config: Config, folder: RunFolder, board: Board) -> None:
     """Train every route and write routes.csv. Raises RunFailed where a model fails."""
     models = [(task, fold) for task in Task for fold in config.fold_numbers()]
-    cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
+    packing.plan(config.resources, len(models), cluster.nodes())  # refuse before any work
     board.phase("preparing photos")
     forms = forms_of(config, list(Task))
     data = prepare(config, forms, folder.path, folder.uri).without_evaluation()

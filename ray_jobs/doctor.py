@@ -26,7 +26,7 @@ from maskcls import files
 from maskcls.config import Config
 from maskcls.config_load import from_command_line
 from maskcls.storage import Store
-from ray_jobs import cluster, console, diagnosis, node_facts
+from ray_jobs import cluster, console, diagnosis, node_facts, packing
 from ray_jobs.diagnosis import Clock, Cluster, Finding, Node, size
 from ray_jobs.node_facts import Asked, Mark, NodeFacts, PathFacts, Port
 
@@ -170,7 +170,7 @@ def _clock(node_id: str) -> Clock | None:
 
 def _refused(config: Config) -> str | None:
     try:
-        cluster.plan(config.resources, 1, cluster.live_nodes())
+        packing.plan(config.resources, 1, cluster.nodes())
     except cluster.Refused as error:
         return str(error)
     return None

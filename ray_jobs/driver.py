@@ -11,7 +11,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +22,23 @@ import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 
 from maskcls.config import Resources, digest
-from ray_jobs.cluster import Lane, Plan, check_shared, live_nodes, on_this_node
+from ray_jobs.cluster import check_shared, live_nodes, on_this_node
 from ray_jobs.job import Job
 from ray_jobs.job_queue import Event, JobQueue
 from ray_jobs.lane import lane_loop
+from ray_jobs.packing import Lane, Plan
 
 log = logging.getLogger(__name__)
+_NO_SCALING = {
+    # Ray Data would ask the autoscaler for more CPUs, and so for nodes with GPUs, whenever it has
+    # much to do. How many nodes there are is for the lanes to decide: above 1, it never asks.
+    "RAY_DATA_CLUSTER_AUTOSCALER": "V2",
+    "RAY_DATA_CLUSTER_SCALING_UP_UTIL_THRESHOLD": "2",
+}
 WATCH_S = 2.0
 """Seconds between two looks at whether jobs can still go on."""
 
@@ -111,13 +118,14 @@ def lanes(
     Raises Refused where a node does not see ``folder`` or, with ``uri``, its object store.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    check_shared(uri or folder)
+    place = uri or folder
+    check_shared(place)
     options = {"name": queue_name(folder), "label_selector": on_this_node()}
     queue = JobQueue.options(**options).remote(resources.attempts)
     running = Lanes(queue)
     storage = folder / ".ray_train"
     for lane in plan.lanes:
-        arguments = (lane, plan, resources, running, ensemble, storage)
+        arguments = (lane, plan, resources, running, ensemble, storage, place)
         thread = threading.Thread(target=_run_lane, args=arguments, daemon=True)
         running.threads[lane.number] = thread
         thread.start()
@@ -126,11 +134,10 @@ def lanes(
     try:
         yield running
         # Only on the way out of a finished run: an interrupted one does not wait for its jobs.
-        ray.get(queue.close.remote())
+        at_work = ray.get(queue.close.remote())
         deadline = time.monotonic() + END_S
-        for lane_number, thread in running.threads.items():
-            if lane_number not in running.failures:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        for lane_number in at_work.difference(running.failures):
+            running.threads[lane_number].join(max(0.0, deadline - time.monotonic()))
     finally:
         running.ended.set()
         # A thread that still asks Ray something when this program ends would end it with status 1.
@@ -145,9 +152,13 @@ def _abort(running: Lanes) -> None:
     if not any(thread.is_alive() for thread in running.threads.values()):
         return
     with suppress(ray.exceptions.RayError):  # a lost queue or cluster has no lanes to end
-        controllers = ray.get(running.queue.end.remote(), timeout=ABORT_S)
-        for controller in controllers.values():
-            controller.abort.remote()
+        controllers, at_work = ray.get(running.queue.end.remote(), timeout=ABORT_S)
+        for number, controller in controllers.items():
+            if number in at_work:
+                controller.abort.remote()
+            else:
+                # It waits for a worker, perhaps for a node, and hears nothing meanwhile.
+                ray.kill(controller)
         deadline = time.monotonic() + ABORT_S
         for number, thread in running.threads.items():
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -156,8 +167,9 @@ def _abort(running: Lanes) -> None:
                 thread.join(1.0)
 
 
-class _TellQueue(ControllerCallback):
-    """Hands the controller's handle to the queue; ``fit`` gives it to nobody.
+class _TellQueue(ControllerCallback, WorkerGroupCallback):
+    """Hands the controller's handle to the queue, since ``fit`` gives it to nobody, and gives back
+    the job of a lost worker, which may have to wait for another node.
 
     It also gives the lane's workers the lane's name, which Ray shows of them.
     """
@@ -172,6 +184,10 @@ class _TellQueue(ControllerCallback):
         if not ray.get(self._queue.lane_started.remote(self._lane, controller)):
             raise RunFailed("the run was ended before this lane began")
 
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        # The workers before these, if there were any, are gone by now.
+        ray.get(self._queue.release.remote(self._lane, "its worker process died (out of memory?)"))
+
 
 def _named(worker: type, name: str) -> type:
     """The class of a worker that calls itself ``name``."""
@@ -180,11 +196,11 @@ def _named(worker: type, name: str) -> type:
 
 def _watch(running: Lanes, plan: Plan, resources: Resources) -> None:
     """Fail all jobs as soon as it is clear that they cannot go on."""
-    limits = (resources.start_timeout_s, resources.stall_timeout_s)
     while not running.ended.wait(WATCH_S):
         try:
-            _give_up_lost_nodes(running, plan)
-            reason = ray.get(running.queue.trouble.remote(*limits))
+            live = live_nodes()
+            _give_up_lost_nodes(running, plan, {node.id for node in live})
+            reason = ray.get(running.queue.trouble.remote(resources, plan.lanes_on(live) > 0))
             if len(running.failures) == len(running.threads):
                 reason = "no worker is left: " + "; ".join(sorted(set(running.failures.values())))
             if reason:
@@ -194,9 +210,8 @@ def _watch(running: Lanes, plan: Plan, resources: Resources) -> None:
             return  # The queue is gone, and whoever asks it next hears of that.
 
 
-def _give_up_lost_nodes(running: Lanes, plan: Plan) -> None:
-    """Ray Train would wait for minutes for a node that its lane is pinned to."""
-    alive = {node.id for node in live_nodes()}
+def _give_up_lost_nodes(running: Lanes, plan: Plan, alive: Container[str | None]) -> None:
+    """Ray Train would wait for ever for a node that its lane is pinned to."""
     for lane in plan.lanes:
         if lane.node and lane.node not in alive and lane.number not in running.failures:
             running.failures[lane.number] = reason = f"lane {lane.number}: its node was lost"
@@ -204,7 +219,13 @@ def _give_up_lost_nodes(running: Lanes, plan: Plan) -> None:
 
 
 def _run_lane(
-    lane: Lane, plan: Plan, resources: Resources, running: Lanes, ensemble: Any, storage: Path
+    lane: Lane,
+    plan: Plan,
+    resources: Resources,
+    running: Lanes,
+    ensemble: Any,
+    storage: Path,
+    place: Path | str,
 ) -> None:
     name = f"{storage.parent.name}-lane-{lane.number}"
     trainer = TorchTrainer(
@@ -214,6 +235,7 @@ def _run_lane(
             "ensemble": ensemble,
             "lane": lane.number,
             "threads": plan.threads,
+            "place": place,
         },
         torch_config=TorchConfig(backend=plan.backend, timeout_s=int(resources.stall_timeout_s)),
         scaling_config=ScalingConfig(
@@ -232,6 +254,7 @@ def _run_lane(
                 controller_failure_limit=resources.attempts,
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
+            worker_runtime_env={"env_vars": _NO_SCALING},
             callbacks=[_TellQueue(running.queue, lane.number, name)],
         ),
     )

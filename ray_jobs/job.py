@@ -23,7 +23,8 @@ class Job:
     ``train`` are the training photos, whose table has their folds; a job that is done needs none.
     ``evaluation`` are the photos that the finished model predicts, where there are any. A
     ``supervised`` job asks after each epoch whether it should go on; its ``companions`` are the
-    same recipe on other folds, trained epoch by epoch beside it and scored together with it.
+    same recipe on other folds, trained epoch by epoch beside it and scored together with it. A
+    ``rehearsal`` is measured, not trained: see ``rehearsal``.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Job:
     group: str
     tracking: Tracking
     supervised: bool = False
+    rehearsal: bool = False
     companions: tuple[Job, ...] = ()
     uri: str | None = None
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import ray
 
+from maskcls.config import Resources
 from ray_jobs.job import Job
 
 POLL_S = 5.0
@@ -57,7 +58,8 @@ class _JobQueue:
         self._controllers: dict[int, Any] = {}
         self._closed = self._ended = False
         self._aborted: str | None = None
-        self._last_work = time.monotonic()
+        self._at_work: set[int] = set()
+        self._last_work = self._last_without_node = time.monotonic()
         self._news = asyncio.Event()
 
     async def submit(self, jobs: Sequence[Job]) -> None:
@@ -71,22 +73,15 @@ class _JobQueue:
                     self._end(entry, "failed", {"reason": self._aborted})
         self._notify()
 
-    async def close(self) -> None:
-        """No more jobs will come: lanes end when nothing is left."""
+    async def close(self) -> set[int]:
+        """No more jobs will come: lanes end when nothing is left. Those that have a worker."""
         self._closed = True
         self._notify()
+        return self._at_work
 
     async def take(self, lane: int) -> Job | Literal["wait"] | None:
-        """The next job of a lane; None when there will be none; "wait" to ask again.
-
-        A lane that asks while its job runs was restarted: it gets the same job again, unless that
-        has had its attempts.
-        """
-        if mine := self._running.get(lane):
-            if mine.starts < self._attempts:
-                return self._start(mine, lane)
-            reason = f"its worker process died {mine.starts} times (out of memory?)"
-            self._end(mine, "failed", {"reason": reason})
+        """The next job of a lane; None when there will be none; "wait" to ask again."""
+        self._at_work.add(lane)
         deadline = time.monotonic() + POLL_S
         while True:
             while self._waiting:
@@ -103,10 +98,11 @@ class _JobQueue:
         self._controllers[lane] = controller
         return not self._ended
 
-    async def end(self) -> dict[int, Any]:
-        """No lane is wanted any more; the controllers of those that have started."""
+    async def end(self) -> tuple[dict[int, Any], set[int]]:
+        """No lane is wanted any more; the controllers of those that have started, and which lanes
+        have a worker."""
         self._ended = True
-        return self._controllers
+        return self._controllers, self._at_work
 
     async def beat(self, name: str) -> bool:
         """A sign of life; False asks the worker to stop."""
@@ -116,8 +112,11 @@ class _JobQueue:
 
     async def epoch(self, name: str, number: int, values: dict[str, Any]) -> None:
         """An epoch ended. Told again after a restart, it is told to the driver again too."""
-        self._entries[name].last_sign = time.monotonic()
-        self._emit(Event("epoch", name, self._entries[name].lane, {"epoch": number, **values}))
+        entry = self._entries[name]
+        entry.last_sign = time.monotonic()
+        # A job that gets on has all its attempts again: nodes may be taken back again and again.
+        entry.starts = 1
+        self._emit(Event("epoch", name, entry.lane, {"epoch": number, **values}))
 
     async def verdict(self, name: str, number: int) -> bool | Literal["wait"]:
         """Whether to go on after an epoch of a supervised job; "wait" to ask again."""
@@ -154,7 +153,9 @@ class _JobQueue:
             self._end(entry, "cancelled", {})
 
     async def release(self, lane: int, reason: str) -> None:
-        """A lane is gone for good: its job goes back, or fails when it has had its attempts."""
+        """A lane has lost its worker: its job goes back, for this lane or another, or fails when it
+        has had its attempts."""
+        self._at_work.discard(lane)
         entry = self._running.get(lane)
         if entry is None:
             return
@@ -172,22 +173,32 @@ class _JobQueue:
         for entry in self._entries.values():
             self._end(entry, "failed", {"reason": reason})
 
-    async def trouble(self, start_timeout_s: float, stall_timeout_s: float) -> str | None:
-        """Why waiting is in vain: a running job gives no sign of life, or nobody takes one."""
+    async def trouble(self, limits: Resources, has_node: bool) -> str | None:
+        """Why waiting is in vain: a running job gives no sign of life, or nobody takes one.
+
+        ``has_node``: whether there is a node that a worker could start on.
+        """
         now = time.monotonic()
         running = list(self._running.values())
         waiting = sum(entry.state == "pending" for entry in self._waiting)
         if running or not waiting:
             self._last_work = now
-        stalled = [e.job.name for e in running if now - e.last_sign > stall_timeout_s]
+        if not has_node:
+            self._last_without_node = now
+        stalled = [e.job.name for e in running if now - e.last_sign > limits.stall_timeout_s]
         if stalled:
             return (
-                f"no sign of life from {', '.join(stalled)} for {stall_timeout_s:g} s "
+                f"no sign of life from {', '.join(stalled)} for {limits.stall_timeout_s:g} s "
                 "(resources.stall_timeout_s)"
             )
-        if now - self._last_work > start_timeout_s:
+        if not has_node and now - self._last_work > limits.node_timeout_s:
             return (
-                f"{waiting} job(s) wait and no worker took one within {start_timeout_s:g} s "
+                f"{waiting} job(s) wait and no node for them came within {limits.node_timeout_s:g} "
+                "s (resources.node_timeout_s): `ray status` tells what the autoscaler waits for"
+            )
+        if now - max(self._last_work, self._last_without_node) > limits.start_timeout_s:
+            return (
+                f"{waiting} job(s) wait and no worker took one within {limits.start_timeout_s:g} s "
                 "(resources.start_timeout_s): is the cluster busy, or do workers die as they start?"
             )
         return None

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train.torch
 import torch
-import torch.distributed as dist
 
 from maskcls import allocator
 from maskcls.storage import StorageError
-from ray_jobs import worker
-from ray_jobs.cluster import node_name
+from ray_jobs import rehearsal, worker
+from ray_jobs.cluster import node_name, why_blind
 from ray_jobs.job import Job
-from ray_jobs.worker import Cancelled, FloatArray
+from ray_jobs.worker import Cancelled, FloatArray, shared
 
 BEAT_S = 2.0
 """Seconds between two signs of life."""
@@ -29,12 +29,13 @@ def lane_loop(config: dict[str, Any]) -> None:
     """The ``train_loop_per_worker`` of a lane; returns when the queue is closed and empty."""
     torch.set_num_threads(config["threads"])
     log.info("%s", allocator.keep_freed(_device().type))
+    _check_shared(config["place"], config["queue"])
     context = ray.train.get_context()
     rank, world, node = context.get_world_rank(), context.get_world_size(), node_name()
     while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:
         session = LaneSession(job, config["queue"], config["ensemble"], rank, world, node)
         try:
-            report = worker.run(job, session)
+            report = (rehearsal.run if job.rehearsal else worker.run)(job, session)
         except Cancelled:
             continue
         except Exception as error:
@@ -49,6 +50,17 @@ def lane_loop(config: dict[str, Any]) -> None:
             if rank == 0:
                 ray.get(config["queue"].finish.remote(job.name, report))
         _free_gpu()
+
+
+def _check_shared(place: Path | str, queue: Any) -> None:
+    """End the run where this node, which may be younger than the run, does not see its folder."""
+    if fault := why_blind(place):
+        reason = (
+            f"{place} is not seen by node {ray.get_runtime_context().get_node_id()} ({fault}): put "
+            "data and run.dir on storage that every node mounts at the same path"
+        )
+        ray.get(queue.abort.remote(reason))
+        raise FileNotFoundError(reason)
 
 
 class LaneSession:
@@ -85,7 +97,7 @@ class LaneSession:
         answer: bool | str = "wait"
         while self.rank == 0 and answer == "wait":
             answer = ray.get(self._queue.verdict.remote(self._job.name, number))
-        return bool(_shared(answer, self.world))
+        return bool(shared(answer, self.world))
 
     def vote(self, job: Job, keys: list[str], probabilities: dict[str, FloatArray]) -> None:
         ray.get(self._ensemble.add.remote(str(job.task), job.fold, keys, probabilities))
@@ -99,18 +111,9 @@ def _next_job(queue: Any, lane: int, rank: int, world: int) -> Job | None:
     while answer == "wait":
         if rank == 0:
             answer = ray.get(queue.take.remote(lane))
-        answer = _shared(answer, world)
+        answer = shared(answer, world)
     job: Job | None = answer
     return job
-
-
-def _shared(value: Any, world: int) -> Any:
-    """The first worker's value, on every worker of the job."""
-    if world == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 def _device() -> torch.device:

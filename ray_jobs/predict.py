@@ -11,7 +11,7 @@ import logging
 from maskcls import checkpoint, files, results
 from maskcls.config import Config
 from maskcls.config_load import from_command_line
-from ray_jobs import cluster, console
+from ray_jobs import cluster, console, packing
 from ray_jobs.driver import RunFailed
 from ray_jobs.ensemble import Ensemble
 from ray_jobs.job import Job
@@ -41,7 +41,7 @@ def predict(config: Config, run: RunFolder) -> None:
     ]
     forms = [info.recipe.image for info in checkpoints]
     cluster.connect()
-    cluster.plan(config.resources, len(checkpoints), cluster.live_nodes())
+    packing.plan(config.resources, len(checkpoints), cluster.nodes())
     tables = run.place / "new_photos"
     evaluation = prepare_eval(config, forms, tables.local, tables.uri)
     if evaluation is None:

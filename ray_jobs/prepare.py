@@ -66,16 +66,7 @@ def prepare(
     eval.parquet; ``uri`` is where that folder lives, if on an object store. Photos on one are
     fetched first. Raises ValueError or FileNotFoundError for photos that cannot be used.
     """
-    fixes = manifest.load_fixes(config.data.label_fixes) if config.data.label_fixes else None
-    root = config.place(config.data.root)
-    (root / "train").pull(
-        manifest.of_variants(config.data.variants), console.Ticker("train: files fetched")
-    )
-    found = manifest.read_train(root.local, variants=config.data.variants, fixes=fixes)
-    people = folds.assign(
-        found.photos, config.folds.count, config.run.seed, config.folds.allow_thin
-    )
-    found.photos["fold"] = found.photos["person"].map(people)
+    found = training_photos(config)
     train = prepare_photos(config, found, forms, Place(tables, uri), "manifest.parquet")
     Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
     photos = pd.read_parquet(train.table)
@@ -90,6 +81,32 @@ def prepare(
     )
 
 
+def training_photos(config: Config) -> manifest.Manifest:
+    """The photos to train on, with their ``fold``; those on an object store are fetched, and none
+    is opened.
+
+    Raises ValueError or FileNotFoundError where they cannot be used.
+    """
+    fixes = manifest.load_fixes(config.data.label_fixes) if config.data.label_fixes else None
+    root = config.place(config.data.root)
+    (root / "train").pull(
+        manifest.of_variants(config.data.variants), console.Ticker("train: files fetched")
+    )
+    found = manifest.read_train(root.local, variants=config.data.variants, fixes=fixes)
+    people = folds.assign(
+        found.photos, config.folds.count, config.run.seed, config.folds.allow_thin
+    )
+    found.photos["fold"] = found.photos["person"].map(people)
+    return found
+
+
+def photos_to_predict(config: Config) -> manifest.Manifest | None:
+    """The photos to predict, fetched if on an object store; None where there is no eval folder."""
+    root = config.place(config.data.root)
+    (root / "eval").pull(progress=console.Ticker("eval: files fetched"))
+    return manifest.read_eval(root.local) if (root.local / "eval").is_dir() else None
+
+
 def prepare_eval(
     config: Config, forms: Sequence[Image], tables: Path, uri: str | None = None
 ) -> Photos | None:
@@ -97,12 +114,10 @@ def prepare_eval(
 
     Raises ValueError with the list of those that cannot be read, unless data.bad_eval allows them.
     """
-    root = config.place(config.data.root)
-    (root / "eval").pull(progress=console.Ticker("eval: files fetched"))
-    if not (root.local / "eval").is_dir():
+    found = photos_to_predict(config)
+    if found is None:
         log.info("%s has no eval folder: nothing to predict", config.data.root)
         return None
-    found = manifest.read_eval(root.local)
     photos = prepare_photos(config, found, forms, Place(tables, uri), "eval.parquet")
     table = pd.read_parquet(photos.table)
     bad = table[table["status"] != OK]

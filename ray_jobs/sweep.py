@@ -1,8 +1,12 @@
-"""python -m ray_jobs.sweep: every (task, fold), then the vote, the submission and the scores."""
+"""python -m ray_jobs.sweep: every (task, fold), then the vote, the submission and the scores.
+
+With --plan: what that needs, takes and costs, and what cannot run, measured in a minute or two.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +17,10 @@ import ray
 
 from maskcls import checkpoint, files, report, results, submission
 from maskcls.config import Config
-from maskcls.config_load import from_command_line
+from maskcls.config_load import with_flags
 from maskcls.manifest import OK
 from maskcls.voting import FittedVote
-from ray_jobs import cluster, console, driver, run_state
+from ray_jobs import cluster, console, driver, estimate, packing, run_state
 from ray_jobs.driver import RunFailed
 from ray_jobs.ensemble import Ensemble
 from ray_jobs.job import Job
@@ -29,15 +33,21 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    config = from_command_line(__doc__ or "")
-    with (
-        console.answering_in_words("sweep", config),
-        claim(config, config.tasks) as folder,
-        run_state.keeping(folder.place, "sweep") as board,
-    ):
+    # What was imported so far took this process about as long as it computed.
+    imports, began = time.process_time(), time.monotonic()
+    config, asked = with_flags(
+        __doc__ or "", {"plan": "tell what would happen, and start nothing; 1 if a job cannot run"}
+    )
+    with console.answering_in_words("sweep", config), claim(config, config.tasks) as folder:
         console.setup(folder.log)
-        cluster.connect()
-        sweep(config, folder, board)
+        if "plan" in asked:
+            cluster.connect()
+            if not estimate.show(config, folder, imports + time.monotonic() - began):
+                sys.exit(1)
+            return
+        with run_state.keeping(folder.place, "sweep") as board:
+            cluster.connect()
+            sweep(config, folder, board)
 
 
 def sweep(config: Config, folder: RunFolder, board: Board) -> None:
@@ -47,7 +57,7 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
     """
     began = time.monotonic()
     models = [(task, fold) for task in config.tasks for fold in config.fold_numbers()]
-    cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
+    packing.plan(config.resources, len(models), cluster.nodes())  # refuse before any work
     board.phase("preparing photos")
     data = prepare(config, forms_of(config, config.tasks), folder.path, folder.uri)
     prepared = time.monotonic()
@@ -129,7 +139,7 @@ def run_jobs(
         board.expect(run_state.of_jobs(jobs))
     if not pending:
         return {}
-    plan = cluster.plan(config.resources, len(pending), cluster.live_nodes())
+    plan = packing.plan(config.resources, len(pending), cluster.nodes())
     log.info("%s", plan.reason)
     listeners: list[Callable[[Sequence[Event]], None]] = [
         console.Progress(len(jobs), len(jobs) - len(pending))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from maskcls.config_load import from_command_line
-from ray_jobs import cluster, console, driver, run_state
+from ray_jobs import cluster, console, driver, packing, run_state
 from ray_jobs.prepare import prepare
 from ray_jobs.run_folder import claim, make_jobs
 
@@ -26,7 +26,7 @@ def main() -> None:
         ):
             console.setup(folder.log)
             cluster.connect()
-            plan = cluster.plan(config.resources, 1, cluster.live_nodes())
+            plan = packing.plan(config.resources, 1, cluster.nodes())
             board.phase("preparing photos")
             # Nothing to predict: that is for a sweep.
             form = config.recipe(config.task).image

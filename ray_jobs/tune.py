@@ -27,7 +27,7 @@ from maskcls.config import Config, Image, Recipe, flatten
 from maskcls.config_load import from_command_line
 from maskcls.labels import ATTRIBUTES, Task, class_names
 from maskcls.search_space import SearchSpace
-from ray_jobs import cluster, console, driver, run_state
+from ray_jobs import cluster, console, driver, packing, run_state
 from ray_jobs.prepare import prepare
 from ray_jobs.run_folder import RunFolder, claim
 from ray_jobs.run_state import Board
@@ -74,8 +74,8 @@ def search(
 
     Raises RunFailed where no trial could be scored.
     """
-    nodes = cluster.live_nodes()
-    plan = cluster.plan(config.resources, config.tune.trials, nodes)
+    nodes = cluster.nodes()
+    plan = packing.plan(config.resources, config.tune.trials, nodes)
     board.phase("preparing photos")
     data = prepare(config, forms, folder.path).without_evaluation()
     trials = TrialPlan(config, task, data, folder.path / "trials")

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from maskcls import checkpoint, files, folds, inference, labels, metrics, sampling, tracking
+from maskcls.config import Recipe
 from maskcls.learner import LABEL_COLUMNS, Learner, options
 from maskcls.manifest import OK
 from ray_jobs import pipeline
@@ -138,26 +139,9 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
 
     After the yield of a best epoch its weights and out-of-fold probabilities are on disk.
     """
-    recipe, rank, world = job.recipe, session.rank, session.world
+    recipe, rank = job.recipe, session.rank
     assert job.train is not None, "only a finished job comes without training photos"
-    photos = job.train.photos()
-    fold_of = photos.drop_duplicates("person").set_index("person")["fold"]
-    table = folds.training_table(
-        photos, fold_of, job.fold, seed=job.seed, **recipe.people.model_dump()
-    )
-    validation = folds.validation_table(photos, fold_of, job.fold)
-    validation["photo"] = photos["key"].to_numpy()[validation["row"]]
-    plan = _plan(job, table, session)
-    torch.manual_seed(job.seed)
-    learner = Learner(
-        job.task,
-        recipe,
-        {name: table[name].to_numpy() for name in (*LABEL_COLUMNS.values(), "age")},
-        steps_per_epoch=plan.steps,
-        device=session.device,
-        seed=job.seed,
-        world=world,
-    )
+    learner, plan, validation = begin(job, session)
     history = _resume(job, learner)
     if _out_of_patience(history, recipe.train.patience):
         return
@@ -172,7 +156,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
     for epoch in range(len(history) + 1, recipe.train.epochs + 1):
         began = time.monotonic()
         loss = _train_epoch(learner, stream, plan, epoch, session)
-        probabilities = _validate(learner, job.train.open(), validation["row"].to_numpy(), session)
+        probabilities = validate(learner, job.train.open(), validation["row"].to_numpy(), session)
         scores, confusion_KK = score(probabilities, validation)
         values = {
             "epoch": float(epoch),
@@ -185,7 +169,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         history.append(values)
         if rank == 0:
             if best:
-                _save_best(job, learner, epoch, values, probabilities, validation)
+                save_best(job, learner, epoch, values, probabilities, validation)
             if epoch < recipe.train.epochs:
                 checkpoint.save_resume(
                     job.folder,
@@ -197,6 +181,36 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         yield EpochReport(epoch, values, confusion_KK)
         if _out_of_patience(history, recipe.train.patience):
             return
+
+
+def begin(job: Job, session: Session) -> tuple[Learner, pipeline.EpochPlan, pd.DataFrame]:
+    """What learns, what it trains on, and the table of what it validates on."""
+    assert job.train is not None
+    photos = job.train.photos()
+    training, validation = tables(photos, job.fold, job.recipe, job.seed)
+    validation["photo"] = photos["key"].to_numpy()[validation["row"]]
+    plan = epoch_plan(job.task, job.recipe, job.seed, training, session.rank, session.world)
+    torch.manual_seed(job.seed)
+    learner = Learner(
+        job.task,
+        job.recipe,
+        {name: training[name].to_numpy() for name in (*LABEL_COLUMNS.values(), "age")},
+        steps_per_epoch=plan.steps,
+        device=session.device,
+        seed=job.seed,
+        world=session.world,
+    )
+    return learner, plan, validation
+
+
+def tables(
+    photos: pd.DataFrame, fold: int, recipe: Recipe, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a fold trains on and what it validates on; see ``folds``."""
+    fold_of = photos.drop_duplicates("person").set_index("person")["fold"]
+    people = recipe.people.model_dump()
+    training = folds.training_table(photos, fold_of, fold, seed=seed, **people)
+    return training, folds.validation_table(photos, fold_of, fold)
 
 
 def score(
@@ -220,20 +234,23 @@ def score(
     return {"loss": loss, **metrics.scores(confusion_KK)}, confusion_KK
 
 
-def _plan(job: Job, table: pd.DataFrame, session: Session) -> pipeline.EpochPlan:
-    head, classes = next(iter(labels.HEADS[job.task].items()))
-    if job.task is labels.Task.MULTI:
+def epoch_plan(
+    task: labels.Task, recipe: Recipe, seed: int, training: pd.DataFrame, rank: int, world: int
+) -> pipeline.EpochPlan:
+    """What every epoch shows, in which steps. Raises ValueError for shares that cannot be had."""
+    head, classes = next(iter(labels.HEADS[task].items()))
+    if task is labels.Task.MULTI:
         head, classes = "joint", labels.NUM_JOINT
-    labels_N = table[LABEL_COLUMNS[head]].to_numpy()
-    sampler = job.recipe.sampler
+    labels_N = training[LABEL_COLUMNS[head]].to_numpy()
+    sampler = recipe.sampler
     return pipeline.EpochPlan(
-        rows=pipeline.training_rows(table),
+        rows=pipeline.training_rows(training),
         labels_N=labels_N,
         shares=sampling.class_shares(sampler.name, labels_N, classes, sampler.shares),
-        batch_size=job.recipe.train.batch_size,
-        seed=job.seed,
-        rank=session.rank,
-        world=session.world,
+        batch_size=recipe.train.batch_size,
+        seed=seed,
+        rank=rank,
+        world=world,
     )
 
 
@@ -270,7 +287,16 @@ def _train_epoch(
     return loss
 
 
-def _validate(
+def shared(value: Any, world: int) -> Any:
+    """The first worker's value, on every worker of the job."""
+    if world == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def validate(
     learner: Learner,
     photos_NHWC: pipeline.UInt8Array,
     rows_M: npt.NDArray[np.int64],
@@ -314,7 +340,7 @@ def _resume(job: Job, learner: Learner) -> list[dict[str, float]]:
     return history
 
 
-def _save_best(
+def save_best(
     job: Job,
     learner: Learner,
     epoch: int,

@@ -461,6 +461,19 @@ def test_a_mistake_that_a_later_layer_corrects_is_none(layer):
 # The command line
 
 
+def test_a_flag_of_a_verb_is_told_beside_the_configuration():
+    flags = {"plan": "what it does"}
+    assert config_load.with_flags("", flags, ["fold=1", "--plan"])[1] == {"plan"}
+    config, asked = config_load.with_flags("", flags, ["fold=1"])
+    assert (config.fold, asked) == (1, set())
+
+
+@pytest.mark.parametrize("price", ["0.4", "{head: 0.4, gpu_worker: 0.2}"])
+def test_a_price_is_one_number_or_one_a_node_type(price):
+    config = config_load.load([], [f"plan.price_per_hour={price}"]).config
+    assert config.plan.price_per_hour == yaml.safe_load(price)
+
+
 def test_the_command_line_gives_the_configuration(layer):
     path = layer("train: {epochs: 4}")
     loaded = config_load.from_command_line("", ["train.lr=0.1", "--config", str(path), "fold=1"])

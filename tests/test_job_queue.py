@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.config import Recipe, Tracking
+from maskcls.config import Recipe, Resources, Tracking
 from maskcls.labels import Task
 from ray_jobs import job_queue
 from ray_jobs.job import Job
@@ -62,9 +62,34 @@ async def test_a_restarted_lane_gets_its_own_job_again_until_its_attempts_are_us
     queue = _JobQueue(attempts=2)
     await queue.submit(JOBS[:2])
     assert (await queue.take(0)).name == "a"
+    await queue.release(0, "its worker died")
     assert (await queue.take(0)).name == "a"
+    await queue.release(0, "its worker died")
     assert (await queue.take(0)).name == "b"
     assert ("failed", "a") in await names_of(queue)
+
+
+@in_a_loop
+async def test_a_job_that_gets_on_may_lose_any_number_of_workers():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:1])
+    for number in range(1, 6):
+        assert (await queue.take(number)).name == "a"
+        await queue.epoch("a", number, {})
+        await queue.release(number, "the node was taken back")
+    assert ("failed", "a") not in await names_of(queue)
+
+
+@in_a_loop
+async def test_lanes_that_have_a_worker_are_known():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:2])
+    await queue.release(0, "before its first worker")
+    await queue.take(0)
+    await queue.take(1)
+    await queue.release(1, "its worker died")
+    assert await queue.close() == {0}
+    assert (await queue.end())[1] == {0}
 
 
 @in_a_loop
@@ -119,19 +144,36 @@ async def test_a_job_without_a_sign_of_life_is_trouble():
     await queue.submit(JOBS[:1])
     await queue.take(0)
     await asyncio.sleep(0.05)
-    assert "no sign of life from a" in await queue.trouble(60, 0.01)
+    limits = Resources(start_timeout_s=60, stall_timeout_s=0.04)
+    assert "no sign of life from a" in await queue.trouble(limits, True)
     await queue.beat("a")
-    assert await queue.trouble(60, 0.04) is None
+    assert await queue.trouble(limits, True) is None
 
 
 @in_a_loop
 async def test_jobs_that_nobody_takes_are_trouble_but_an_empty_queue_is_not():
     queue = _JobQueue(attempts=1)
+    limits = Resources(start_timeout_s=0.04)
     await asyncio.sleep(0.05)
-    assert await queue.trouble(0.01, 60) is None
+    assert await queue.trouble(limits, True) is None
     await queue.submit(JOBS[:1])
     await asyncio.sleep(0.05)
-    assert "no worker took one" in await queue.trouble(0.01, 60)
+    assert "no worker took one" in await queue.trouble(limits, True)
+
+
+@in_a_loop
+async def test_a_node_that_must_start_is_waited_for_longer_and_then_the_worker_anew():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:1])
+    slow = Resources(start_timeout_s=0.04, node_timeout_s=60)
+    await asyncio.sleep(0.05)
+    assert await queue.trouble(slow, False) is None
+    assert await queue.trouble(slow, True) is None
+    await asyncio.sleep(0.05)
+    assert "no worker took one" in await queue.trouble(slow, True)
+    impatient = Resources(node_timeout_s=0.04)
+    told = await queue.trouble(impatient, False)
+    assert "no node for them came within 0.04 s (resources.node_timeout_s)" in told
 
 
 @in_a_loop
@@ -150,5 +192,5 @@ async def test_after_an_abort_every_job_fails_for_its_reason_also_a_later_one():
 async def test_a_lane_that_starts_after_the_end_is_not_wanted():
     queue = _JobQueue(attempts=3)
     assert await queue.lane_started(0, "controller")
-    assert await queue.end() == {0: "controller"}
+    assert await queue.end() == ({0: "controller"}, set())
     assert not await queue.lane_started(1, "late")

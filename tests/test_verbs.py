@@ -1,6 +1,7 @@
 """The verbs as a user runs them: results, restarts, refusals."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -204,6 +205,23 @@ def test_what_cannot_be_scheduled_is_refused_before_anything_starts(verb, tmp_pa
     told = verb("sweep", f"run.dir={tmp_path}", "resources.gpus_per_worker=1", ok=False)
     assert "the largest node has 0 GPU" in told
     assert not list(tmp_path.glob("jobs/*"))
+
+
+def test_a_plan_tells_time_cost_and_what_cannot_run(verb, tmp_path):
+    words = (f"run.dir={tmp_path}", "--plan", "tasks=[joint,gender]", "resources.jobs_at_once=2",
+             "plan.price_per_hour={head: 3600}")  # fmt: skip
+    told = verb("sweep", *words, "recipes.gender.loss.class_weights=[1,1,1]", ok=False)
+    assert "CANNOT RUN    gender-fold1: " in told
+    assert re.search(r"^ joint-fold0 .* s +0 +\d+ s$", told, re.MULTILINE), told
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert set(plan["cannot_run"]) == {"gender-fold0", "gender-fold1"}
+    assert set(plan["jobs"]) == {"joint-fold0", "joint-fold1"}
+    assert plan["seconds"] == pytest.approx(sum(plan["phases"].values()), abs=1)
+    cost = float(re.search(r"^cost +([0-9.]+) for", told, re.MULTILINE)[1])
+    assert cost == pytest.approx(plan["seconds"], abs=0.1)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".lock", "config.yaml", "plan.json", "run.log"
+    }  # fmt: skip
 
 
 def test_the_stored_configuration_is_the_one_of_the_run(swept, run_dir):
