@@ -130,12 +130,12 @@ NAMES = textwrap.dedent("""
         return json.load(urllib.request.urlopen(request, timeout=30))
 
     actors = list_actors(url, limit=1000, detail=True)
-    tasks = list_tasks(url, limit=10000)
+    tasks = list_tasks(url, limit=10000, raise_on_missing_output=False)
     jobs = {actor.job_id for actor in actors if actor.job_id}
     Path(sys.argv[1]).write_text(json.dumps({
         "actors": [[actor.class_name, actor.name, actor.repr_name] for actor in actors],
         "tasks": sorted({task.name for task in tasks}),
-        "runs": [run["name"] for run in get("/api/train/v2/runs")["train_runs"]],
+        "runs": [run["name"] for run in get("/api/train/v2/runs/v1")["train_runs"]],
         "data": [data["dataset"] for job in jobs
                  for data in get(f"/api/data/datasets/{job}")["datasets"]],
     }))
