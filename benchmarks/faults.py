@@ -341,8 +341,11 @@ def a_round(data: Path, rng: random.Random, where: str) -> Iterator[Round]:
         shutil.rmtree(this.folder, ignore_errors=True)
 
 
-def start_cluster(this: Round) -> None:
-    """A head by ``ray start``, and, for two raylets, a second node on this machine."""
+def start_cluster(this: Round, own_disk: Path | None = None) -> None:
+    """A head by ``ray start``, and, for two raylets, a second node on this machine.
+
+    At ``own_disk`` the second node sees an empty disk of its own, for which one must be root.
+    """
     token = ["get-auth-token", "--generate"]
     # Ray Train needs the dashboard to notice that a controller died with its node.
     dashboard = free_port()
@@ -359,8 +362,12 @@ def start_cluster(this: Round) -> None:
                      f"--dashboard-agent-listen-port={free_port()}",
                      f"--dashboard-agent-grpc-port={free_port()}",
                      f"--metrics-export-port={free_port()}"]  # fmt: skip
+        line = [RAY, *words]
+        if own_disk and "--node-name=second" in words:
+            mounted = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
+            line = ["unshare", "--mount", "sh", "-c", mounted, str(own_disk), *line]
         done = subprocess.run(
-            [RAY, *words], env=this.environment, capture_output=True, text=True, timeout=LIMIT_S
+            line, env=this.environment, capture_output=True, text=True, timeout=LIMIT_S
         )
         assert done.returncode == 0, done.stdout + done.stderr
     if this.where == "job":
@@ -404,9 +411,9 @@ def in_cluster(this: Round) -> list[str]:
         from ray._private.state import actors
         from ray.util import placement_group_table
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-        # Ray Data's own service actors stay as long as the cluster does.
+        # The service actors of Ray Data and Train stay as long as the cluster does.
         service = ("_StatsActor", "_AutoscalingCoordinatorActor", "_UsageCollectionActor",
-                   "JobSupervisor")
+                   "TrainStateActor", "JobSupervisor")
         alive = [a["ActorClassName"] for a in actors().values() if a["State"] == "ALIVE"]
         groups = [g["name"] for g in placement_group_table().values() if g["state"] != "REMOVED"]
         print(json.dumps([n for n in alive if n.split(".")[-1] not in service] + groups))

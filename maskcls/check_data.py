@@ -33,6 +33,7 @@ from maskcls.config import Data, Folds
 from maskcls.images import PhotoError, ahead
 from maskcls.labels import FloatArray, Gender, IntArray
 from maskcls.manifest import OK, STEMS, LabelFixes, Manifest, load_fixes, read_eval, read_train
+from maskcls.storage import on_this_machine
 
 
 class Kind(NamedTuple):
@@ -470,7 +471,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Status 1 where a run would stop, else 0.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="holds train/ and eval/")
+    parser.add_argument(
+        "root", type=on_this_machine, metavar="DATA_ROOT", help="holds train/ and eval/"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="to write to")
     parser.add_argument("--fixes", type=Path, metavar="YAML", help="known label errors")
     parser.add_argument(

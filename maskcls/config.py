@@ -21,6 +21,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -31,17 +32,33 @@ from pydantic import (
     model_validator,
 )
 
+from maskcls import storage
 from maskcls.labels import Task
+from maskcls.storage import Place
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Tree = dict[str, Any]
 
 
 def _absolute(path: Path) -> Path:
+    if storage.is_uri(str(path)):
+        raise ValueError(
+            "a path on this machine is expected; only run.dir and data.root take s3:// and gs://"
+        )
     return Path(path).expanduser().absolute()
 
 
+def _location(value: Any) -> Path | str:
+    if isinstance(value, str) and storage.is_uri(value):
+        return storage.check_uri(value)
+    if not isinstance(value, str | Path):
+        raise ValueError("a path, or a URI such as s3://bucket/name, is expected")
+    return _absolute(Path(value))
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Location = Annotated[Path | str, BeforeValidator(_location)]
+"""A folder: an absolute path, or the URI of one on an object store as a string."""
 
 
 def _each_once(values: list[Any]) -> list[Any]:
@@ -65,10 +82,10 @@ class Section(BaseModel):
 class Run(Section):
     """Where a run lives and what makes it repeatable."""
 
-    dir: AbsolutePath = Field(
+    dir: Location = Field(
         Path("runs/run"),
-        description="Folder of all results. The same command goes on where it stopped; "
-        "a changed configuration needs another folder.",
+        description="Folder of all results, or its URI (`s3://`, `gs://`). The same command goes "
+        "on where it stopped; a changed configuration needs another folder.",
     )
     seed: NonNegativeInt = Field(42, description="Seed of folds, order, augmentation and weights.")
 
@@ -76,10 +93,14 @@ class Run(Section):
 class Data(Section):
     """The photos."""
 
-    root: AbsolutePath = Field(Path("data"), description="Folder that holds `train/` and `eval/`.")
+    root: Location = Field(
+        Path("data"),
+        description="Folder that holds `train/` and `eval/`, or its URI (`s3://`, `gs://`).",
+    )
     cache: AbsolutePath = Field(
         Path("~/.cache/maskcls"),
-        description="Folder of prepared (decoded, resized) images, local to a node or shared.",
+        description="Folder of prepared (decoded, resized) images, local to a node or shared; "
+        "local copies of what lies on an object store are kept there too, under `remote/`.",
     )
     variants: list[Literal["original", "rembg"]] = Field(
         ["original"],
@@ -441,6 +462,10 @@ class Config(Recipe):
         general = self.model_dump(include=set(Recipe.model_fields))
         return Recipe.model_validate(merged(general, self.recipes.get(task, {})))
 
+    def place(self, location: Path | str) -> Place:
+        """Where ``run.dir`` or ``data.root`` is worked on, and where it lives."""
+        return Place.of(location, self.data.cache)
+
     def fold_numbers(self) -> list[int]:
         """The folds to run, in order."""
         return sorted(self.folds.only) if self.folds.only else list(range(self.folds.count))
@@ -538,6 +563,8 @@ def _rows(section: type[BaseModel], prefix: str) -> Iterator[str]:
 
 def _type_name(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation == Path | str:
+        return "path | URI"
     if origin is Annotated:
         return _type_name(arguments[0])
     if origin is Literal:

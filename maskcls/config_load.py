@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from maskcls import storage
 from maskcls.config import Config, Recipe, Tree, flatten, merged, method_options, section_of
 
 
@@ -218,6 +219,8 @@ def _explain(
         message = problem["msg"].removeprefix("Value error, ")
         given = problem["input"]
         shown = f", got {given!r}" if not isinstance(given, dict | BaseModel) else ""
+        if isinstance(given, str) and storage.is_uri(given):
+            shown = ""  # somebody may have written a key into it
         if problem["type"] in ("literal_error", "enum") and isinstance(given, str):
             expected = str(problem.get("ctx", {}).get("expected", ""))
             names = [name.strip("' ") for name in expected.replace(" or ", ",").split(",")]

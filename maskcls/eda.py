@@ -31,6 +31,7 @@ from maskcls import files, page
 from maskcls.images import PhotoError, ahead, decode
 from maskcls.labels import AGE_BAND_STARTS, IntArray, class_names
 from maskcls.manifest import LabelFixes, load_fixes, read_eval, read_train
+from maskcls.storage import on_this_machine
 
 CHANNELS: Final = ("red", "green", "blue")
 COUNTED: Final = ("gender", "age_band", "mask", "race", "age", "joint")
@@ -347,7 +348,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Sizes, colours and counts of a data set, as one page.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="holds train/ and eval/")
+    parser.add_argument(
+        "root", type=on_this_machine, metavar="DATA_ROOT", help="holds train/ and eval/"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="to write to")
     parser.add_argument("--fixes", type=Path, metavar="YAML", help="known label errors")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that decode photos")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +45,29 @@ def replacing(path: Path) -> Iterator[Path]:
             f"cannot write {path}: {error.strerror or error}; "
             "free space there, make it writable or choose another folder",
         ) from error
+
+
+@contextmanager
+def lock(path: Path, wait_s: float, what: str) -> Iterator[None]:
+    """Hold the lock of ``path``; the system releases it when the process ends, however it does.
+
+    Raises TimeoutError where another process, which is doing ``what``, holds it for ``wait_s``
+    seconds.
+    """
+    deadline = time.monotonic() + wait_s
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"{path}: another process has been {what} for {wait_s:g} s; "
+                        "wait for it, or set data.cache to another folder"
+                    ) from None
+                time.sleep(0.1)
+        yield
 
 
 def remove_cut_off(folder: Path) -> None:

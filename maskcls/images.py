@@ -7,13 +7,11 @@ uint8 RGB to be memory-mapped, and ``index.parquet``, one row a photo in the sam
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import io
 import os
 import shutil
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +27,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from maskcls import files
 from maskcls.manifest import OK
 
 ImageArray = npt.NDArray[np.uint8]
@@ -318,7 +317,7 @@ def prepare(
     content = hashlib.blake2b(repr((_FORMAT, keys, digests)).encode(), digest_size=8).hexdigest()
     folders = [cache / f"{content}-{recipe.name}" for recipe in recipes]
     if not all(map(_intact, folders)):
-        with _writable(cache), _alone(cache, wait_s):
+        with _writable(cache), files.lock(cache / "prepare.lock", wait_s, "preparing images"):
             wanted = zip(folders, recipes, strict=True)
             missing = {folder: recipe for folder, recipe in wanted if not _intact(folder)}
             if missing:  # Whoever had the lock before may have built them.
@@ -346,16 +345,16 @@ def _build(
     with ExitStack() as stack:
         asides = {folder: folder.with_name(f"{folder.name}.tmp") for folder in wanted}
         stack.enter_context(_one_opencv_thread())
-        files = []
+        arrays = []
         for folder, recipe in wanted.items():
             stack.callback(shutil.rmtree, asides[folder], ignore_errors=True)
             shape_NHWC = (len(keys), recipe.height, recipe.width, 3)
-            files.append(stack.enter_context(_ImageFile(asides[folder], shape_NHWC)))
+            arrays.append(stack.enter_context(_ImageFile(asides[folder], shape_NHWC)))
 
         def one(position: int) -> dict[str, Any]:
             row, images = _prepare_one(paths[position], digests[position], recipes)
-            for file, image_HWC in zip(files, images, strict=False):  # none of a bad photo
-                file.put(position, image_HWC)
+            for array, image_HWC in zip(arrays, images, strict=False):  # none of a bad photo
+                array.put(position, image_HWC)
             return {"key": keys[position], **row}
 
         pool = ThreadPoolExecutor(threads)
@@ -367,8 +366,8 @@ def _build(
             if progress is not None:
                 progress(len(rows), len(keys))
         index = pd.DataFrame(rows)
-        for file, (folder, recipe) in zip(files, wanted.items(), strict=True):
-            file.sync()
+        for array, (folder, recipe) in zip(arrays, wanted.items(), strict=True):
+            array.sync()
             found = index["face"] & (recipe.crop == "face")
             index.assign(face=found).to_parquet(asides[folder] / "index.parquet")
             shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged one
@@ -451,26 +450,6 @@ def _writable(cache: Path) -> Iterator[None]:
             f"cannot prepare images in {cache}: {error.strerror}; "
             "free space there or set data.cache to another folder",
         ) from error
-
-
-@contextmanager
-def _alone(cache: Path, wait_s: float) -> Iterator[None]:
-    """Hold the lock of ``cache``; the system releases it when the process ends, however it does."""
-    path = cache / "prepare.lock"
-    deadline = time.monotonic() + wait_s
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"{path}: another process has been preparing images for {wait_s:g} s; "
-                        "wait for it, or set data.cache to another folder"
-                    ) from None
-                time.sleep(0.1)
-        yield
 
 
 @contextmanager

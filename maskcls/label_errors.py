@@ -24,6 +24,7 @@ from maskcls import files, finished_run, label_errors_page, results
 from maskcls.config import Config, digest
 from maskcls.labels import ATTRIBUTES, FloatArray, IntArray, class_names
 from maskcls.manifest import LabelFixes, load_fixes
+from maskcls.storage import on_this_machine
 
 BY_PERSON: Final = ("gender", "age")
 """Attributes that the photos of a person share."""
@@ -179,10 +180,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "label_errors.html to decide on them and export label fixes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run.dir of a finished sweep")
+    parser.add_argument(
+        "run", type=on_this_machine, metavar="RUN", help="run.dir of a finished sweep"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="to write to, instead of RUN")
     parser.add_argument("--top", type=int, default=100, help="labels of each task on the page")
-    parser.add_argument("--data", type=Path, metavar="DATA_ROOT", help="where the photos are now")
+    parser.add_argument(
+        "--data", type=on_this_machine, metavar="DATA_ROOT", help="where the photos are now"
+    )
     parser.add_argument("--fixes", type=Path, metavar="YAML", help="where the run's fixes are now")
     arguments = parser.parse_args(argv)
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -142,6 +142,12 @@ def read_train(
     frame["age_band"] = age_band(frame["age"])
     frame["joint"] = encode(frame["mask"], frame["gender"], frame["age_band"])
     return Manifest(frame, notes + fix_notes)
+
+
+def of_variants(variants: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a file below ``train`` is of use where these variants are asked for, by its name."""
+    chosen = {{"original": False, "rembg": True}[variant] for variant in variants}
+    return lambda name: Path(name).stem.endswith("_rembg") in chosen
 
 
 def read_eval(root: Path) -> Manifest:

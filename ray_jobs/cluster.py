@@ -21,6 +21,7 @@ from ray._private.authentication.authentication_token_setup import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from maskcls.config import Resources
+from maskcls.storage import StorageError, Store
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,9 @@ def connect() -> None:
                  runtime_env={"py_modules": packages}, **options)  # fmt: skip
     # log_to_driver=False still lets the raylet's warnings through, and Ray has no public switch.
     ray._private.worker._worker_logs_enabled = False
+    if ray._private.worker.get_dashboard_url():
+        # It lists Train runs too, by an actor that stays for as long as the cluster does.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     if threading.current_thread() is threading.main_thread():
         # As Ctrl-C. Ray's own handler prints a native stack trace, and aborts where a thread gets
         # the signal; a SystemExit inside ``ray.get`` loses its code.
@@ -191,8 +195,9 @@ def node_name() -> str:
     return name
 
 
-def check_shared(path: Path, timeout_s: float = 60.0) -> None:
-    """Refuse a folder that some node of the cluster does not see: workers there could not use it.
+def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:
+    """Refuse a folder, or the URI of one, that some node of the cluster does not see: workers
+    there could not use it.
 
     Raises Refused naming the nodes.
     """
@@ -202,23 +207,36 @@ def check_shared(path: Path, timeout_s: float = 60.0) -> None:
     asked = {
         node.id: _sees.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
-        ).remote(path)
+        ).remote(place)
         for node in nodes
     }
     ready, _ = ray.wait(list(asked.values()), num_returns=len(nodes), timeout=timeout_s)
-    blind = [name for name, ref in asked.items() if ref not in ready or not ray.get(ref)]
+    told = {
+        name: ray.get(ref) if ref in ready else f"no answer within {timeout_s:g} s"
+        for name, ref in asked.items()
+    }
+    blind = [f"{name}: {reason}" for name, reason in told.items() if reason]
     if blind:
         raise Refused(
-            f"{path} is not seen by {len(blind)} of {len(nodes)} nodes ({', '.join(blind)}): "
-            "put data and run.dir on storage that every node mounts at the same path"
+            f"{place} is not seen by {len(blind)} of {len(nodes)} nodes: put data and run.dir on "
+            "storage that every node mounts at the same path, or on an object store whose "
+            "credentials are in the environment that each node's Ray was started in:\n  "
+            + "\n  ".join(blind)
         )
 
 
-def _path_exists(path: Path) -> bool:
-    return path.exists()
+def _why_blind(place: Path | str) -> str | None:
+    """Why this node does not see a folder; None where it does."""
+    if isinstance(place, Path):
+        return None if place.exists() else "no such folder"
+    try:
+        Store(place).listing()
+    except StorageError as error:
+        return str(error)
+    return None
 
 
-_sees = ray.remote(num_cpus=0)(_path_exists)
+_sees = ray.remote(num_cpus=0)(_why_blind)
 
 
 def plan(resources: Resources, jobs: int, nodes: Sequence[Node]) -> Plan:

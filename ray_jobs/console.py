@@ -6,20 +6,46 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray.exceptions
 
 from maskcls import tracking
-from ray_jobs.job_queue import Event
+from maskcls.config import Config
+from maskcls.storage import Place
+
+if TYPE_CHECKING:
+    from ray_jobs.job_queue import Event
 
 log = logging.getLogger(__name__)
 ROOMS = ("maskcls", "ray_jobs", "__main__")
 INTERRUPTED = "Interrupted: what is finished is kept; the same command goes on from there."
 PROGRESS_S = 5.0
 """Seconds between two lines about the same long step."""
+
+
+_uris: dict[str, str] = {}
+
+
+def show(place: Place) -> None:
+    """From here on, tell the local copy of a folder on an object store by its URI."""
+    if place.uri:
+        _uris[str(place.local)] = place.uri
+
+
+def told(text: str) -> str:
+    """``text`` with local copies named by the URIs of what they are copies of."""
+    for local, uri in _uris.items():
+        text = text.replace(local, uri)
+    return text
+
+
+def _by_uri(record: logging.LogRecord) -> bool:
+    record.msg, record.args = told(record.getMessage()), ()
+    return True
 
 
 def setup(log_file: Path | None = None) -> None:
@@ -30,6 +56,8 @@ def setup(log_file: Path | None = None) -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for handler in handlers:
+        handler.addFilter(_by_uri)
     for room in ROOMS:
         logger = logging.getLogger(room)
         logger.setLevel(logging.INFO)
@@ -43,7 +71,11 @@ class Progress:
     def __init__(self, total: int, done: int = 0) -> None:
         self._total, self._done = total, done
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
         values = event.values
         if event.kind == "started" and values["attempt"] > 1:
             log.info("%s  starts again (attempt %d)", event.job, values["attempt"])
@@ -74,8 +106,15 @@ class Ticker:
 
 
 @contextmanager
-def answering_in_words(program: str) -> Iterator[None]:
-    """End the program with a sentence instead of a traceback for what a user can mend."""
+def answering_in_words(program: str, config: Config | None = None) -> Iterator[None]:
+    """End the program with a sentence instead of a traceback for what a user can mend.
+
+    With ``config``, lines are shown from here on, and its folders told as it names them.
+    """
+    if config is not None:
+        setup()
+        show(config.place(config.run.dir))
+        show(config.place(config.data.root))
     try:
         yield
     except KeyboardInterrupt:
@@ -88,5 +127,5 @@ def answering_in_words(program: str) -> Iterator[None]:
         sys.exit(1)
     except (ValueError, OSError, RuntimeError) as error:
         log.debug("refused", exc_info=True)
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {told(str(error))}", file=sys.stderr)
         sys.exit(1)

@@ -12,6 +12,7 @@ import ray
 from maskcls import files, results
 from maskcls.labels import FloatArray, Task
 from maskcls.results import ModelVotes
+from maskcls.storage import Place
 from maskcls.voting import FittedVote
 
 Model = tuple[str, int]
@@ -22,11 +23,13 @@ class _Ensemble:
     """Probabilities by (task, fold, image). Said twice, they count once.
 
     Every ``add`` is on disk in ``folder`` before it returns, one file a model; the constructor
-    reads them back, so that neither a restarted actor nor a restarted run forgets.
+    reads them back, so that neither a restarted actor nor a restarted run forgets. With ``uri``
+    that folder is a copy of one on an object store, and "on disk" means there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, uri: str | None = None) -> None:
+        self._place = Place(folder, uri)
+        self._place.pull()
         self._votes: dict[Model, dict[str, pd.DataFrame]] = {}
         # Not "*.parquet": a write that was cut off leaves a temporary file of that ending.
         for path in sorted(folder.glob("*-fold*.parquet")):
@@ -36,6 +39,10 @@ class _Ensemble:
                 str(head): rows.set_index("image_id")["probabilities"].to_frame()
                 for head, rows in table.groupby("head")
             }
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard shows of it: the run, whose folder holds ``votes/<photos>``."""
+        return f"{self._place.local.parents[1].name}-ensemble"
 
     def add(
         self,
@@ -53,8 +60,10 @@ class _Ensemble:
         table = pd.concat(
             [rows.rename_axis("image_id").reset_index().assign(head=head)
              for head, rows in known.items()], ignore_index=True)  # fmt: skip
-        with files.replacing(self._folder / f"{task}-fold{fold}.parquet") as temporary:
+        name = f"{task}-fold{fold}.parquet"
+        with files.replacing(self._place.local / name) as temporary:
             table.to_parquet(temporary, index=False)
+        self._place.push(lambda file: file == name)
 
     def has(self, task: str, fold: int) -> bool:
         """Whether the model has said anything."""

@@ -9,12 +9,16 @@ from typing import Any
 from maskcls import config, files
 from maskcls.config import Recipe, Tracking
 from maskcls.labels import Task
+from maskcls.storage import Place
 from ray_jobs.pipeline import ImageSource
 
 
 @dataclass(frozen=True)
 class Job:
     """One (task, fold). ``folder`` keeps all it leaves; ``identity`` changes when its result would.
+
+    Where the run lives on an object store, ``uri`` is that of ``folder``, which then is this
+    node's copy.
 
     ``train`` are the training photos, whose table has their folds; a job that is done needs none.
     ``evaluation`` are the photos that the finished model predicts, where there are any. A
@@ -35,6 +39,18 @@ class Job:
     tracking: Tracking
     supervised: bool = False
     companions: tuple[Job, ...] = ()
+    uri: str | None = None
+
+    @property
+    def place(self) -> Place:
+        """The folder, and where it lives."""
+        return Place(self.folder, self.uri)
+
+    @property
+    def title(self) -> str:
+        """What Ray's dashboard shows of it: run, trial where it is one, task and fold."""
+        own = f"{self.task}-fold{self.fold}"
+        return ":".join(dict.fromkeys((self.group, self.name, own)))
 
     def done(self) -> dict[str, Any] | None:
         """What the finished job reported, or None while it is not finished."""

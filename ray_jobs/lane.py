@@ -12,6 +12,8 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from maskcls import allocator
+from maskcls.storage import StorageError
 from ray_jobs import worker
 from ray_jobs.cluster import node_name
 from ray_jobs.job import Job
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 def lane_loop(config: dict[str, Any]) -> None:
     """The ``train_loop_per_worker`` of a lane; returns when the queue is closed and empty."""
     torch.set_num_threads(config["threads"])
+    log.info("%s", allocator.keep_freed(_device().type))
     context = ray.train.get_context()
     rank, world, node = context.get_world_rank(), context.get_world_size(), node_name()
     while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:
@@ -49,7 +52,10 @@ def lane_loop(config: dict[str, Any]) -> None:
 
 
 class LaneSession:
-    """A job's view of its lane; see ``worker.Session``."""
+    """A job's view of its lane; see ``worker.Session``.
+
+    Its calls are named after the job: a lane takes many, and Ray shows only what each call is.
+    """
 
     def __init__(
         self, job: Job, queue: Any, ensemble: Any, rank: int, world: int, node: str
@@ -64,14 +70,16 @@ class LaneSession:
         if self.rank != 0 or now - self._last_beat < BEAT_S:
             return
         self._last_beat = now
-        wanted = ray.get(self._queue.beat.remote(self._job.name))
+        call = self._queue.beat.options(name=self._job.title)
+        wanted = ray.get(call.remote(self._job.name))
         # Workers that share a job can only stop together, after an epoch.
         if not wanted and self.world == 1:
             raise Cancelled
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
         if self.rank == 0:
-            ray.get(self._queue.epoch.remote(self._job.name, number, values))
+            call = self._queue.epoch.options(name=f"{self._job.title} epoch {number}")
+            ray.get(call.remote(self._job.name, number, values))
 
     def go_on(self, number: int) -> bool:
         answer: bool | str = "wait"
@@ -117,6 +125,6 @@ def _free_gpu() -> None:
 
 def _reason(error: Exception) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
-    known = isinstance(error, ValueError | OSError | FloatingPointError)
+    known = isinstance(error, ValueError | OSError | FloatingPointError | StorageError)
     where = "" if known else f" ({place.filename}:{place.lineno})"
     return f"{type(error).__name__}: {error}{where}"

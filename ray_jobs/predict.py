@@ -17,16 +17,15 @@ from ray_jobs.ensemble import Ensemble
 from ray_jobs.job import Job
 from ray_jobs.prepare import Photos, prepare_eval
 from ray_jobs.run_folder import RunFolder
-from ray_jobs.sweep import answer, listed, run_jobs, votes_folder
+from ray_jobs.sweep import answer, listed, run_jobs, votes_name
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    console.setup()
-    with console.answering_in_words("predict"):
-        predict(config, RunFolder(config.run.dir))
+    with console.answering_in_words("predict", config):
+        predict(config, RunFolder.of(config))
 
 
 def predict(config: Config, run: RunFolder) -> None:
@@ -34,6 +33,7 @@ def predict(config: Config, run: RunFolder) -> None:
 
     Raises FileNotFoundError where the run is not finished and RunFailed where a model fails.
     """
+    run.pull()
     if not run.ensemble.is_file():
         raise FileNotFoundError(f"{run.path}: no finished run here (no {run.ensemble.name})")
     checkpoints = [
@@ -42,19 +42,22 @@ def predict(config: Config, run: RunFolder) -> None:
     forms = [info.recipe.image for info in checkpoints]
     cluster.connect()
     cluster.plan(config.resources, len(checkpoints), cluster.live_nodes())
-    evaluation = prepare_eval(config, forms, run.path / "new_photos")
+    tables = run.place / "new_photos"
+    evaluation = prepare_eval(config, forms, tables.local, tables.uri)
     if evaluation is None:
         raise FileNotFoundError(f"{config.data.root}: no eval folder, so nothing to predict")
-    out = run.path / "predictions" / evaluation.digest
+    out = run.place / "predictions" / evaluation.digest
     jobs = [_job(config, run, info, evaluation) for info in checkpoints]
+    votes = run.place / "votes" / votes_name(evaluation)
     ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
-        votes_folder(run.path, evaluation)
+        votes.local, votes.uri
     )
-    failed = run_jobs(config, out, jobs, ensemble)
+    failed = run_jobs(config, out.local, jobs, ensemble, out.uri)
     if failed:
         raise RunFailed(f"models failed, so nothing is written:\n{listed(failed)}")
     fitted = results.from_json(files.read_json(run.ensemble))
-    answer(fitted, jobs, evaluation, ensemble, out, run.path / "manifest.parquet")
+    answer(fitted, jobs, evaluation, ensemble, out.local, run.path / "manifest.parquet")
+    out.push()
 
 
 def _job(config: Config, run: RunFolder, info: checkpoint.Info, evaluation: Photos) -> Job:
@@ -70,6 +73,7 @@ def _job(config: Config, run: RunFolder, info: checkpoint.Info, evaluation: Phot
         evaluation=evaluation.images[info.recipe.image],
         group=run.path.name,
         tracking=config.tracking,
+        uri=(run.place / "jobs" / f"{info.task}-fold{info.fold}").uri,
     )
 
 

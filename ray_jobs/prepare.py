@@ -17,6 +17,7 @@ from maskcls.config_load import from_command_line
 from maskcls.images import Prepared, Preprocessing
 from maskcls.labels import Task
 from maskcls.manifest import OK
+from maskcls.storage import Place
 from ray_jobs import console
 from ray_jobs.pipeline import ImageSource
 
@@ -56,25 +57,32 @@ def forms_of(config: Config, tasks: Sequence[Task]) -> list[Image]:
     return list(dict.fromkeys(config.recipe(task).image for task in tasks))
 
 
-def prepare(config: Config, forms: Sequence[Image], tables: Path) -> Dataset:
+def prepare(
+    config: Config, forms: Sequence[Image], tables: Path, uri: str | None = None
+) -> Dataset:
     """Prepare photos in the forms asked for; what is prepared already is only looked up.
 
     ``tables`` gets manifest.parquet (one row a training photo: person, labels, fold, status) and
-    eval.parquet. Raises ValueError or FileNotFoundError for photos that cannot be used.
+    eval.parquet; ``uri`` is where that folder lives, if on an object store. Photos on one are
+    fetched first. Raises ValueError or FileNotFoundError for photos that cannot be used.
     """
     fixes = manifest.load_fixes(config.data.label_fixes) if config.data.label_fixes else None
-    found = manifest.read_train(config.data.root, variants=config.data.variants, fixes=fixes)
+    root = config.place(config.data.root)
+    (root / "train").pull(
+        manifest.of_variants(config.data.variants), console.Ticker("train: files fetched")
+    )
+    found = manifest.read_train(root.local, variants=config.data.variants, fixes=fixes)
     people = folds.assign(
         found.photos, config.folds.count, config.run.seed, config.folds.allow_thin
     )
     found.photos["fold"] = found.photos["person"].map(people)
-    train = prepare_photos(config, found, forms, tables / "manifest.parquet")
+    train = prepare_photos(config, found, forms, Place(tables, uri), "manifest.parquet")
     Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
     photos = pd.read_parquet(train.table)
     columns = ["key", "mask", "gender", "age", "fold", "status"]
     return Dataset(
         train=train,
-        evaluation=prepare_eval(config, forms, tables),
+        evaluation=prepare_eval(config, forms, tables, uri),
         digest=configuration.digest(
             train.digest,
             photos[columns].to_csv(index=False),
@@ -82,16 +90,20 @@ def prepare(config: Config, forms: Sequence[Image], tables: Path) -> Dataset:
     )
 
 
-def prepare_eval(config: Config, forms: Sequence[Image], tables: Path) -> Photos | None:
+def prepare_eval(
+    config: Config, forms: Sequence[Image], tables: Path, uri: str | None = None
+) -> Photos | None:
     """Prepare the photos to predict; None where the data has no eval folder.
 
     Raises ValueError with the list of those that cannot be read, unless data.bad_eval allows them.
     """
-    if not (config.data.root / "eval").is_dir():
+    root = config.place(config.data.root)
+    (root / "eval").pull(progress=console.Ticker("eval: files fetched"))
+    if not (root.local / "eval").is_dir():
         log.info("%s has no eval folder: nothing to predict", config.data.root)
         return None
-    found = manifest.read_eval(config.data.root)
-    photos = prepare_photos(config, found, forms, tables / "eval.parquet")
+    found = manifest.read_eval(root.local)
+    photos = prepare_photos(config, found, forms, Place(tables, uri), "eval.parquet")
     table = pd.read_parquet(photos.table)
     bad = table[table["status"] != OK]
     if len(bad) and config.data.bad_eval == "error":
@@ -103,9 +115,10 @@ def prepare_eval(config: Config, forms: Sequence[Image], tables: Path) -> Photos
 
 
 def prepare_photos(
-    config: Config, found: manifest.Manifest, forms: Sequence[Image], table: Path
+    config: Config, found: manifest.Manifest, forms: Sequence[Image], tables: Place, name: str
 ) -> Photos:
     """Decode and resize, write the table with what became of each photo, tell what is odd."""
+    table = tables.local / name
     for note in found.notes:
         log.info("%s", note)
     wanted = {form: preprocessing(form) for form in forms}
@@ -124,9 +137,15 @@ def prepare_photos(
         log.info("%d of %d photos cannot be used: %s", len(bad), len(photos), _listed(bad))
     with files.replacing(table) as temporary:
         photos.to_parquet(temporary, index=False)
+    tables.push(lambda file: file == name)
+    root = config.place(config.data.root)
+    remote = {
+        "tables": tables if tables.uri else None,
+        "root": root if root.uri else None,
+    }
     return Photos(
         table,
-        {form: ImageSource(by_form[p].folder, table, p) for form, p in wanted.items()},
+        {form: ImageSource(by_form[p].folder, table, p, **remote) for form, p in wanted.items()},
     )
 
 
@@ -148,10 +167,9 @@ def _listed(bad: pd.DataFrame) -> str:
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    console.setup()
-    with console.answering_in_words("prepare"):
-        tables = config.run.dir
-        data = prepare(config, forms_of(config, config.tasks), tables)
+    with console.answering_in_words("prepare", config):
+        tables = config.place(config.run.dir)
+        data = prepare(config, forms_of(config, config.tasks), tables.local, tables.uri)
         for photos in filter(None, (data.train, data.evaluation)):
             log.info("%s", photos.table)
             for source in photos.images.values():

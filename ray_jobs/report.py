@@ -11,8 +11,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskcls import comparison, finished_run, report
+from maskcls import comparison, finished_run, manifest, report, storage
+from maskcls.config import Config
+from maskcls.storage import Place
 from ray_jobs import console
+from ray_jobs.run_folder import RunFolder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run.dir of a sweep")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run.dir of a sweep")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="of a comparison, instead of comparison.html"
     )
@@ -29,16 +32,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.out is not None and len(arguments.runs) == 1:
         parser.error("--out is for a comparison of several runs; a report goes to its run's folder")
     with console.answering_in_words("report"):
-        if len(arguments.runs) == 1:
-            print(f"report: {report.write(arguments.runs[0])}")
+        places = [_fetched(run) for run in arguments.runs]
+        if len(places) == 1:
+            _fetch_photos(places[0])
+            print(console.told(f"report: {report.write(places[0].local)}"))
+            places[0].push(lambda name: name == "report.html")
             return
-        runs = [finished_run.read(folder) for folder in arguments.runs]
-        path = arguments.out or arguments.runs[-1] / "comparison.html"
+        runs = [finished_run.read(place.local) for place in places]
+        path = arguments.out or places[-1].local / "comparison.html"
         found = comparison.write(path, runs)
         print(comparison.table(found).to_string(index=False))
         for one in found:
             print(one.verdict)
-        print(f"comparison: {path}")
+        print(console.told(f"comparison: {path}"))
+        places[-1].push(lambda name: name == "comparison.html")
+
+
+def _fetched(run: str) -> Place:
+    """The folder of a run; of one on an object store, a fresh local copy."""
+    if not storage.is_uri(run):
+        return Place(Path(run))
+    folder = RunFolder.of(Config.model_validate({"run": {"dir": storage.check_uri(run)}}))
+    console.show(folder.place)
+    folder.pull()
+    return folder.place
+
+
+def _fetch_photos(run: Place) -> None:
+    """Photos on an object store, which this machine may not have."""
+    if run.uri is not None:
+        config = RunFolder(run.local).config()
+        root = config.place(config.data.root)
+        (root / "train").pull(manifest.of_variants(config.data.variants))
 
 
 if __name__ == "__main__":

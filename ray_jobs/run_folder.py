@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import logging
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import yaml
@@ -16,16 +18,41 @@ from maskcls import config as configuration
 from maskcls import files
 from maskcls.config import Config
 from maskcls.labels import Task
+from maskcls.storage import Place, StorageError
+from ray_jobs import console
 from ray_jobs import job as jobs
 from ray_jobs.job import Job
 from ray_jobs.prepare import Dataset
+from ray_jobs.run_owner import owned
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run."""
+    """The paths of a run. With ``uri``, they are those of this node's copy of it."""
 
     path: Path
+    uri: str | None = None
+
+    @staticmethod
+    def of(config: Config) -> RunFolder:
+        """The folder that ``config`` names."""
+        place = config.place(config.run.dir)
+        return RunFolder(place.local, place.uri)
+
+    @property
+    def place(self) -> Place:
+        """The folder, and where it lives."""
+        return Place(self.path, self.uri)
+
+    def pull(self) -> None:
+        """Bring this node's copy up to date, as far as a driver needs it."""
+        self.place.pull(for_driver, console.Ticker("run: files fetched"))
+
+    def push(self) -> None:
+        """Send what the driver wrote; workers and the ensemble send their own."""
+        self.place.push(lambda name: not name.startswith(("jobs/", "votes/")))
 
     @property
     def scores(self) -> Path:
@@ -60,31 +87,64 @@ class RunFolder:
             raise ValueError(f"{path}: not the configuration of a run: {error}") from None
 
 
+def for_driver(name: str) -> bool:
+    """Whether a file of a run is of use to anybody but its worker."""
+    return Path(name).name not in ("resume.pt", "last.safetensors")
+
+
 @contextmanager
 def claim(config: Config, tasks: Sequence[Task]) -> Iterator[RunFolder]:
     """The run folder of ``config``, held for this program alone.
 
+    One on an object store is fetched, and at the end, however that comes, the results are sent.
     Raises ValueError where another program works in it or where it belongs to another
-    configuration, naming the keys that differ; OSError where it cannot be written.
+    configuration, naming the keys that differ; OSError where it cannot be written and StorageError
+    where its store refuses it.
     """
-    folder = RunFolder(config.run.dir)
+    folder = RunFolder.of(config)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         lock = (folder.path / ".lock").open("w")
     except OSError as error:
-        raise OSError(f"run.dir={folder.path} cannot be written: {error}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        raise OSError(f"run.dir={config.run.dir} cannot be written: {error}") from None
+    with lock, ExitStack() as stack:
+        if not _locked(lock):
             raise ValueError(
-                f"run.dir={folder.path}: another program works in it; wait for it or choose another"
-            ) from None
+                f"run.dir={config.run.dir}: another program works in it; wait for it or choose "
+                "another"
+            )
+        lost = stack.enter_context(owned(folder.place))
+        folder.pull()
         _check_config(folder, config, tasks)
         files.remove_cut_off(folder.path)
         files.write_text(folder.path / "config.yaml", config.yaml())
-        yield folder
+        folder.push()
+        try:
+            yield folder
+        except BaseException:
+            if not lost.is_set():
+                _send_anyway(folder)
+            raise
         files.remove_cut_off(folder.path)
+        folder.push()
+
+
+def _send_anyway(folder: RunFolder) -> None:
+    try:
+        folder.push()
+    except StorageError as error:  # told, but what ended the run is the news
+        log.warning("the results so far are in %s alone: %s", folder.path, error)
+
+
+def _locked(lock: TextIO) -> bool:
+    """Take the lock, unless another program has it for longer than ``status`` looks at it."""
+    for _ in range(5):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False
 
 
 def make_jobs(
@@ -109,6 +169,7 @@ def make_jobs(
                 evaluation=data.evaluation.images[recipe.image] if data.evaluation else None,
                 group=folder.path.name,
                 tracking=config.tracking,
+                uri=(folder.place / "jobs" / f"{task}-fold{fold}").uri,
             )
         )
     return sorted(made, key=lambda job: -_cost(job))
@@ -144,7 +205,7 @@ def _check_config(folder: RunFolder, config: Config, tasks: Sequence[Task]) -> N
     changed = [f"{key}: {then[key]} -> {now[key]}" for key in now if then[key] != now[key]]
     if trained and changed:
         raise ValueError(
-            f"run.dir={folder.path} belongs to a run with another configuration: choose another "
+            f"run.dir={config.run.dir} belongs to a run with another configuration: choose another "
             "run.dir (or delete this one). What differs:\n  " + "\n  ".join(changed[:10])
         )
 

@@ -65,9 +65,12 @@ def run(job: Job, session: Session) -> dict[str, Any]:
     """Train the job unless that is done, predict unless that is done; returns its report.
 
     Raises ValueError for a recipe that cannot be built and FloatingPointError for a loss that is
-    no number; nothing is left half written in either case.
+    no number; nothing is left half written in either case. Raises StorageError where the run lies
+    on an object store that does not answer.
     """
     started = time.monotonic()
+    # What another node left; last.safetensors is for users, nothing here reads it.
+    job.place.pull(lambda name: name != "last.safetensors")
     known = job.done()
     report = known or _train_to_the_end(job, session, started)
     if job.evaluation is not None and not (known and session.has_voted(job)):
@@ -83,6 +86,8 @@ def _train_to_the_end(job: Job, session: Session, started: float) -> dict[str, A
         history.append(values)
         if tracker:
             tracker.epoch(values)
+            # The best weights before the state that says they are behind it.
+            job.place.push(last=["resume.pt"])
         session.epoch(reports[0].number, values)
         if job.supervised and not session.go_on(reports[0].number):
             break
@@ -103,8 +108,10 @@ def _train_to_the_end(job: Job, session: Session, started: float) -> dict[str, A
             _show_mistakes(job, tracker)
             tracker.finish(info.scores)
         files.write_json(job.folder / "job.json", report)
+        job.place.push(last=["job.json"])
         if not job.supervised:
             (job.folder / "resume.pt").unlink(missing_ok=True)
+            job.place.push(gone=["resume.pt"])
     return report
 
 
@@ -160,6 +167,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         options(recipe.augment),
         first_epoch=len(history) + 1,
         last_epoch=recipe.train.epochs,
+        title=job.title,
     )
     for epoch in range(len(history) + 1, recipe.train.epochs + 1):
         began = time.monotonic()

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskcls import images
+from maskcls import files, images
 from maskcls.images import PhotoError, Preprocessing, apply, decode, decode_reduced, prepare
 
 SMALL = Preprocessing(32, 24)
@@ -500,7 +500,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_finished_cache_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = write_photos(tmp_path / "p")
     (prepared,) = prepare(photos, [SMALL], tmp_path / "cache", threads=1)
-    monkeypatch.delattr(images, "_alone")  # as in a folder that is read-only
+    monkeypatch.delattr(files, "lock")  # as in a folder that is read-only
     assert prepare(photos, [SMALL], tmp_path / "cache", threads=1) == [prepared]
 
 
@@ -518,7 +518,8 @@ def test_a_photo_that_changes_meanwhile_stops_the_preparation(tmp_path: Path) ->
 
 def test_waiting_for_another_process_has_a_limit(tmp_path: Path) -> None:
     photos, busy = write_photos(tmp_path / "p"), r"prepare\.lock: another process"
-    with images._alone(tmp_path, 0), pytest.raises(TimeoutError, match=busy):
+    held = files.lock(tmp_path / "prepare.lock", 0, "busy")
+    with held, pytest.raises(TimeoutError, match=busy):
         prepare(photos, [SMALL], tmp_path, threads=1, wait_s=0.2)
 
 
