@@ -176,6 +176,7 @@ def test_aws_nothing_comes_in_but_ssh(aws):
 
 
 def test_aws_only_the_head_may_start_machines(aws):
+    assert "boto3" in PINS  # by which it does
     assert aws.head[0].iam_instance_profile
     assert not any(node.iam_instance_profile for node in aws.gpu_worker)
 
