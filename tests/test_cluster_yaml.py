@@ -6,7 +6,9 @@
 import copy
 import re
 import subprocess
+import time
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -66,10 +68,51 @@ def test_every_node_installs_the_pinned_requirements(name):
             subprocess.run(["bash", "-n", "-c", line], check=True)
 
 
-def test_every_machine_that_one_has_is_a_node():
+class NoShell:
+    """In place of ``subprocess``: keeps the command lines that Ray would run on other machines."""
+
+    def __init__(self):
+        self.lines = []
+
+    def check_call(self, words, **options):
+        self.lines.append(" ".join(words))
+
+
+def test_the_head_brings_up_every_machine_that_the_file_names(tmp_path, monkeypatch):
+    """What Ray's autoscaler does on the head with the file that `ray up` hands it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    from ray.autoscaler._private.autoscaler import StandardAutoscaler
+    from ray.autoscaler._private.load_metrics import LoadMetrics
+    from ray.autoscaler._private.prom_metrics import AutoscalerPrometheusMetrics
+
     config = prepared(ONPREM)
-    (kind,) = config["available_node_types"].values()
-    assert kind["min_workers"] == kind["max_workers"] == len(config["provider"]["worker_ips"])
+    *_, start = config["head_start_ray_commands"]
+    assert "RAY_enable_autoscaler_v2=0" in start  # what follows is the first one
+    workers = config["provider"]["worker_ips"]
+    config["file_mounts"] = {name: name for name in config["file_mounts"]}  # as on the head
+    config["auth"]["ssh_private_key"] = "~/key.pem"
+    for name in (*config["file_mounts"], "~/key.pem"):
+        (tmp_path / name[2:]).parent.mkdir(exist_ok=True)
+        (tmp_path / name[2:]).write_text("")
+    shell = NoShell()
+    autoscaler = StandardAutoscaler(
+        lambda: copy.deepcopy(config), LoadMetrics(), Mock(), process_runner=shell,
+        update_interval_s=0, prom_metrics=AutoscalerPrometheusMetrics("test"),
+    )  # fmt: skip
+    autoscaler.load_metrics.update(config["provider"]["head_ip"], b"head", {}, {}, 0)
+    deadline = time.monotonic() + 30
+    while sum("ray start" in line for line in shell.lines) < len(workers):
+        assert time.monotonic() < deadline, shell.lines
+        autoscaler.update()
+        time.sleep(0.1)
+    for worker in workers:
+        lines = "\n".join(line for line in shell.lines if worker in line)
+        assert f"~/.ray/auth_token {config['auth']['ssh_user']}@{worker}:~/.ray/auth_token" in (
+            lines.replace(str(tmp_path), "~")
+        )
+        assert "pip install --quiet -r ~/requirements.txt" in lines
+        assert f"RAY_HEAD_IP={config['provider']['head_ip']}" in lines
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +176,7 @@ def test_aws_nothing_comes_in_but_ssh(aws):
 
 
 def test_aws_only_the_head_may_start_machines(aws):
+    assert "boto3" in PINS  # by which it does
     assert aws.head[0].iam_instance_profile
     assert not any(node.iam_instance_profile for node in aws.gpu_worker)
 
