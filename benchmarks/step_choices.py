@@ -25,7 +25,7 @@ from maskcls import allocator
 
 MODEL, SIZE, BATCH = "tf_efficientnet_lite0", (128, 96), 32
 BFLOAT16 = torch.cpu._is_avx512_bf16_supported()
-"""Whether the processor has the instructions; without, one step takes a minute and more."""
+"""Whether the processor has the instructions; without, a step takes ten times as long and more."""
 
 PARTS = {
     "convolution, backward": ("convolution_backward",),
