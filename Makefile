@@ -1,5 +1,7 @@
 # make demo   set up and run the main job on drawn faces
 # make test   set up and run lint, types and all tests
+# make bench  set up and measure speed for an hour; BENCH_DATA=... for other photos than drawn ones
+# make hosts  as root: `ray up`, a sweep and `ray down` on three hosts made of namespaces
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -7,8 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
+BENCH_DATA ?= data/bench
 
-.PHONY: demo test check setup lock docs clean
+.PHONY: demo test check bench hosts setup lock docs clean
 demo: setup
 	$(BIN)/python -m maskcls.demo_faces $(DEMO_DATA) --people 120 --eval-people 30 --height 192 --width 144
 	$(BIN)/python -m ray_jobs.sweep --config configs/demo.yaml data.root=$(DEMO_DATA) run.dir=$(DEMO_RUN)
@@ -19,10 +22,16 @@ test: check
 	$(BIN)/python -m pytest -m "not slow" -n 2
 	$(BIN)/python -m pytest -m slow
 
+hosts: setup
+	$(BIN)/python -m benchmarks.hosts
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks.bench $(BENCH_DATA)
 
 setup: $(VENV)/.ready
 
@@ -47,4 +56,4 @@ docs:
 	$(BIN)/python -m maskcls.config > docs/config.md
 
 clean:
-	rm -rf $(VENV) $(DEMO_DATA) $(DEMO_RUN)
+	rm -rf $(VENV) $(DEMO_DATA) $(DEMO_RUN) data/bench

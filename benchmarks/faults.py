@@ -411,9 +411,9 @@ def in_cluster(this: Round) -> list[str]:
         from ray._private.state import actors
         from ray.util import placement_group_table
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-        # Ray Data's own service actors stay as long as the cluster does.
+        # The service actors of Ray Data and Train stay as long as the cluster does.
         service = ("_StatsActor", "_AutoscalingCoordinatorActor", "_UsageCollectionActor",
-                   "JobSupervisor")
+                   "TrainStateActor", "JobSupervisor")
         alive = [a["ActorClassName"] for a in actors().values() if a["State"] == "ALIVE"]
         groups = [g["name"] for g in placement_group_table().values() if g["state"] != "REMOVED"]
         print(json.dumps([n for n in alive if n.split(".")[-1] not in service] + groups))

@@ -22,7 +22,7 @@ from ray.util import placement_group_table
 from benchmarks.faults import WORDS
 from maskcls import demo_faces
 from maskcls.config_load import load
-from ray_jobs import cluster
+from ray_jobs import cluster, run_state
 from ray_jobs.run_folder import claim
 from ray_jobs.sweep import sweep
 
@@ -42,8 +42,11 @@ def main() -> None:
         for number in range(1, arguments.sweeps + 1):
             words = [f"data.root={root}", f"data.cache={folder / 'cache'}", *WORDS]
             config = load([], [*words, f"run.dir={folder / str(number)}"]).config
-            with claim(config, config.tasks) as run:
-                sweep(config, run)
+            with (
+                claim(config, config.tasks) as run,
+                run_state.keeping(run.place, "sweep") as board,
+            ):
+                sweep(config, run, board)
             print("{:5}  {:9.0f}  {:15.1f}  {:6}  {:12}".format(number, *alive()), flush=True)
 
 

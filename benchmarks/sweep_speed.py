@@ -1,16 +1,18 @@
 """Whole sweeps against nine conventional scripts and against the bare steps, round by round.
 
-    python -m benchmarks.sweep_speed DATA [--rounds 5] [--people 120] [--only WAY ...]
+    python -m benchmarks.sweep_speed DATA [--rounds 5] [--people 90] [--only WAY ...]
 
 A round runs every way once, one after the other, each as its user would start it and with nothing
-prepared. Of the nine scripts (`benchmarks.conventional`) a round runs those of one fold, the next
-fold in the next round, and counts them three times: they are alike. The limit is what the steps of
-the same jobs take on tensors in memory, with as many processes and threads as our sweep has.
+prepared. Of the nine scripts (`benchmarks.conventional`) a round runs one, the next task and fold
+in the next round, and counts it nine times: they are alike. The limit is what the steps of the same
+jobs take on tensors in memory, with as many processes and threads as our sweep has; a round takes
+one epoch of a job and counts it as often as it comes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -94,34 +96,32 @@ class Bench:
         self.scores[name] = scores["joint"]["macro_f1"]
 
     def scripts(self, name: str, setting: Setting, number: int) -> None:
-        """The scripts of one fold, three times their time."""
+        """One of the scripts, nine times its time."""
         listing, weights = self.listing(setting)
-        seconds, memory = 0.0, 0.0
-        for column in TASKS.values():
-            height, width = map(str, setting.size)
-            spent = watched([
-                sys.executable, "-m", "benchmarks.conventional", str(listing), "--task", column,
-                "--fold", str(number % FOLDS), "--out", str(self.folder / "script"),
-                "--model", setting.model, "--size", height, width, "--epochs", str(EPOCHS),
-                "--batch-size", str(BATCH), *(["--weights", str(weights)] if weights else []),
-            ])  # fmt: skip
-            seconds, memory = seconds + FOLDS * spent.seconds, max(memory, spent.memory)
-        self.note(name, Spent(seconds, memory))
+        column = list(TASKS.values())[number % len(TASKS)]
+        spent = watched([
+            sys.executable, "-m", "benchmarks.conventional", str(listing), "--task", column,
+            "--fold", str(number // len(TASKS) % FOLDS), "--out", str(self.folder / "script"),
+            "--model", setting.model, "--size", *map(str, setting.size), "--epochs", str(EPOCHS),
+            "--batch-size", str(BATCH), *(["--weights", str(weights)] if weights else []),
+        ])  # fmt: skip
+        self.note(name, Spent(len(TASKS) * FOLDS * spent.seconds, spent.memory))
 
     def limit(self, name: str, setting: Setting) -> None:
-        """One job's bare steps in as many processes as our sweep has lanes, at the same time."""
+        """A job's bare steps in as many processes as our sweep has lanes, at the same time."""
         listing, weights = self.listing(setting)
         command = [
             sys.executable, "-m", "benchmarks.bare_steps", str(listing), "--model", setting.model,
-            "--size", *map(str, setting.size), "--epochs", str(EPOCHS), "--folds", str(FOLDS),
+            "--size", *map(str, setting.size), "--folds", str(FOLDS),
             "--batch-size", str(BATCH), "--threads", str(self.threads),
             *(["--weights", str(weights)] if weights else []),
         ]  # fmt: skip
         processes = [
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(self.lanes)
         ]
-        told = [process.communicate()[0] for process in processes]
-        a_job = statistics.mean(float(text) for text in told)
+        told = [json.loads(process.communicate()[0]) for process in processes]
+        epoch, prediction = (statistics.mean(seconds) for seconds in zip(*told, strict=True))
+        a_job = EPOCHS * epoch + prediction
         self.note(name, Spent(a_job * len(TASKS) * FOLDS / self.lanes, 0.0))
 
     def listing(self, setting: Setting) -> tuple[Path, Path | None]:
@@ -212,7 +212,7 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--people", type=int, default=120)
+    parser.add_argument("--people", type=int, default=90)
     parser.add_argument("--lanes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", type=Path)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from maskcls import finished_run, labels, metrics, results
 from maskcls.finished_run import FinishedRun
-from maskcls.labels import ATTRIBUTES, HEADS, FloatArray, IntArray, Task
+from maskcls.labels import ATTRIBUTES, FloatArray, IntArray, Task, tells
 from maskcls.metrics import confusion, macro_f1
 from maskcls.results import ModelVotes
 from maskcls.voting import FittedVote
@@ -345,4 +345,4 @@ def fold_balance(photos: pd.DataFrame) -> pd.DataFrame:
 
 def tasks_of(run: FinishedRun, space: str) -> list[Task]:
     """The tasks whose models speak of an attribute."""
-    return [task for task in run.tasks if task is Task.JOINT or space in HEADS[task]]
+    return [task for task in run.tasks if tells(task, space)]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from maskcls import checkpoint, files, results, tracking
 from maskcls.config import Recipe
-from maskcls.labels import ATTRIBUTES, HEADS, IntArray, Task, class_names
+from maskcls.labels import ATTRIBUTES, IntArray, Task, class_names, tells
 from maskcls.results import ModelVotes
 
 SPACES = ("joint", *ATTRIBUTES)
@@ -155,5 +155,5 @@ def voters(votes: Sequence[ModelVotes], space: str) -> dict[str, IntArray]:
             axis=1
         )
         for vote in votes
-        if vote.task is Task.JOINT or space in HEADS[vote.task]
+        if tells(vote.task, space)
     }

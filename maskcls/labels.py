@@ -61,6 +61,11 @@ HEADS: Final[dict[Task, dict[str, int]]] = {
 """The classification heads of each task: head name -> number of classes."""
 
 
+def tells(task: Task, attribute: str) -> bool:
+    """Whether a model of ``task`` tells ``attribute``: a joint one does by its marginals."""
+    return task is Task.JOINT or attribute in HEADS[task]
+
+
 def age_band(age_years: npt.ArrayLike) -> IntArray:
     """Age in years, any shape -> band 0 (under 30), 1 (30 to 59) or 2 (from 60), same shape."""
     return np.searchsorted(AGE_BAND_STARTS, np.asarray(age_years), side="right").astype(np.int64)

@@ -64,6 +64,47 @@ def scores(cm_KK: IntArray) -> dict[str, float]:
     }
 
 
+def people_splits(people_N: npt.ArrayLike, splits: int, seed: int) -> IntArray:
+    """The split [N], 0 to ``splits - 1``, of each photo: people are dealt out, not photos.
+
+    Raises ValueError for fewer than two splits, and where there are fewer people than splits.
+    """
+    people, person_N = np.unique(np.asarray(people_N), return_inverse=True)
+    if not 2 <= splits <= len(people):
+        raise ValueError(f"expected 2 to {len(people)} splits (one person each), got {splits}")
+    split_N: IntArray = (np.random.default_rng(seed).permutation(len(people)) % splits)[person_N]
+    return split_N
+
+
+def winners_score(
+    predicted_CN: IntArray,
+    truth_N: IntArray,
+    people_N: npt.ArrayLike,
+    num_classes: int,
+    *,
+    seed: int,
+    splits: int,
+) -> float:
+    """The macro F1 that picking the best of several candidates brings on people it was not picked
+    by.
+
+    The winner's own score is too good: the more candidates, the luckier the best. So people are
+    dealt into ``splits``, the best on all other splits answers for each (nested cross-validation),
+    and all these answers are scored at once. Takes the classes that each candidate predicts [C, N],
+    true classes [N] and the person of each photo [N]. Raises what ``people_splits`` raises.
+    """
+    split_N = people_splits(people_N, splits, seed)
+    answers_N = np.empty_like(truth_N)
+    for split in range(splits):
+        held = split_N == split
+        reached_C = [
+            macro_f1(confusion(truth_N[~held], predicted_N[~held], num_classes))
+            for predicted_N in predicted_CN
+        ]
+        answers_N[held] = predicted_CN[int(np.argmax(reached_C)), held]
+    return macro_f1(confusion(truth_N, answers_N, num_classes))
+
+
 def bootstrap_interval(
     truth_N: npt.ArrayLike,
     predicted_N: npt.ArrayLike,

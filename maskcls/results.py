@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from maskcls import labels, metrics, voting
-from maskcls.labels import ATTRIBUTES, HEADS, NUM_JOINT, FloatArray, IntArray, Task
+from maskcls.labels import ATTRIBUTES, NUM_JOINT, FloatArray, IntArray, Task
 from maskcls.voting import FittedVote
 
 
@@ -37,7 +37,7 @@ def spaces(tasks: Iterable[Task]) -> dict[str, list[Task]]:
     if present == [Task.JOINT]:
         return {"joint": present}
     voters = {
-        attribute: [task for task in present if task is Task.JOINT or attribute in HEADS[task]]
+        attribute: [task for task in present if labels.tells(task, attribute)]
         for attribute in ATTRIBUTES
     }
     return {attribute: tasks_ for attribute, tasks_ in voters.items() if tasks_}
@@ -100,7 +100,7 @@ def attribute_probabilities(
     None where no model tells it.
     """
     present = _tasks(out_of_fold)
-    voters = [task for task in present if task is Task.JOINT or attribute in HEADS[task]]
+    voters = [task for task in present if labels.tells(task, attribute)]
     if not voters:
         return None
     probabilities_MNK, given_N, photos = _stacked(out_of_fold, attribute, voters)

@@ -36,6 +36,7 @@ def write(
     keys: Sequence[str],
     histories: Mapping[str, pd.DataFrame],
     rungs: Sequence[int],
+    winners_score: float | None,
 ) -> Path:
     """Write ``folder/search.html``, whole or not at all, and return its path.
 
@@ -43,13 +44,14 @@ def write(
     (finished, stopped, failed or running), ``reason``, ``epochs``, ``best_epoch``, ``score``
     (missing where there is none), ``seconds`` and a column for each of the searched ``keys``
     (missing where a conditional key was not drawn). ``histories`` are the ``epoch`` and ``score``
-    of trials by their id; ``rungs`` the epochs at which trials are judged.
+    of trials by their id; ``rungs`` the epochs at which trials are judged; ``winners_score`` is
+    that of ``metrics``, None where people are too few.
 
     Raises OSError naming the file where it cannot be written.
     """
     ranked = trials.sort_values("score", ascending=False, kind="stable", ignore_index=True)
     sections = [
-        ("Result", RESULT_NOTE, _cards(trials, ranked, keys, rungs)),
+        ("Result", RESULT_NOTE, _cards(trials, ranked, keys, rungs, winners_score)),
         ("Learning curves", CURVES_NOTE, _curves(ranked, histories, rungs)),
         ("Importance", IMPORTANCE_NOTE, _bars(importances(trials, keys))),
         ("Searched keys", KEYS_NOTE, _scatters(ranked, keys)),
@@ -138,7 +140,11 @@ def _header(name: str, task: str, trials: pd.DataFrame) -> str:
 
 
 def _cards(
-    trials: pd.DataFrame, ranked: pd.DataFrame, keys: Sequence[str], rungs: Sequence[int]
+    trials: pd.DataFrame,
+    ranked: pd.DataFrame,
+    keys: Sequence[str],
+    rungs: Sequence[int],
+    winners_score: float | None,
 ) -> str:
     first, best = trials.iloc[0], ranked.iloc[0]
     spent, full = trials["epochs"].sum(), _epochs_in_full(trials, rungs)
@@ -147,8 +153,9 @@ def _cards(
         "judged at epochs": ", ".join(map(str, rungs)),
         "time of all trials": page.duration(trials["seconds"].sum()),
     }
+    honest = {} if winners_score is None else {"on people who did not pick": f"{winners_score:.3f}"}
     return (
-        _card("best trial", _score(best), _trained(best), _drawn(best, keys))
+        _card("best trial", _score(best), _trained(best), honest | _drawn(best, keys))
         + _card("first guess", _score(first), _trained(first), _drawn(first, keys))
         + _card("epochs", f"{spent:,}", f"of {full:,} had all trials run in full", effort)
     )
@@ -296,7 +303,11 @@ def _table(ranked: pd.DataFrame, keys: Sequence[str]) -> str:
     return f'<div class="wide"><table class="trials">{page.table_rows(head, rows)}</table></div>'
 
 
-RESULT_NOTE: Final = "The score is the macro F1 of a trial's best epoch on people it never saw."
+RESULT_NOTE: Final = (
+    "The score is the macro F1 of a trial's best epoch on people it never saw. The best of many "
+    "scores is partly luck: what picking the best brings on people who had no say in the pick is "
+    "the number to expect of it."
+)
 CURVES_NOTE: Final = (
     "The thick line is the best trial, grey ones were stopped at their x; "
     "trials are judged at the dotted epochs."

@@ -22,7 +22,7 @@ import pandas as pd
 
 from maskcls import submission
 from maskcls.labels import NUM_JOINT, FloatArray, IntArray
-from maskcls.metrics import confusion, macro_f1, scores
+from maskcls.metrics import confusion, macro_f1, people_splits, scores
 
 TIE: Final = 1e-9
 """Votes and probabilities this close are equal: the order of a sum must not decide a vote."""
@@ -136,15 +136,13 @@ def nested_score(
     """
     probabilities_MNK, _ = _checked(probabilities_MNK)
     truth = np.asarray(truth_N, np.int64)
-    people, person_N = np.unique(np.asarray(people_N), return_inverse=True)
-    if not probabilities_MNK.shape[1:2] == truth.shape == person_N.shape:
+    people = np.asarray(people_N)
+    if not probabilities_MNK.shape[1:2] == truth.shape == people.shape:
         raise ValueError(
             "expected one true class and one person for each photo, got shapes "
-            f"{truth.shape} and {person_N.shape} for {probabilities_MNK.shape[1]} photos"
+            f"{truth.shape} and {people.shape} for {probabilities_MNK.shape[1]} photos"
         )
-    if not 2 <= splits <= len(people):
-        raise ValueError(f"expected 2 to {len(people)} splits (one person each), got {splits}")
-    split_N = (np.random.default_rng(seed).permutation(len(people)) % splits)[person_N]
+    split_N = people_splits(people, splits, seed)
     predicted = np.empty_like(truth)
     for split in range(splits):
         held = split_N == split

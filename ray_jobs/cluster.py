@@ -137,6 +137,9 @@ def connect() -> None:
                  runtime_env={"py_modules": packages}, **options)  # fmt: skip
     # log_to_driver=False still lets the raylet's warnings through, and Ray has no public switch.
     ray._private.worker._worker_logs_enabled = False
+    if ray._private.worker.get_dashboard_url():
+        # It lists Train runs too, by an actor that stays for as long as the cluster does.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     if threading.current_thread() is threading.main_thread():
         # As Ctrl-C. Ray's own handler prints a native stack trace, and aborts where a thread gets
         # the signal; a SystemExit inside ``ray.get`` loses its code.
@@ -175,6 +178,21 @@ def live_nodes() -> list[Node]:
         if n["Alive"]
     ]
     return sorted(nodes, key=lambda node: node.id)
+
+
+def on_this_node() -> dict[str, str]:
+    """The label selector of the driver's node: what a run cannot do without stays with its driver.
+
+    Ray puts an actor that reserves nothing on any node, also on one that may be taken away.
+    """
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+
+
+def node_name() -> str:
+    """The name of the node of this process: its address, unless `ray start --node-name` said so."""
+    here = ray.get_runtime_context().get_node_id()
+    name: str = next(node["NodeName"] for node in ray.nodes() if node["NodeID"] == here)
+    return name
 
 
 def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:

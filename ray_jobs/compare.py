@@ -15,9 +15,10 @@ from maskcls.config import Config
 from maskcls.config_load import from_command_line
 from maskcls.finished_run import WAYS
 from maskcls.labels import ATTRIBUTES, Task
-from ray_jobs import cluster, console
+from ray_jobs import cluster, console, run_state
 from ray_jobs.prepare import forms_of, prepare
 from ray_jobs.run_folder import RunFolder, claim, make_jobs, read_out_of_fold
+from ray_jobs.run_state import Board
 from ray_jobs.sweep import run_all
 
 log = logging.getLogger(__name__)
@@ -27,20 +28,27 @@ ROUTES = WAYS | {"all together": list(Task)}
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    with console.answering_in_words("compare", config), claim(config, list(Task)) as folder:
+    with (
+        console.answering_in_words("compare", config),
+        claim(config, list(Task)) as folder,
+        run_state.keeping(folder.place, "compare") as board,
+    ):
         console.setup(folder.log)
         cluster.connect()
-        compare(config, folder)
+        compare(config, folder, board)
 
 
-def compare(config: Config, folder: RunFolder) -> None:
+def compare(config: Config, folder: RunFolder, board: Board) -> None:
     """Train every route and write routes.csv. Raises RunFailed where a model fails."""
     models = [(task, fold) for task in Task for fold in config.fold_numbers()]
     cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
+    board.phase("preparing photos")
     forms = forms_of(config, list(Task))
     data = prepare(config, forms, folder.path, folder.uri).without_evaluation()
     jobs = make_jobs(config, folder, data, models)
-    run_all(config, folder.path, jobs, folder.uri)
+    board.phase("training")
+    run_all(config, folder.path, jobs, folder.uri, board)
+    board.phase("scoring")
     out_of_fold = read_out_of_fold(jobs)
     seconds = dict.fromkeys(Task, 0.0)
     for job in jobs:

@@ -6,16 +6,19 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray.exceptions
 
 from maskcls import tracking
 from maskcls.config import Config
 from maskcls.storage import Place
-from ray_jobs.job_queue import Event
+
+if TYPE_CHECKING:
+    from ray_jobs.job_queue import Event
 
 log = logging.getLogger(__name__)
 ROOMS = ("maskcls", "ray_jobs", "__main__")
@@ -68,7 +71,11 @@ class Progress:
     def __init__(self, total: int, done: int = 0) -> None:
         self._total, self._done = total, done
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
         values = event.values
         if event.kind == "started" and values["attempt"] > 1:
             log.info("%s  starts again (attempt %d)", event.job, values["attempt"])

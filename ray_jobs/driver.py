@@ -23,9 +23,10 @@ import ray.train
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 
 from maskcls.config import Resources, digest
-from ray_jobs.cluster import Lane, Plan, check_shared, live_nodes
+from ray_jobs.cluster import Lane, Plan, check_shared, live_nodes, on_this_node
 from ray_jobs.job import Job
 from ray_jobs.job_queue import Event, JobQueue
 from ray_jobs.lane import lane_loop
@@ -64,29 +65,34 @@ class Lanes:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(
-        self, jobs: Sequence[Job], on_event: Callable[[Event], None] = lambda event: None
+        self, jobs: Sequence[Job], *listeners: Callable[[Sequence[Event]], None]
     ) -> dict[str, Outcome]:
-        """Run jobs to their end, in this order; ``on_event`` hears what happens meanwhile.
+        """Run jobs to their end, in this order.
 
-        A job that fails, or cannot be run, is told in its outcome.
+        ``listeners`` hear what happens meanwhile, and every few seconds that nothing did. A job
+        that fails, or cannot be run, is told in its outcome.
         """
+        seen = ray.get(self.queue.events_so_far.remote())
         ray.get(self.queue.submit.remote(list(jobs)))
         outcomes = {job.name: Outcome(job.name) for job in jobs}
-        seen = 0
-        while any(outcome.report is None and not outcome.reason for outcome in outcomes.values()):
+        left = set(outcomes)
+        while left:
             seen, events = ray.get(self.queue.events.remote(seen))
+            for listen in listeners:
+                listen(events)
             for event in events:
-                on_event(event)
                 if event.kind == "done":
                     outcomes[event.job].report = event.values
                 elif event.kind in ("failed", "cancelled"):
                     outcomes[event.job].reason = event.values.get("reason", event.kind)
+                if event.kind in ("done", "failed", "cancelled"):
+                    left.discard(event.job)
         return outcomes
 
 
 def queue_name(folder: Path) -> str:
     """The name of a run's queue actor, for those who cannot be handed its handle."""
-    return f"maskcls-queue-{digest(folder)}"
+    return f"maskcls-queue-{folder.name}-{digest(folder)}"
 
 
 @contextmanager
@@ -106,7 +112,8 @@ def lanes(
     """
     folder.mkdir(parents=True, exist_ok=True)
     check_shared(uri or folder)
-    queue = JobQueue.options(name=queue_name(folder)).remote(resources.attempts)
+    options = {"name": queue_name(folder), "label_selector": on_this_node()}
+    queue = JobQueue.options(**options).remote(resources.attempts)
     running = Lanes(queue)
     storage = folder / ".ray_train"
     for lane in plan.lanes:
@@ -150,15 +157,25 @@ def _abort(running: Lanes) -> None:
 
 
 class _TellQueue(ControllerCallback):
-    """Hands the controller's handle to the queue; ``fit`` gives it to nobody."""
+    """Hands the controller's handle to the queue; ``fit`` gives it to nobody.
 
-    def __init__(self, queue: Any, lane: int) -> None:
-        self._queue, self._lane = queue, lane
+    It also gives the lane's workers the lane's name, which Ray shows of them.
+    """
+
+    def __init__(self, queue: Any, lane: int, name: str) -> None:
+        self._queue, self._lane, self._name = queue, lane, name
 
     def after_controller_start(self, train_run_context: Any) -> None:
+        # This process is the controller's own; Ray Train has no setting for it.
+        WorkerGroup._worker_cls = _named(WorkerGroup._worker_cls, self._name)
         controller = ray.get_runtime_context().current_actor
         if not ray.get(self._queue.lane_started.remote(self._lane, controller)):
             raise RunFailed("the run was ended before this lane began")
+
+
+def _named(worker: type, name: str) -> type:
+    """The class of a worker that calls itself ``name``."""
+    return type(worker.__name__, (worker,), {"__repr__": lambda self: name})
 
 
 def _watch(running: Lanes, plan: Plan, resources: Resources) -> None:
@@ -189,6 +206,7 @@ def _give_up_lost_nodes(running: Lanes, plan: Plan) -> None:
 def _run_lane(
     lane: Lane, plan: Plan, resources: Resources, running: Lanes, ensemble: Any, storage: Path
 ) -> None:
+    name = f"{storage.parent.name}-lane-{lane.number}"
     trainer = TorchTrainer(
         lane_loop,
         train_loop_config={
@@ -205,7 +223,7 @@ def _run_lane(
             label_selector={"ray.io/node-id": lane.node} if lane.node else None,
         ),
         run_config=RunConfig(
-            name=f"lane-{lane.number}",
+            name=name,
             storage_path=str(storage),
             failure_config=FailureConfig(
                 # The queue counts the attempts of each job; this only ends a lane whose worker
@@ -214,7 +232,7 @@ def _run_lane(
                 controller_failure_limit=resources.attempts,
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
-            callbacks=[_TellQueue(running.queue, lane.number)],
+            callbacks=[_TellQueue(running.queue, lane.number, name)],
         ),
     )
     try:

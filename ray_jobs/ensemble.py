@@ -40,6 +40,10 @@ class _Ensemble:
                 for head, rows in table.groupby("head")
             }
 
+    def __repr__(self) -> str:
+        """What Ray's dashboard shows of it: the run, whose folder holds ``votes/<photos>``."""
+        return f"{self._place.local.parents[1].name}-ensemble"
+
     def add(
         self,
         task: str,

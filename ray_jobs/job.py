@@ -46,6 +46,12 @@ class Job:
         """The folder, and where it lives."""
         return Place(self.folder, self.uri)
 
+    @property
+    def title(self) -> str:
+        """What Ray's dashboard shows of it: run, trial where it is one, task and fold."""
+        own = f"{self.task}-fold{self.fold}"
+        return ":".join(dict.fromkeys((self.group, self.name, own)))
+
     def done(self) -> dict[str, Any] | None:
         """What the finished job reported, or None while it is not finished."""
         path = self.folder / "job.json"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -48,6 +49,10 @@ class _JobQueue:
     def __init__(self, attempts: int) -> None:
         self._attempts = attempts
         self._entries: dict[str, _Entry] = {}
+        # Those that wait their turn (and some that ended meanwhile), and those that run: to look
+        # through all entries for each job would cost as the square of their number.
+        self._waiting: deque[_Entry] = deque()
+        self._running: dict[int, _Entry] = {}
         self._events: list[Event] = []
         self._controllers: dict[int, Any] = {}
         self._closed = self._ended = False
@@ -60,9 +65,10 @@ class _JobQueue:
         for job in jobs:
             known = self._entries.get(job.name)
             if known is None or known.state in ("failed", "cancelled", "done"):
-                self._entries[job.name] = _Entry(job)
+                entry = self._entries[job.name] = _Entry(job)
+                self._waiting.append(entry)
                 if self._aborted:
-                    self._end(self._entries[job.name], "failed", {"reason": self._aborted})
+                    self._end(entry, "failed", {"reason": self._aborted})
         self._notify()
 
     async def close(self) -> None:
@@ -76,15 +82,15 @@ class _JobQueue:
         A lane that asks while its job runs was restarted: it gets the same job again, unless that
         has had its attempts.
         """
-        for entry in self._entries.values():
-            if entry.state == "running" and entry.lane == lane:
-                if entry.starts < self._attempts:
-                    return self._start(entry, lane)
-                reason = f"its worker process died {entry.starts} times (out of memory?)"
-                self._end(entry, "failed", {"reason": reason})
+        if mine := self._running.get(lane):
+            if mine.starts < self._attempts:
+                return self._start(mine, lane)
+            reason = f"its worker process died {mine.starts} times (out of memory?)"
+            self._end(mine, "failed", {"reason": reason})
         deadline = time.monotonic() + POLL_S
         while True:
-            for entry in self._entries.values():
+            while self._waiting:
+                entry = self._waiting.popleft()
                 if entry.state == "pending":
                     return self._start(entry, lane)
             if self._closed:
@@ -149,13 +155,16 @@ class _JobQueue:
 
     async def release(self, lane: int, reason: str) -> None:
         """A lane is gone for good: its job goes back, or fails when it has had its attempts."""
-        for entry in self._entries.values():
-            if entry.state == "running" and entry.lane == lane:
-                if entry.starts >= self._attempts:
-                    self._end(entry, "failed", {"reason": reason})
-                else:
-                    entry.state, entry.lane = "pending", None
-        self._notify()
+        entry = self._running.get(lane)
+        if entry is None:
+            return
+        if entry.starts >= self._attempts:
+            self._end(entry, "failed", {"reason": reason})
+        else:
+            del self._running[lane]
+            entry.state, entry.lane = "pending", None
+            self._waiting.appendleft(entry)
+            self._notify()
 
     async def abort(self, reason: str) -> None:
         """Nothing can go on: every job, also one that is submitted later, fails for this reason."""
@@ -166,8 +175,8 @@ class _JobQueue:
     async def trouble(self, start_timeout_s: float, stall_timeout_s: float) -> str | None:
         """Why waiting is in vain: a running job gives no sign of life, or nobody takes one."""
         now = time.monotonic()
-        running = [e for e in self._entries.values() if e.state == "running"]
-        waiting = sum(e.state == "pending" for e in self._entries.values())
+        running = list(self._running.values())
+        waiting = sum(entry.state == "pending" for entry in self._waiting)
         if running or not waiting:
             self._last_work = now
         stalled = [e.job.name for e in running if now - e.last_sign > stall_timeout_s]
@@ -197,6 +206,7 @@ class _JobQueue:
 
     def _start(self, entry: _Entry, lane: int) -> Job:
         entry.state, entry.lane = "running", lane
+        self._running[lane] = entry
         entry.starts += 1
         entry.last_sign = time.monotonic()
         self._emit(Event("started", entry.job.name, lane, {"attempt": entry.starts}))
@@ -204,6 +214,9 @@ class _JobQueue:
 
     def _end(self, entry: _Entry, state: State, values: dict[str, Any]) -> None:
         if entry.state in ("pending", "running"):
+            if entry.state == "running":
+                assert entry.lane is not None
+                del self._running[entry.lane]
             entry.state = state
             self._emit(Event(state, entry.job.name, entry.lane, values))
 

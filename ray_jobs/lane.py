@@ -12,8 +12,10 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from maskcls import allocator
 from maskcls.storage import StorageError
 from ray_jobs import worker
+from ray_jobs.cluster import node_name
 from ray_jobs.job import Job
 from ray_jobs.worker import Cancelled, FloatArray
 
@@ -26,10 +28,11 @@ log = logging.getLogger(__name__)
 def lane_loop(config: dict[str, Any]) -> None:
     """The ``train_loop_per_worker`` of a lane; returns when the queue is closed and empty."""
     torch.set_num_threads(config["threads"])
+    log.info("%s", allocator.keep_freed(_device().type))
     context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    rank, world, node = context.get_world_rank(), context.get_world_size(), node_name()
     while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:
-        session = LaneSession(job, config["queue"], config["ensemble"], rank, world)
+        session = LaneSession(job, config["queue"], config["ensemble"], rank, world, node)
         try:
             report = worker.run(job, session)
         except Cancelled:
@@ -49,10 +52,15 @@ def lane_loop(config: dict[str, Any]) -> None:
 
 
 class LaneSession:
-    """A job's view of its lane; see ``worker.Session``."""
+    """A job's view of its lane; see ``worker.Session``.
 
-    def __init__(self, job: Job, queue: Any, ensemble: Any, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
+    Its calls are named after the job: a lane takes many, and Ray shows only what each call is.
+    """
+
+    def __init__(
+        self, job: Job, queue: Any, ensemble: Any, rank: int, world: int, node: str
+    ) -> None:
+        self.rank, self.world, self.node = rank, world, node
         self.device = _device()
         self._job, self._queue, self._ensemble = job, queue, ensemble
         self._last_beat = 0.0
@@ -62,14 +70,16 @@ class LaneSession:
         if self.rank != 0 or now - self._last_beat < BEAT_S:
             return
         self._last_beat = now
-        wanted = ray.get(self._queue.beat.remote(self._job.name))
+        call = self._queue.beat.options(name=self._job.title)
+        wanted = ray.get(call.remote(self._job.name))
         # Workers that share a job can only stop together, after an epoch.
         if not wanted and self.world == 1:
             raise Cancelled
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
         if self.rank == 0:
-            ray.get(self._queue.epoch.remote(self._job.name, number, values))
+            call = self._queue.epoch.options(name=f"{self._job.title} epoch {number}")
+            ray.get(call.remote(self._job.name, number, values))
 
     def go_on(self, number: int) -> bool:
         answer: bool | str = "wait"

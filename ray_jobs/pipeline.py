@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import time
+import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ray.data import DataContext, ExecutionResources
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
-from maskcls import images, sampling, transforms
+from maskcls import allocator, images, sampling, transforms
 from maskcls.images import Prepared, Preprocessing
 from maskcls.storage import Place
 
@@ -35,7 +35,12 @@ IMAGES_PER_TASK = 64
 TASKS_AHEAD = 12
 """Finished tasks whose output may wait for the trainer; bounds memory and work in vain."""
 
+EPOCHS_KEPT = 8
+"""Epochs whose order a process keeps: jobs side by side share Ray's processes."""
+
 UInt8Array = npt.NDArray[np.uint8]
+
+_epochs: dict[tuple[str, int], sampling.Epoch] = {}
 
 
 @dataclass(frozen=True)
@@ -83,19 +88,27 @@ class EpochPlan:
     seed: int
     rank: int = 0
     world: int = 1
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def steps(self) -> int:
         return -(-len(self.labels_N) // self.batch_size)
 
     def epoch(self, number: int) -> sampling.Epoch:
-        return sampling.epoch(
-            self.labels_N,
-            shares=self.shares,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            number=number,
-        )
+        """Worked out once a process: every task of an epoch asks for it, and to shuffle all its
+        items for 64 of them would cost as the square of their number."""
+        key = (self.name, number)
+        if key not in _epochs:
+            while len(_epochs) >= EPOCHS_KEPT:
+                del _epochs[next(iter(_epochs))]
+            _epochs[key] = sampling.epoch(
+                self.labels_N,
+                shares=self.shares,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                number=number,
+            )
+        return _epochs[key]
 
 
 @dataclass(frozen=True)
@@ -122,39 +135,42 @@ def augment_steps(
 ) -> dict[str, npt.NDArray[Any]]:
     """The Ray Data task: work orders -> augmented images, in order."""
     cv2.setNumThreads(0)  # tasks run side by side already
-    photos_NHWC = source.open()
-    apply = transforms.build(**augment)
-    parts: dict[str, list[npt.NDArray[Any]]] = {"epoch": [], "step": [], "item": [], "image": []}
+    allocator.keep_freed("cpu")
+    parts: dict[str, list[npt.NDArray[Any]]] = {"epoch": [], "step": [], "item": [], "draw": []}
     for number, first, last in zip(orders["epoch"], orders["first"], orders["last"], strict=True):
         epoch = plan.epoch(int(number))
         for step in range(int(first), int(last)):
             chosen = epoch.step(step, plan.rank, plan.world)
-            items, draws = epoch.items_N[chosen], epoch.draws_N[chosen]
-            parts["image"].append(_augmented(photos_NHWC, plan, items, draws, int(number), apply))
+            items = epoch.items_N[chosen]
             parts["item"].append(items)
+            parts["draw"].append(epoch.draws_N[chosen])
             parts["epoch"].append(np.full(len(items), number, np.int32))
             parts["step"].append(np.full(len(items), step, np.int32))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    columns = {name: np.concatenate(values) for name, values in parts.items()}
+    drawn = columns["epoch"], columns["item"], columns.pop("draw")
+    apply = transforms.build(**augment)
+    return {**columns, "image": _augmented(source.open(), plan, *drawn, apply)}
 
 
 def _augmented(
     photos_NHWC: UInt8Array,
     plan: EpochPlan,
+    epochs_B: npt.NDArray[np.int32],
     items_B: npt.NDArray[np.int64],
     draws_B: npt.NDArray[np.int64],
-    epoch: int,
     apply: transforms.Augmentation,
 ) -> UInt8Array:
-    batch = np.empty((len(items_B), *photos_NHWC.shape[1:]), np.uint8)
-    for place, (item, draw) in enumerate(zip(items_B, draws_B, strict=True)):
+    images_BHWC = np.empty((len(items_B), *photos_NHWC.shape[1:]), np.uint8)
+    for place, (epoch, item, draw) in enumerate(zip(epochs_B, items_B, draws_B, strict=True)):
         image = photos_NHWC[plan.rows["row"][item]]
         if plan.rows["row2"][item] >= 0:
             weight = float(plan.rows["weight2"][item])
             second = photos_NHWC[plan.rows["row2"][item]]
             image = cv2.addWeighted(image, 1 - weight, second, weight, 0.0)
-        rng = np.random.default_rng((plan.seed, epoch, int(plan.rows["key"][item]), int(draw)))
-        batch[place] = apply(np.ascontiguousarray(image), rng)
-    return batch
+        key = int(plan.rows["key"][item])
+        rng = np.random.default_rng((plan.seed, int(epoch), key, int(draw)))
+        images_BHWC[place] = apply(np.ascontiguousarray(image), rng)
+    return images_BHWC
 
 
 def batches(
@@ -164,8 +180,12 @@ def batches(
     *,
     first_epoch: int,
     last_epoch: int,
+    title: str,
 ) -> Iterator[Batch]:
-    """The batches of epochs ``first_epoch`` to ``last_epoch`` (both included), step by step."""
+    """The batches of epochs ``first_epoch`` to ``last_epoch`` (both included), step by step.
+
+    ``title`` is what Ray's dashboard shows of the data set and of its tasks.
+    """
     steps_per_task = max(1, round(IMAGES_PER_TASK * plan.world / plan.batch_size))
     orders = [
         {"epoch": epoch, "first": first, "last": min(first + steps_per_task, plan.steps)}
@@ -175,11 +195,15 @@ def batches(
     height, width = source.preprocessing.height, source.preprocessing.width
     task_bytes = steps_per_task * (plan.batch_size // plan.world + 1) * height * width * 3
     _configure(task_bytes)
+
+    def named(orders: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        return augment_steps(orders, source=source, plan=plan, augment=augment)
+
+    named.__name__ = title
     stream = ray.data.from_items(orders, override_num_blocks=len(orders)).map_batches(
-        partial(augment_steps, source=source, plan=plan, augment=augment),
-        batch_size=None,
-        num_cpus=1,
+        named, batch_size=None, num_cpus=1
     )
+    stream.set_name(title)
     for block in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
         edges = np.flatnonzero(np.diff(block["step"]) | np.diff(block["epoch"])) + 1
         bounds = [0, *edges.tolist(), len(block["step"])]

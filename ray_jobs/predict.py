@@ -49,7 +49,9 @@ def predict(config: Config, run: RunFolder) -> None:
     out = run.place / "predictions" / evaluation.digest
     jobs = [_job(config, run, info, evaluation) for info in checkpoints]
     votes = run.place / "votes" / votes_name(evaluation)
-    ensemble = Ensemble.remote(votes.local, votes.uri)
+    ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
+        votes.local, votes.uri
+    )
     failed = run_jobs(config, out.local, jobs, ensemble, out.uri)
     if failed:
         raise RunFailed(f"models failed, so nothing is written:\n{listed(failed)}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import yaml
@@ -107,13 +108,11 @@ def claim(config: Config, tasks: Sequence[Task]) -> Iterator[RunFolder]:
     except OSError as error:
         raise OSError(f"run.dir={config.run.dir} cannot be written: {error}") from None
     with lock, ExitStack() as stack:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock):
             raise ValueError(
                 f"run.dir={config.run.dir}: another program works in it; wait for it or choose "
                 "another"
-            ) from None
+            )
         lost = stack.enter_context(owned(folder.place))
         folder.pull()
         _check_config(folder, config, tasks)
@@ -135,6 +134,17 @@ def _send_anyway(folder: RunFolder) -> None:
         folder.push()
     except StorageError as error:  # told, but what ended the run is the news
         log.warning("the results so far are in %s alone: %s", folder.path, error)
+
+
+def _locked(lock: TextIO) -> bool:
+    """Take the lock, unless another program has it for longer than ``status`` looks at it."""
+    for _ in range(5):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False
 
 
 def make_jobs(

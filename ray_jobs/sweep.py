@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,31 @@ from maskcls.config import Config
 from maskcls.config_load import from_command_line
 from maskcls.manifest import OK
 from maskcls.voting import FittedVote
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console, driver, run_state
 from ray_jobs.driver import RunFailed
 from ray_jobs.ensemble import Ensemble
 from ray_jobs.job import Job
+from ray_jobs.job_queue import Event
 from ray_jobs.prepare import Photos, forms_of, prepare
 from ray_jobs.run_folder import RunFolder, claim, for_driver, make_jobs, read_out_of_fold
+from ray_jobs.run_state import Board
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    with console.answering_in_words("sweep", config), claim(config, config.tasks) as folder:
+    with (
+        console.answering_in_words("sweep", config),
+        claim(config, config.tasks) as folder,
+        run_state.keeping(folder.place, "sweep") as board,
+    ):
         console.setup(folder.log)
         cluster.connect()
-        sweep(config, folder)
+        sweep(config, folder, board)
 
 
-def sweep(config: Config, folder: RunFolder) -> None:
+def sweep(config: Config, folder: RunFolder, board: Board) -> None:
     """Run what is not done yet, vote, and write every result.
 
     Raises RunFailed where a model is missing, unless ensemble.allow_missing.
@@ -42,18 +48,23 @@ def sweep(config: Config, folder: RunFolder) -> None:
     began = time.monotonic()
     models = [(task, fold) for task in config.tasks for fold in config.fold_numbers()]
     cluster.plan(config.resources, len(models), cluster.live_nodes())  # refuse before any work
+    board.phase("preparing photos")
     data = prepare(config, forms_of(config, config.tasks), folder.path, folder.uri)
     prepared = time.monotonic()
     jobs = make_jobs(config, folder, data, models)
     votes = folder.place / "votes" / votes_name(data.evaluation)
-    ensemble = Ensemble.remote(votes.local, votes.uri)
-    failed = run_jobs(config, folder.path, jobs, ensemble, folder.uri)
+    ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
+        votes.local, votes.uri
+    )
+    board.phase("training")
+    failed = run_jobs(config, folder.path, jobs, ensemble, folder.uri, board)
     votes.pull()
     trained = time.monotonic()
     done = [job for job in jobs if job.name not in failed]
     if not done:
         raise RunFailed(f"no job came to its end:\n{listed(failed)}")
 
+    board.phase("voting and scoring")
     out_of_fold = read_out_of_fold(done)
     with files.replacing(folder.out_of_fold) as temporary:
         out_of_fold.to_parquet(temporary, index=False)
@@ -103,31 +114,45 @@ def run_jobs(
     jobs: Sequence[Job],
     ensemble: Any | None = None,
     uri: str | None = None,
+    board: Board | None = None,
 ) -> dict[str, str]:
     """Run those jobs that are not done; what failed, and why.
 
-    ``uri`` is where ``folder`` lives, if on an object store: what the jobs left there is fetched.
-
-    The ensemble is needed where jobs have photos to predict.
+    The ensemble is needed where jobs have photos to predict. ``uri`` is where ``folder`` lives, if
+    on an object store: what the jobs left there is fetched. ``board`` shows how far they are.
     """
     pending = [job for job in jobs if job.done() is None or _owes_votes(job, ensemble)]
     trained = sum(job.done() is not None for job in jobs)
     if trained:
         log.info("%d of %d models are trained already", trained, len(jobs))
+    if board is not None:
+        board.expect(run_state.of_jobs(jobs))
     if not pending:
         return {}
     plan = cluster.plan(config.resources, len(pending), cluster.live_nodes())
     log.info("%s", plan.reason)
+    listeners: list[Callable[[Sequence[Event]], None]] = [
+        console.Progress(len(jobs), len(jobs) - len(pending))
+    ]
+    if board is not None:
+        board.state.lanes = len(plan.lanes)
+        listeners.append(board.hear)
     with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble, uri=uri) as lanes:
-        outcomes = lanes.run(pending, console.Progress(len(jobs), len(jobs) - len(pending)))
+        outcomes = lanes.run(pending, *listeners)
     for job in pending:
         job.place.pull(for_driver)
     return {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
 
 
-def run_all(config: Config, folder: Path, jobs: Sequence[Job], uri: str | None = None) -> None:
+def run_all(
+    config: Config,
+    folder: Path,
+    jobs: Sequence[Job],
+    uri: str | None = None,
+    board: Board | None = None,
+) -> None:
     """``run_jobs`` where every job is needed. Raises RunFailed where one fails."""
-    failed = run_jobs(config, folder, jobs, uri=uri)
+    failed = run_jobs(config, folder, jobs, uri=uri, board=board)
     if failed:
         raise RunFailed(f"{len(failed)} of {len(jobs)} models are missing:\n{listed(failed)}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from maskcls.config_load import from_command_line
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console, driver, run_state
 from ray_jobs.prepare import prepare
 from ray_jobs.run_folder import claim, make_jobs
 
@@ -20,20 +20,26 @@ def main() -> None:
     with console.answering_in_words("train", config):
         if config.task is None:
             raise ValueError("task is not set: say which, as in task=age fold=0")
-        with claim(config, [config.task]) as folder:
+        with (
+            claim(config, [config.task]) as folder,
+            run_state.keeping(folder.place, "train") as board,
+        ):
             console.setup(folder.log)
             cluster.connect()
             plan = cluster.plan(config.resources, 1, cluster.live_nodes())
+            board.phase("preparing photos")
             # Nothing to predict: that is for a sweep.
             form = config.recipe(config.task).image
             data = prepare(config, [form], folder.path, folder.uri).without_evaluation()
             (job,) = make_jobs(config, folder, data, [(config.task, config.fold)])
+            board.expect(run_state.of_jobs([job]))
             if job.done() is None:
+                board.phase("training")
                 log.info("%s", plan.reason)
                 with driver.lanes(
                     plan, config.resources, folder=folder.path, uri=folder.uri
                 ) as lanes:
-                    outcome = lanes.run([job], console.Progress(1))[job.name]
+                    outcome = lanes.run([job], console.Progress(1), board.hear)[job.name]
                 if outcome.reason:
                     raise driver.RunFailed(f"{job.name}: {outcome.reason}")
             log.info("weights, scores and out-of-fold probabilities: %s", job.folder)

@@ -21,8 +21,12 @@ from ray_jobs.driver import queue_name
 from ray_jobs.job import Job
 from ray_jobs.job_queue import Event
 from ray_jobs.prepare import Dataset
+from ray_jobs.run_state import Board, JobState
 
 log = logging.getLogger(__name__)
+ENDS = {"finished": "done", "stopped": "cancelled", "failed": "failed"}
+"""How a trial ends -> the kind of event that this is for its job."""
+
 SCORE = "score"
 """The metric that Tune maximises: out-of-fold macro F1 of the trial's folds after an epoch."""
 
@@ -165,14 +169,33 @@ def _report(values: Any) -> dict[str, Any]:
     }
 
 
+def job_state(plan: TrialPlan, name: str, entry: Mapping[str, Any]) -> JobState:
+    """A trial as its entry in the ledger and its folder tell, for the board of the run."""
+    reports = history(plan.trial_folder(name))
+    states: dict[Any, Any] = {"finished": "done", "stopped": "stopped", "failed": "failed"}
+    return JobState(
+        name=name,
+        task=str(plan.task),
+        epochs=entry["values"].get("train.epochs", plan.config.tune.max_epochs),
+        state=states.get(entry.get("state"), "waiting"),
+        epoch=reports[-1]["epoch"] if reports else 0,
+        score=max((report[SCORE] for report in reports), default=None),
+        reason=entry.get("reason") or None,
+    )
+
+
 class Ledger(tune.Callback):
-    """Writes down what becomes of every trial, tells it in a line, and keeps only what is needed.
+    """Writes down what becomes of every trial, tells it in a line and to the board of the run, and
+    keeps only what is needed.
 
     Kept in ``trials.json`` at every change, so that it survives whatever ends the driver.
     """
 
-    def __init__(self, run: Path, trials: Path) -> None:
-        self._run, self._trials = run, trials
+    def __init__(self, plan: TrialPlan, board: Board) -> None:
+        self._plan, self._board = plan, board
+        self._run, self._trials = plan.folder.parent, plan.folder
+        self._best: dict[str, float] = {}
+        self._with_weights: list[str] = []
 
     @staticmethod
     def read(run: Path) -> dict[str, dict[str, Any]]:
@@ -183,6 +206,8 @@ class Ledger(tune.Callback):
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         log.info("%s  starts: %s", trial.trial_id, _told(trial.config))
         self._write(trial, "running", "")
+        self._board.begin(job_state(self._plan, trial.trial_id, {"values": trial.config}))
+        self._show(trial, "started", {"attempt": 1})
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
@@ -192,6 +217,13 @@ class Ledger(tune.Callback):
             trial.trial_id, result["epoch"], result["of"], result[SCORE], result["loss"],
             result["epoch_seconds"],
         )  # fmt: skip
+        self._show(trial, "epoch", {
+            "epoch": result["epoch"], "epochs": result["of"], "val/macro_f1": result[SCORE],
+            "seconds": result["epoch_seconds"],
+        })  # fmt: skip
+
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        self._board.hear([])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         # Here, not in the trial's own cleanup: with reused actors that comes only with the next.
@@ -221,6 +253,7 @@ class Ledger(tune.Callback):
         ledger = self.read(self._run)
         for name in set(ledger) - known:
             del ledger[name]
+            self._board.forget(name)
             shutil.rmtree(self._trials / name, ignore_errors=True)
         files.write_json(self._run / "trials.json", ledger)
 
@@ -228,25 +261,37 @@ class Ledger(tune.Callback):
         queue = ray.get_actor(queue_name(self._run))
         ray.get(queue.cancel.remote(trial.trial_id))
 
+    def _show(self, trial: Any, kind: str, values: dict[str, Any]) -> None:
+        self._board.hear([Event(kind, trial.trial_id, values=values)])
+
     def _write(self, trial: Any, state: str, reason: str) -> None:
         ledger = self.read(self._run)
         entry = ledger.setdefault(trial.trial_id, {"values": trial.config})
         seconds = trial.last_result.get("time_total_s", 0.0) if trial.last_result else 0.0
         entry |= {"state": state, "reason": reason, "seconds": seconds}
         files.write_json(self._run / "trials.json", ledger)
+        if state in ENDS:
+            self._show(trial, ENDS[state], {"reason": reason})
 
     def _tidy(self) -> None:
         """Ended trials lose what only a running one needs, and all but the best their weights."""
         ended = [name for name, e in self.read(self._run).items() if e["state"] != "running"]
-        best = {name: max((r[SCORE] for r in history(self._trials / name)), default=-1.0)
-                for name in ended}  # fmt: skip
-        keep = max(best, key=lambda name: best[name])
-        for name in ended:
+        # Each trial is looked at once: to read all again at each end would cost as the square of
+        # their number, more than an hour for 1,500.
+        fresh = [name for name in ended if name not in self._best]
+        for name in fresh:
+            scores = [report[SCORE] for report in history(self._trials / name)]
+            self._best[name] = max(scores, default=-1.0)
             for fold in (self._trials / name).glob("fold*"):
                 (fold / "resume.pt").unlink(missing_ok=True)
                 (fold / "last.safetensors").unlink(missing_ok=True)
-                if name != keep:
+        self._with_weights = [*self._with_weights, *fresh]
+        keep = max(ended, key=lambda name: self._best[name])
+        for name in self._with_weights:
+            if name != keep:
+                for fold in (self._trials / name).glob("fold*"):
                     (fold / "model.safetensors").unlink(missing_ok=True)
+        self._with_weights = [keep]
 
 
 def _told(values: Mapping[str, Any]) -> str:

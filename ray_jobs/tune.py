@@ -15,24 +15,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import yaml
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from maskcls import files, search_report, search_space
+from maskcls import files, metrics, results, search_report, search_space
 from maskcls.config import Config, Image, Recipe, flatten
 from maskcls.config_load import from_command_line
-from maskcls.labels import Task
+from maskcls.labels import ATTRIBUTES, Task, class_names
 from maskcls.search_space import SearchSpace
-from ray_jobs import cluster, console, driver
+from ray_jobs import cluster, console, driver, run_state
 from ray_jobs.prepare import prepare
 from ray_jobs.run_folder import RunFolder, claim
-from ray_jobs.trial import SCORE, Ledger, ResumableASHA, Trial, TrialPlan, history
+from ray_jobs.run_state import Board
+from ray_jobs.trial import SCORE, Ledger, ResumableASHA, Trial, TrialPlan, history, job_state
 
 log = logging.getLogger(__name__)
 EXPERIMENT = "tune"
+WINNER_SPLITS = 5
+"""Groups of people of which each is answered by the trial that the others picked."""
 
 
 def main() -> None:
@@ -49,17 +53,22 @@ def main() -> None:
         space = search_space.parse(config.tune.space, recipe)
         forms = list(_forms(space, recipe))
         _check_epochs(config, space, recipe)
-        with claim(config, []) as folder:
+        with claim(config, []) as folder, run_state.keeping(folder.place, "tune") as board:
             console.setup(folder.log)
             # Tune logs the traceback of a failed trial; the ledger tells its reason in a line.
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
             _check_search(config, folder)
             cluster.connect()
-            search(config, config.task, space, forms, folder)
+            search(config, config.task, space, forms, folder, board)
 
 
 def search(
-    config: Config, task: Task, space: SearchSpace, forms: Sequence[Image], folder: RunFolder
+    config: Config,
+    task: Task,
+    space: SearchSpace,
+    forms: Sequence[Image],
+    folder: RunFolder,
+    board: Board,
 ) -> None:
     """Run the trials that are not done yet and write every result.
 
@@ -67,15 +76,20 @@ def search(
     """
     nodes = cluster.live_nodes()
     plan = cluster.plan(config.resources, config.tune.trials, nodes)
+    board.phase("preparing photos")
     data = prepare(config, forms, folder.path).without_evaluation()
     trials = TrialPlan(config, task, data, folder.path / "trials")
+    known = [job_state(trials, name, entry) for name, entry in Ledger.read(folder.path).items()]
+    board.expect(known, len(plan.lanes), to_come=config.tune.trials - len(known))
     if _open_trials(config, folder):
+        board.phase("searching")
         log.info("%s", plan.reason)
         with driver.lanes(plan, config.resources, folder=folder.path) as lanes:
             trainable = tune.with_resources(
                 tune.with_parameters(Trial, queue=lanes.queue, plan=trials), {"memory": 1}
             )
-            _tuner(trainable, trials, space, folder, len(plan.lanes)).fit()
+            _tuner(trainable, trials, space, board, len(plan.lanes)).fit()
+    board.phase("writing results")
     conclude(trials, space, folder)
 
 
@@ -97,6 +111,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
         raise driver.RunFailed(f"no trial could be scored; see {folder.path / 'trials.csv'}")
     best = scored.sort_values(SCORE, ascending=False, kind="stable").iloc[0]
     _write_best(trials, best, ledger[best["trial"]]["values"], folder)
+    honest = _winners_score(trials, list(scored["trial"]))
     page = search_report.write(
         folder.path,
         task=str(trials.task),
@@ -107,9 +122,12 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
             for name in ledger
         },
         rungs=_rungs(trials.config),
+        winners_score=honest,
     )
     log.info("best: trial %s, macro F1 %.3f in epoch %d",
              best["trial"], best[SCORE], best["best_epoch"])  # fmt: skip
+    if honest is not None:
+        log.info("picking the best brings macro F1 %.3f on people who did not pick", honest)
     for what, path in {
         "trials": folder.path / "trials.csv",
         "overlay for sweep and train": folder.path / "best.yaml",
@@ -122,6 +140,28 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
         log.info("%d trial(s) are open: the same command goes on with them", left)
 
 
+def _winners_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
+    """``metrics.winners_score`` of the scored trials; None where people are too few for it."""
+    space = trials.task if trials.task in ATTRIBUTES else "joint"
+    seed = trials.config.run.seed
+    tables = []
+    for name in names:
+        parts = sorted(trials.trial_folder(name).glob("fold*/out_of_fold.parquet"))
+        rows = pd.concat(map(files.read_parquet, parts), ignore_index=True)
+        tables.append(results.out_of_fold_answers("soft", rows, seed=seed).sort_values("photo"))
+    people = tables[0]["person"]
+    if people.nunique() < WINNER_SPLITS:
+        return None
+    return metrics.winners_score(
+        np.stack([table[f"{space}_predicted"].to_numpy(np.int64) for table in tables]),
+        tables[0][f"{space}_truth"].to_numpy(np.int64),
+        people.to_numpy(),
+        len(class_names(space)),
+        seed=seed,
+        splits=WINNER_SPLITS,
+    )
+
+
 def _open_trials(config: Config, folder: RunFolder) -> int:
     """How many trials have not ended, those not begun included."""
     ended = [e for e in Ledger.read(folder.path).values() if e["state"] != "running"]
@@ -129,15 +169,16 @@ def _open_trials(config: Config, folder: RunFolder) -> int:
 
 
 def _tuner(
-    trainable: Any, trials: TrialPlan, space: SearchSpace, folder: RunFolder, lanes: int
+    trainable: Any, trials: TrialPlan, space: SearchSpace, board: Board, lanes: int
 ) -> tune.Tuner:
     """A new search, or the one that was interrupted."""
     settings = trials.config.tune
     # Tune writes its state every 10 s at most; a driver killed in between would forget trials.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0")
-    experiment = folder.path / ".ray_tune" / EXPERIMENT
+    run = trials.folder.parent
+    experiment = run / ".ray_tune" / EXPERIMENT
     if tune.Tuner.can_restore(str(experiment)):
-        log.info("going on with the search in %s", folder.path)
+        log.info("going on with the search in %s", run)
         return tune.Tuner.restore(str(experiment), trainable, resume_unfinished=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     recipe = trials.config.recipe(trials.task)
@@ -171,7 +212,7 @@ def _tuner(
         run_config=tune.RunConfig(
             name=EXPERIMENT,
             storage_path=str(experiment.parent),
-            callbacks=[Ledger(folder.path, trials.folder)],
+            callbacks=[Ledger(trials, board)],
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
         ),

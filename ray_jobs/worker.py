@@ -29,6 +29,7 @@ class Session(Protocol):
 
     rank: int
     world: int
+    node: str
     device: torch.device
 
     def beat(self) -> None:
@@ -98,6 +99,7 @@ def _train_to_the_end(job: Job, session: Session, started: float) -> dict[str, A
         "best_epoch": info.epoch,
         "epochs": round(history[-1]["epoch"]) if history else info.epoch,
         "scores": info.scores,
+        "node": session.node,
         "seconds": round(time.monotonic() - started, 3),
         "training_seconds": round(sum(values["seconds"] for values in history), 3),
     }
@@ -165,6 +167,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         options(recipe.augment),
         first_epoch=len(history) + 1,
         last_epoch=recipe.train.epochs,
+        title=job.title,
     )
     for epoch in range(len(history) + 1, recipe.train.epochs + 1):
         began = time.monotonic()

@@ -14,6 +14,8 @@ from hypothesis import settings
 ROOT = Path(__file__).parents[1]
 # One thread a process: tests share few cores with Ray's workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray gives workers the lowest priority but four: whatever else runs would starve them.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Shared machines pause: a slow example is not a wrong one.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")

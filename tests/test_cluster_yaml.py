@@ -1,23 +1,234 @@
-"""cluster.yaml against Ray's own schema, without a cloud."""
+"""Descriptions of clusters, read by Ray itself: AWS (simulated), on premises, Kubernetes, Docker.
 
+`make hosts` brings up the on-premises one for real, on hosts made of namespaces.
+"""
+
+import copy
+import re
+import subprocess
+from types import SimpleNamespace
+
+import pytest
 import yaml
 
 from tests.conftest import ROOT
 
 TOKEN = "~/.ray/auth_token"
+AWS, ONPREM = "cluster.yaml", "configs/cluster/onprem.yaml"
+PINS = dict(
+    line.split(" ;")[0].split("==")
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if "==" in line
+)
 
 
-def test_ray_accepts_cluster_yaml():
-    from ray.autoscaler._private.util import prepare_config, validate_config
+def read(name):
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
-    config = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+
+def prepared(name):
+    from ray.autoscaler._private.util import prepare_config
+
+    return prepare_config(copy.deepcopy(read(name)))
+
+
+@pytest.mark.parametrize("name", [AWS, ONPREM])
+def test_ray_accepts_it(name):
+    from ray.autoscaler._private.util import validate_config
+
+    config = prepared(name)
     validate_config(config)
     assert config["head_node_type"] in config["available_node_types"]
+    assert config["cluster_name"] == "maskcls"
 
 
-def test_every_node_gets_the_token_and_starts_with_it():
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+@pytest.mark.parametrize("name", [AWS, ONPREM])
+def test_every_node_gets_the_token_and_starts_with_it(name):
+    config = prepared(name)
     assert config["file_mounts"][TOKEN] == TOKEN
-    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
-        (start,) = [line for line in config[commands] if " start " in line]
-        assert "RAY_AUTH_MODE=token" in start
+    for kind in ("head", "worker"):
+        *_, start = config[f"{kind}_start_ray_commands"]
+        assert "RAY_AUTH_MODE=token ray start" in start
+        assert "0.0.0.0" not in start  # the dashboard is reached by a tunnel
+    assert "--address=$RAY_HEAD_IP:" in start
+
+
+@pytest.mark.parametrize("name", [AWS, ONPREM])
+def test_every_node_installs_the_pinned_requirements(name):
+    config = prepared(name)
+    assert config["file_mounts"]["~/requirements.txt"] == "requirements.txt"
+    for kind in ("head", "worker"):
+        # What Ray runs there: the common commands, then those of the kind.
+        commands = config[f"{kind}_setup_commands"]
+        assert any("pip install --quiet -r ~/requirements.txt" in line for line in commands)
+        assert not [line for line in commands if "pip install" in line and "~/venv/bin" not in line]
+        for line in commands:
+            subprocess.run(["bash", "-n", "-c", line], check=True)
+
+
+def test_every_machine_that_one_has_is_a_node():
+    config = prepared(ONPREM)
+    (kind,) = config["available_node_types"].values()
+    assert kind["min_workers"] == kind["max_workers"] == len(config["provider"]["worker_ips"])
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory):
+    """cluster.yaml as far as Ray brings it on an AWS that is simulated: a head and a worker."""
+    moto = pytest.importorskip("moto", reason="moto simulates AWS")
+    with pytest.MonkeyPatch.context() as patch, moto.mock_aws():
+        # Ray attaches policies of AWS's own, and writes a key to ~/.ssh.
+        patch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        from ray.autoscaler._private.aws import config as bootstrap
+        from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+        from ray.autoscaler._private.util import validate_config
+
+        patch.setattr(bootstrap, "time", SimpleNamespace(sleep=lambda seconds: None))
+        config = AWSNodeProvider.fillout_available_node_types_resources(prepared(AWS))
+        validate_config(config)
+        config = AWSNodeProvider.bootstrap_config(config)
+        provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+        made = {}
+        for name, kind in (("head", "head"), ("gpu_worker", "worker")):
+            node_config = copy.deepcopy(config["available_node_types"][name]["node_config"])
+            if name == config["head_node_type"]:
+                node_config |= config["head_node"]
+            tags = {"ray-node-type": kind, "ray-launch-config": "-"}
+            made[name] = list(provider.create_node(node_config, tags, 1).values())
+        yield SimpleNamespace(config=config, ec2=provider.ec2, **made)
+
+
+def test_aws_workers_are_spot_gpus_that_come_when_they_are_needed(aws):
+    kinds = aws.config["available_node_types"]
+    assert kinds["gpu_worker"]["resources"]["GPU"] == 1
+    assert "GPU" not in kinds["head"]["resources"]
+    assert kinds["gpu_worker"]["min_workers"] == 0
+    assert 0 < kinds["gpu_worker"]["max_workers"] <= aws.config["max_workers"]
+    assert aws.config["idle_timeout_minutes"] <= 15
+    assert [node.instance_lifecycle for node in aws.gpu_worker] == ["spot"]
+    assert aws.head[0].instance_lifecycle != "spot"
+
+
+def test_aws_everything_that_costs_is_tagged(aws):
+    for node in (*aws.head, *aws.gpu_worker):
+        for thing in (node, *node.volumes.all()):
+            assert {"Key": "project", "Value": "maskcls"} in thing.tags
+        assert list(node.volumes.all())
+        assert {"Key": "ray-cluster-name", "Value": "maskcls"} in node.tags
+
+
+def test_aws_nothing_comes_in_but_ssh(aws):
+    groups = {group["GroupId"] for node in (*aws.head, *aws.gpu_worker)
+              for group in node.security_groups}  # fmt: skip
+    (group,) = map(aws.ec2.SecurityGroup, groups)
+    assert group.group_name == "maskcls"
+    for rule in group.ip_permissions:
+        among_its_members = [pair["GroupId"] for pair in rule["UserIdGroupPairs"]]
+        if among_its_members:
+            assert among_its_members == [group.id]
+            assert not rule["IpRanges"] and not rule["Ipv6Ranges"]
+        else:
+            assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 22, 22)
+
+
+def test_aws_only_the_head_may_start_machines(aws):
+    assert aws.head[0].iam_instance_profile
+    assert not any(node.iam_instance_profile for node in aws.gpu_worker)
+
+
+def test_aws_every_node_mounts_the_shared_folder():
+    for kind in ("head", "worker"):
+        (mount,) = [line for line in prepared(AWS)[f"{kind}_setup_commands"] if "mount -t" in line]
+        assert "efs." in mount
+        assert mount.endswith(" /mnt/shared")
+
+
+@pytest.fixture(scope="module")
+def kuberay():
+    text = (ROOT / "configs/cluster/kuberay.yaml").read_text(encoding="utf-8")
+    return {part["kind"]: part for part in yaml.safe_load_all(text)}
+
+
+def test_ray_reads_the_kubernetes_cluster_as_it_is_meant(kuberay):
+    from ray.autoscaler._private.kuberay import autoscaling_config
+
+    cluster = copy.deepcopy(kuberay["RayCluster"])
+    cluster["metadata"]["namespace"] = "default"  # Kubernetes fills that in
+    config = autoscaling_config._derive_autoscaling_config_from_ray_cr(cluster)
+    head, gpu = (config["available_node_types"][name] for name in ("headgroup", "gpu"))
+    assert (gpu["min_workers"], gpu["max_workers"], gpu["resources"]["GPU"]) == (0, 4, 1)
+    assert "GPU" not in head["resources"]
+    assert config["idle_timeout_minutes"] == 10
+    assert cluster["spec"]["enableInTreeAutoscaling"]
+    assert cluster["spec"]["rayVersion"] == PINS["ray"]
+
+
+def test_every_pod_has_token_image_user_and_shared_folder(kuberay):
+    spec = kuberay["RayCluster"]["spec"]
+    claim = kuberay["PersistentVolumeClaim"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    pods = [spec["headGroupSpec"]["template"]["spec"]]
+    pods += [group["template"]["spec"] for group in spec["workerGroupSpecs"]]
+    containers = [container for pod in pods for container in pod["containers"]]
+    for part in (*containers, spec["autoscalerOptions"]):
+        env = {entry["name"]: entry for entry in part["env"]}
+        assert env["RAY_AUTH_MODE"]["value"] == "token"
+        secret = env["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]
+        assert secret == {"name": "maskcls-token", "key": "auth_token"}
+    assert len({container["image"] for container in containers}) == 1
+    for pod, container in zip(pods, containers, strict=True):
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        names = {m["name"] for m in container["volumeMounts"] if m["mountPath"] == "/mnt/shared"}
+        (volume,) = [v for v in pod["volumes"] if v["name"] in names]
+        assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert str(pod["securityContext"]["runAsUser"]) == docker("USER")[-1]
+
+
+# Of the RayCluster type ray.io/v1, as KubeRay 1.1 and later know it.
+FIELDS = {
+    "": {"rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec",
+         "workerGroupSpecs"},
+    "autoscalerOptions": {"idleTimeoutSeconds", "env", "envFrom", "image", "imagePullPolicy",
+                          "resources", "securityContext", "upscalingMode", "volumeMounts"},
+    "headGroupSpec": {"rayStartParams", "template", "serviceType", "headService", "enableIngress"},
+    "workerGroupSpecs": {"groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts",
+                         "rayStartParams", "template", "scaleStrategy"},
+}  # fmt: skip
+
+
+def test_the_kubernetes_cluster_has_no_field_that_is_not_known(kuberay):
+    spec = kuberay["RayCluster"]["spec"]
+    for name, known in FIELDS.items():
+        parts = [spec] if not name else spec[name] if isinstance(spec[name], list) else [spec[name]]
+        for part in parts:
+            assert set(part) <= known, name
+            # Kubernetes refuses numbers and booleans there.
+            assert all(isinstance(v, str) for v in part.get("rayStartParams", {}).values())
+
+
+def docker(instruction):
+    """The arguments of every such instruction of the Dockerfile."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    return re.findall(rf"^{instruction} (.*)$", text, re.MULTILINE)
+
+
+def test_the_image_has_the_pinned_requirements_and_no_others():
+    (base,) = docker("FROM")
+    version = re.fullmatch(r"python:(3\.\d+)-slim-bookworm", base)[1]
+    lowest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert version == lowest  # the version that the pins were compiled for
+    installs = [line for line in docker("RUN") if "pip" in line]
+    assert installs == ["pip install --no-cache-dir -r requirements.txt"]
+    assert docker("USER")[-1] not in ("0", "root")
+
+
+def test_the_files_of_the_image_exist_and_reach_the_build():
+    let_through = (ROOT / ".dockerignore").read_text().splitlines()
+    assert let_through[0] == "*"
+    for source, target in map(str.split, docker("COPY")):
+        assert (ROOT / source).exists()
+        assert f"!{source}" in let_through
+        assert target in (".", f"/app/{source}")
+    assert "PYTHONPATH=/app" in docker("ENV")[0]

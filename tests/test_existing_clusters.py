@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -117,43 +118,97 @@ def end_session(session):
     shutil.rmtree(session, ignore_errors=True)
 
 
-def test_the_readme_s_lines_submit_a_job_with_a_token(drawn, cache, tmp_path):
-    lines = readme_lines("On a cluster")
+NAMES = textwrap.dedent("""
+    import json, os, sys, urllib.request
+    from pathlib import Path
+    from ray.util.state import list_actors, list_tasks
+    url = os.environ["RAY_API_SERVER_ADDRESS"]
+    token = (Path.home() / ".ray" / "auth_token").read_text().strip()
+
+    def get(path):
+        request = urllib.request.Request(url + path, headers={"Authorization": "Bearer " + token})
+        return json.load(urllib.request.urlopen(request, timeout=30))
+
+    actors = list_actors(url, limit=1000, detail=True)
+    tasks = list_tasks(url, limit=10000)
+    jobs = {actor.job_id for actor in actors if actor.job_id}
+    Path(sys.argv[1]).write_text(json.dumps({
+        "actors": [[actor.class_name, actor.name, actor.repr_name] for actor in actors],
+        "tasks": sorted({task.name for task in tasks}),
+        "runs": [run["name"] for run in get("/api/train/v2/runs")["train_runs"]],
+        "data": [data["dataset"] for job in jobs
+                 for data in get(f"/api/data/datasets/{job}")["datasets"]],
+    }))
+""")
+"""Writes down what the dashboard of RAY_API_SERVER_ADDRESS shows."""
+
+
+def test_the_readme_s_lines_submit_a_job_to_two_nodes_with_a_token(drawn, cache, tmp_path):
+    lines = readme_lines("One machine, a cluster, the cloud")
     assert "ray job submit --working-dir ." in lines
-    words = [*TINY, "model.weights=null", "tasks=[joint]", f"data.cache={cache}"]
+    assert "ray start --address=HEAD:6379" in lines
+    words = [*TINY, "model.weights=null", "tasks=[joint]", f"data.cache={cache}",
+             "resources.jobs_at_once=2"]  # fmt: skip
     words = " ".join(f"'{word}'" for word in words)
     script = (
         lines.replace("/absolute/path/to/data", str(drawn))
         .replace("/absolute/path/to/run", str(tmp_path / "run"))
         .replace("--config configs/sweep.yaml", f"--config configs/demo.yaml {words}")
-    )
+        # What the job prints comes line by line of itself; the command that follows it would not.
+        .replace("ray job submit", "PYTHONUNBUFFERED=1 ray job submit")
+    ) + f"{sys.executable} -c '{NAMES}' {tmp_path / 'names.json'}"
     home = tmp_path / "home"
     home.mkdir()
     # Short, because the paths of Unix sockets may have 107 characters.
     session = tempfile.mkdtemp(prefix="ray", dir="/tmp")
     # A home and ports of its own: other clusters on this machine must not be touched.
-    ports = {"--port": free_port(), "--dashboard-port": free_port(),
-             "--dashboard-agent-listen-port": free_port(),
-             "--dashboard-agent-grpc-port": free_port(),
-             "--metrics-export-port": free_port()}  # fmt: skip
-    options = " ".join(f"{name}={port}" for name, port in ports.items())
-    script = script.replace("ray start --head", f"ray start --head --num-cpus=2 {options}")
+    gcs, dashboard = free_port(), free_port()
+    starts = {"head": f"ray start --head --port={gcs} --dashboard-port={dashboard}",
+              "second": f"ray start --address=127.0.0.1:{gcs}"}  # fmt: skip
+    for name in starts:
+        starts[name] += (
+            f" --node-name={name} --num-cpus=1 --dashboard-agent-listen-port={free_port()}"
+            f" --dashboard-agent-grpc-port={free_port()} --metrics-export-port={free_port()}"
+        )
+    script = re.sub(r"ray start --head.*", "\n".join(starts.values()), script)
     environment = {
         **os.environ,
         "HOME": str(home),
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "RAY_TMPDIR": session,
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports['--dashboard-port']}",
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
     }
     environment.pop("RAY_ADDRESS", None)
     try:
-        done = subprocess.run(
-            ["bash", "-ec", script], cwd=ROOT, env=environment, capture_output=True, text=True,
-            timeout=300,
-        )  # fmt: skip
+        with subprocess.Popen(
+            ["bash", "-ec", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        ) as process:  # fmt: skip
+            limit = threading.Timer(300, process.kill)
+            limit.start()
+            told = ""
+            for line in process.stdout:
+                told += line
+                if "epoch 1/" in line:
+                    # Told while it happens, not when the job is over.
+                    assert not (tmp_path / "run" / "scores.json").exists()
+            limit.cancel()
     finally:
         end_session(session)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "succeeded" in done.stdout
+    assert process.returncode == 0, told
+    assert told.index("epoch 1/") < told.index("scores: ")
+    assert "succeeded" in told
     assert len(submission.read_answers(tmp_path / "run" / "submission.csv")) == 42
-    assert json.loads((tmp_path / "run" / "scores.json").read_text())["complete"]
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["complete"]
+    assert {job["node"] for job in scores["jobs"]} == {"head", "second"}
+    names = json.loads((tmp_path / "names.json").read_text())
+    assert ["RayTrainWorker", "", "run-lane-0"] in names["actors"], names
+    assert any(actor[2] == "run-ensemble" for actor in names["actors"]), names
+    assert any(str(actor[1]).startswith("maskcls-queue-run-") for actor in names["actors"]), names
+    assert "run-lane-0" in names["runs"], names
+    for fold in range(2):
+        title = f"run:joint-fold{fold}"
+        assert f"{title} epoch 1" in names["tasks"], names
+        assert f"MapBatches({title})" in names["tasks"], names
+        assert any(name.startswith(title) for name in names["data"]), names

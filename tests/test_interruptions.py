@@ -9,6 +9,7 @@ import time
 import pytest
 
 from maskcls.config_load import load
+from ray_jobs import run_state
 from ray_jobs.run_folder import claim
 from tests.conftest import ROOT, command
 
@@ -44,12 +45,18 @@ def test_an_interrupted_sweep_says_how_to_go_on(drawn, cache, tmp_path, sign):
             assert process.poll() is None, told.read_text()
             assert time.monotonic() < deadline, told.read_text()
             time.sleep(0.1)
+        # Looked at while it runs and holds its folder; at most a second or so behind.
+        state = run_state.read(tmp_path / "run")
+        assert run_state.liveness(tmp_path / "run", state, time.time()) == "alive"
+        assert state.ended is None
+        assert state.counts()["running"] == 1
         os.kill(process.pid, sign)
         assert process.wait(timeout=60) == 130, told.read_text()
     finally:
         process.kill()
     assert "the same command goes on from there" in told.read_text()
     assert "Traceback" not in told.read_text()
+    assert run_state.read(tmp_path / "run").ended == "interrupted"
 
 
 def test_two_programs_never_work_in_one_folder(tmp_path):

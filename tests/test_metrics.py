@@ -10,6 +10,7 @@ from sklearn.metrics import (
 )
 
 from maskcls import metrics
+from maskcls.metrics import confusion, macro_f1, people_splits, winners_score
 
 pairs = st.integers(2, 18).flatmap(
     lambda k: st.tuples(
@@ -179,3 +180,35 @@ def test_the_interval_of_a_share_is_that_of_a_mean_over_people():
     assert low == pytest.approx(right.mean() - 1.96 * error, abs=error / 4)
     assert high == pytest.approx(right.mean() + 1.96 * error, abs=error / 4)
     assert metrics.share_interval(np.ones(14), np.arange(2).repeat(7), seed=0) == (1, 1)
+
+
+def test_the_best_of_many_guessers_is_lucky_and_its_honest_score_is_not():
+    lucky, honest = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        truth_N = rng.integers(3, size=300)
+        people_N = np.repeat(np.arange(60), 5)
+        guesses_CN = rng.integers(3, size=(40, 300))
+        lucky.append(max(macro_f1(confusion(truth_N, guess_N, 3)) for guess_N in guesses_CN))
+        honest.append(winners_score(guesses_CN, truth_N, people_N, 3, seed=seed, splits=5))
+    assert np.mean(lucky) > 0.38
+    assert np.mean(honest) == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_a_better_candidate_is_picked_and_keeps_its_score():
+    rng = np.random.default_rng(0)
+    truth_N = rng.integers(3, size=300)
+    good_N = np.where(rng.random(300) < 0.8, truth_N, (truth_N + 1) % 3)
+    candidates_CN = np.stack([rng.integers(3, size=300), good_N])
+    score = winners_score(candidates_CN, truth_N, np.arange(300) // 5, 3, seed=0, splits=5)
+    assert score == macro_f1(confusion(truth_N, good_N, 3))
+
+
+def test_people_are_dealt_whole():
+    people_N = np.repeat(["a", "b", "c", "d", "e"], [1, 7, 3, 4, 2])
+    split_N = people_splits(people_N, 3, seed=0)
+    assert all(len(set(split_N[people_N == person])) == 1 for person in "abcde")
+    assert sorted(np.bincount(split_N[np.unique(people_N, return_index=True)[1]])) == [1, 2, 2]
+    for splits in (1, 6):
+        with pytest.raises(ValueError, match="expected 2 to 5 splits"):
+            people_splits(people_N, splits, seed=0)

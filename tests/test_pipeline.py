@@ -62,7 +62,9 @@ def test_pixels_and_order_do_not_depend_on_the_size_of_tasks(
 ):
     monkeypatch.setattr(pipeline, "IMAGES_PER_TASK", images_per_task)
     plan = make_plan(table)
-    batches = list(pipeline.batches(source, plan, AUGMENT, first_epoch=2, last_epoch=3))
+    batches = list(
+        pipeline.batches(source, plan, AUGMENT, first_epoch=2, last_epoch=3, title="run é:x")
+    )
     assert [(b.epoch, b.step) for b in batches] == [
         (epoch, step) for epoch in (2, 3) for step in range(plan.steps)
     ]
@@ -106,3 +108,19 @@ def test_an_item_shown_twice_is_augmented_differently(source, table):
         first = np.flatnonzero((drawn.items_N == drawn.items_N[place]) & (drawn.draws_N == 0))[0]
         same += np.array_equal(pictures[first], pictures[place])
     assert same < len(twice) / 2
+
+
+def test_the_order_of_an_epoch_is_worked_out_once_a_process(table, monkeypatch):
+    worked_out = []
+    monkeypatch.setattr(
+        pipeline.sampling, "epoch", lambda labels, *, number, **_: worked_out.append(number)
+    )
+    plan = make_plan(table)
+    for number in (1, 1, 2, 1, 2):
+        plan.epoch(number)
+    assert worked_out == [1, 2]
+    make_plan(table).epoch(1)
+    assert worked_out == [1, 2, 1]
+    for number in range(100):
+        plan.epoch(number)
+    assert len(pipeline._epochs) == pipeline.EPOCHS_KEPT

@@ -162,6 +162,7 @@ def write(folder, trials=TRIALS, **changes):
         "keys": KEYS,
         "histories": {row["trial"]: epochs for row, epochs in trials},
         "rungs": RUNGS,
+        "winners_score": 0.812,
     }
     return search_report.write(folder, **arguments | changes).read_text(encoding="utf-8")
 
@@ -234,12 +235,15 @@ def test_the_best_trial_stands_beside_the_first_guess(tmp_path):
     assert shown["best trial"] == (
         ["0.875", "trial t2, epoch 8 of 9"],
         {
+            "on people who did not pick": "0.812",
             "train.lr": "0.001",
             "loss.name": "focal",
             "loss.gamma": "2",
             "image.size": "256, 192",
         },
     )
+    _, facts = cards(write(tmp_path, winners_score=None))["best trial"]
+    assert next(iter(facts)) == "train.lr"
     lines, facts = shown["first guess"]
     assert lines == ["0.740", "trial t0, epoch 7 of 9"]
     assert "loss.gamma" not in facts

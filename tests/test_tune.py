@@ -11,6 +11,7 @@ import pytest
 
 from maskcls.config_load import load
 from maskcls.labels import Task
+from ray_jobs import run_state
 from tests.conftest import ROOT, command
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -50,6 +51,14 @@ def test_every_trial_is_written_down_with_its_end(searched):
     focal = trials["loss.name"] == "focal"
     assert trials.loc[~focal, "loss.gamma"].isna().all()
     assert trials.loc[focal, "loss.gamma"].notna().all()
+    state = run_state.read(run_dir)
+    assert state.ended == "done"
+    assert state.to_come == 0
+    shown = {job.name: (job.state, job.epoch) for job in state.jobs}
+    words = {"finished": "done", "stopped": "stopped"}
+    assert shown == {
+        row["trial"]: (words[row["state"]], row["epochs"]) for row in trials.to_dict("records")
+    }
     for noise in ("raylet", "WARNING", "pid=", "Trainable", "ray::"):
         assert noise not in told, told
 
@@ -107,6 +116,9 @@ def test_a_killed_driver_keeps_finished_trials_and_ids(verb, drawn, cache, tmp_p
     process.wait()
     told = verb("tune", f"run.dir={tmp_path}", *SEARCH, "tune.max_epochs=8")
     assert "going on with the search" in told
+    state = run_state.read(tmp_path)
+    assert state.ended == "done"
+    assert state.counts()["done"] + state.counts()["stopped"] == 6
     after = json.loads(ledger.read_text())
     assert set(trials) <= set(after)
     assert len(after) == 6

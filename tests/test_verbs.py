@@ -11,6 +11,7 @@ import yaml
 
 from maskcls import submission
 from maskcls.labels import Task
+from ray_jobs import run_state
 from tests.conftest import ROOT, command
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -46,6 +47,10 @@ def test_a_sweep_leaves_every_result_and_says_where(swept, run_dir, drawn):
         (task, fold) for task in TASKS for fold in range(2)
     }
     assert scores["complete"]
+    state = run_state.read(run_dir)
+    assert state.ended == "done"
+    assert state.counts()["done"] == len(state.jobs) == 6
+    assert all(job.timed_epochs == job.epoch == 2 and job.timed_s > 0 for job in state.jobs)
     assert sum(scores["phases"].values()) == pytest.approx(scores["seconds"], abs=0.5)
     out_of_fold = pd.read_parquet(run_dir / "out_of_fold.parquet")
     photos = pd.read_parquet(run_dir / "manifest.parquet")
@@ -181,7 +186,9 @@ def test_every_shipped_recipe_trains_and_the_routes_are_compared(verb, tmp_path)
     assert stored["people"]["drop_ages"] == [[28, 29], [57, 59]]
 
 
-@pytest.mark.parametrize("name", ["prepare", "train", "sweep", "predict", "tune", "compare"])
+@pytest.mark.parametrize(
+    "name", ["prepare", "train", "sweep", "predict", "tune", "compare", "status", "doctor"]
+)
 def test_every_verb_has_help(verb, name):
     told = verb(name, "--help")
     assert "--config FILE" in told

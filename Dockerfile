@@ -1,0 +1,21 @@
+# The same environment as everywhere (requirements.txt), for Kubernetes and for anyone with Docker.
+#   docker build -t maskcls .
+# CUDA comes with the wheels; the host needs NVIDIA's driver and container toolkit alone.
+FROM python:3.11-slim-bookworm
+
+# KubeRay's probes ask by wget.
+RUN apt-get update && apt-get install --yes --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/*
+
+COPY requirements.txt .
+RUN pip install --no-cache-dir -r requirements.txt
+
+COPY maskcls /app/maskcls
+COPY ray_jobs /app/ray_jobs
+COPY configs /app/configs
+# Not a virtual environment: KubeRay starts Ray in a login shell, which sets its own PATH.
+ENV PYTHONPATH=/app RAY_AUTH_MODE=token
+WORKDIR /app
+
+RUN useradd --create-home --uid 1000 ray
+USER 1000

@@ -1,0 +1,137 @@
+"""python -m ray_jobs.status run.dir=RUN: how far a run is, from any machine that sees its folder.
+
+On a terminal the table follows the run until that ends or Ctrl-C; anywhere else, and with --once,
+it is printed once. Nothing is asked of Ray, and a run that has ended or was killed is told too.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from maskcls.config_load import from_command_line
+from maskcls.storage import Place, StorageError
+from ray_jobs import run_state
+from ray_jobs.run_state import JobState, Liveness, RunState
+
+LOOK_S, LOOK_AT_STORE_S = 1.0, 10.0
+"""Seconds between two looks at the file; an object store gets it every ``BEAT_S``."""
+
+PLAIN_WIDTH = 160
+"""Columns of the table where there is no terminal."""
+
+ONCE = "--once"
+ORDER = ("running", "failed", "waiting", "stopped", "done")
+STYLES = {"running": "bold", "failed": "red", "interrupted": "yellow", "done": "green"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    words = [word for word in arguments if word != ONCE]
+    config = from_command_line(__doc__ or "", words)
+    place = config.place(config.run.dir)
+    screen = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    try:
+        if screen.is_terminal and ONCE not in arguments:
+            follow(place, screen)
+        else:
+            screen.print(look(place)[0])
+    except (ValueError, OSError, StorageError) as error:
+        sys.exit(f"status: {error}")  # not as other verbs, which import Ray for that: seconds
+
+
+def follow(place: Place, screen: Console) -> None:
+    """Show the table until the run ends, in place."""
+    shown, alive = look(place)
+    with Live(shown, console=screen, auto_refresh=False) as live:
+        try:
+            while alive:
+                time.sleep(LOOK_AT_STORE_S if place.uri else LOOK_S)
+                shown, alive = look(place)
+                live.update(shown, refresh=True)
+        except KeyboardInterrupt:
+            return  # the last table stays
+
+
+def look(place: Place) -> tuple[RenderableType, bool]:
+    """The table of the run in ``place``, and whether there may be news.
+
+    Raises FileNotFoundError where there is no run, ValueError where its state is damaged and
+    StorageError where its object store refuses it.
+    """
+    place.fetch(run_state.FILE)
+    state = run_state.read(place.local)
+    now = time.time()
+    liveness: Liveness = "gone" if state.ended else run_state.liveness(place.local, state, now)
+    return shown(place.uri or str(place.local), state, liveness, now), liveness == "alive"
+
+
+def shown(folder: str, state: RunState, liveness: Liveness, now: float) -> RenderableType:
+    """A run as sentences and a table: running jobs first, those that are done last."""
+    left = run_state.time_left(state, now)
+    lines = [f"{folder}: {state.program}, {_phase(state, liveness, now)}"]
+    if state.ended in ("failed", "interrupted") or (liveness == "gone" and not state.ended):
+        lines.append("The same command goes on from there.")
+    counts = [f"{number} {name}" for name, number in state.counts().items() if number]
+    if counts:
+        about = f"; about {duration(left.total)} left" if left.total and liveness == "alive" else ""
+        lines.append(", ".join(counts) + about)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("job", "state", "attempt", "epoch", "macro F1", "left", ""):
+        table.add_column(heading, justify="right" if heading in ("attempt", "epoch") else "left")
+    for job in sorted(state.jobs, key=lambda job: ORDER.index(job.state)):
+        table.add_row(*_row(job, left.jobs[job.name], liveness))
+    parts: list[RenderableType] = [Text(line) for line in lines]
+    return Group(*parts, table) if state.jobs else Group(*parts)
+
+
+def _phase(state: RunState, liveness: Liveness, now: float) -> str:
+    took = duration(max(0.0, state.written - state.began))
+    if state.ended == "done":
+        return f"done after {took}"
+    if state.ended == "interrupted":
+        return f"interrupted after {took}"
+    if state.ended == "failed":
+        # Only what was wrong as a whole: each job has its own reason in the table.
+        reason = (state.reason or "").partition("\n")[0]
+        return f"failed after {took}: {reason.rstrip(':')}"
+    ago = f"last news {duration(max(0.0, now - state.written))} ago"
+    if liveness == "gone":
+        return f"its program was killed while {state.phase}, {ago}"
+    if liveness == "silent":
+        return (
+            f"{state.phase}, {ago}: it has ended without a word, or its machine cannot write here"
+        )
+    return f"{state.phase}, began {duration(max(0.0, now - state.began))} ago, {ago}"
+
+
+def _row(job: JobState, left: float | None, liveness: Liveness) -> list[Text | str]:
+    word = job.state if job.state != "running" or liveness == "alive" else "interrupted"
+    return [
+        Text(job.name),
+        Text(word, STYLES.get(word, "")),
+        str(job.attempt or ""),
+        f"{job.epoch}/{job.epochs}",
+        "" if job.score is None else f"{job.score:.3f}",
+        duration(left) if left is not None and liveness == "alive" else "",
+        Text(job.reason or "", "dim"),
+    ]
+
+
+def duration(seconds: float) -> str:
+    """As people say it, to two units: 42 s, 3 min 20 s, 5 h 12 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+if __name__ == "__main__":
+    main()

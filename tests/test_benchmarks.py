@@ -1,0 +1,88 @@
+"""The programs behind `make bench` still run, and what they reckon with is right."""
+
+import itertools
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import bench, packing, profile_sweep, rows
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("seconds", [[3, 3, 2, 2, 2], [5, 1, 1, 1], [1.5, 2.5, 3.5, 4.5, 0.5, 1]])
+@pytest.mark.parametrize("machines", [1, 2, 3])
+def test_the_best_makespan_is_that_of_trying_every_schedule(seconds, machines):
+    def makespan(places):
+        return max(
+            sum(s for s, place in zip(seconds, places, strict=True) if place == machine)
+            for machine in range(machines)
+        )
+
+    best = min(map(makespan, itertools.product(range(machines), repeat=len(seconds))))
+    assert packing.best_makespan(seconds, machines) == pytest.approx(best, rel=2e-3)
+
+
+def test_a_part_inside_another_one_interrupts_it(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(profile_sweep, "time", SimpleNamespace(time=lambda: clock.now))
+    stopwatch = profile_sweep.Stopwatch()
+
+    def work(seconds):
+        clock.now += seconds
+
+    with stopwatch.part("update"):
+        work(1)
+        stopwatch.timed("forward", work)(2)
+        with stopwatch.part("validate"):
+            stopwatch.timed("forward", work)(4)
+        work(8)
+    found = {
+        part: seconds for part, seconds in profile_sweep.totals(stopwatch.spans).items() if seconds
+    }
+    assert found == {"update": 9, "forward": 2, "validate": 4}
+
+
+def test_the_picture_of_a_sweep_has_a_strip_a_process():
+    spans = {
+        "driver": [("import", 0.0, 1.0), ("wait", 1.0, 10.0)],
+        "lane 0": [("start", 1.0, 4.0), ("forward", 4.0, 9.0), ("vote", 9.0, 10.0)],
+    }
+    figure = profile_sweep.draw(spans)
+    assert [axes.get_ylabel() for axes in figure.axes[:2]] == ["driver", "lane 0"]
+    assert "56%" in figure._suptitle.get_text().replace(" ", "")
+
+
+def test_the_table_tells_which_bounds_are_reached_and_what_was_not_measured(tmp_path):
+    found = [
+        rows.Row("fast", "slow", [4, 6, 5], must=4, aim=6),
+        rows.Row("large", "small", [1.4], must=1.3, aim=1, at_most=True),
+        rows.Row("elsewhere", "here", must=1, note="no GPU"),
+        rows.Row("choice", "none", [1.5, 1.25]),
+    ]
+    path = tmp_path / "RESULTS.md"
+    path.write_text(f"# Results\n{bench.BEGIN}\nold\n{bench.END}\nmore\n", encoding="utf-8")
+    bench.put(bench.report(found, "command", 60), path)
+    text = path.read_text(encoding="utf-8")
+    assert "old" not in text
+    assert text.startswith("# Results\n")
+    assert text.endswith("more\n")
+    assert "| fast | slow | **5.00** | 4.00 to 6.00 (3 runs) | 4 | 6 | reached |" in text
+    assert "| ≤ 1.3 | ≤ 1 | missed |" in text
+    assert "| not measured | no GPU |" in text
+    assert text.index("Choices") < text.index("| choice |")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_benchmarks_run(drawn):
+    # Two of them, which share most of what the others are made of.
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench", str(drawn), "--quick", "--only", "scale",
+         "pipeline"],
+        cwd=ROOT, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for measure in ("a photo's rows", "a job's way", "second epoch on", "first epoch"):
+        assert measure in done.stdout

@@ -1,0 +1,42 @@
+"""What a search keeps of its trials."""
+
+import json
+
+from maskcls import files, tracking
+from ray_jobs.trial import Ledger
+
+
+def end(run, name, scores):
+    """A trial of these scores that has just ended."""
+    folder = run / "trials" / name / "fold0"
+    lines = [
+        dict.fromkeys(tracking.COLUMNS, 0.5) | {"epoch": epoch, "val/macro_f1": score}
+        for epoch, score in enumerate(scores, 1)
+    ]
+    files.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    for file in ("model.safetensors", "last.safetensors", "resume.pt"):
+        files.write_text(folder / file, "")
+    ledger = Ledger.read(run)
+    files.write_json(run / "trials.json", ledger | {name: {"state": "finished"}})
+
+
+def kept(run):
+    return sorted(path.parents[1].name for path in run.glob("trials/*/fold0/model.safetensors"))
+
+
+def test_only_the_best_ended_trial_keeps_its_weights(tmp_path):
+    ledger = Ledger(tmp_path, tmp_path / "trials")
+    for name, scores, best in (("a", [0.5, 0.6], "a"), ("b", [0.4], "a"), ("c", [0.7, 0.2], "c"),
+                               ("d", [], "c")):  # fmt: skip
+        end(tmp_path, name, scores)
+        ledger._tidy()
+        assert kept(tmp_path) == [best]
+    assert not list(tmp_path.glob("trials/*/*/resume.pt"))
+    assert not list(tmp_path.glob("trials/*/*/last.safetensors"))
+
+
+def test_after_a_restart_the_weights_of_all_that_ended_are_looked_at(tmp_path):
+    for name, scores in (("a", [0.5]), ("b", [0.6]), ("c", [0.4])):
+        end(tmp_path, name, scores)
+    Ledger(tmp_path, tmp_path / "trials")._tidy()
+    assert kept(tmp_path) == ["b"]
