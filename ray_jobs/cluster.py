@@ -234,6 +234,11 @@ def _has_accelerator(resources: Mapping[str, float]) -> bool:
     return any(name.startswith("accelerator_type:") for name in resources)
 
 
+def shown(name: str) -> str:
+    """``name`` as Ray can show it: its metrics end a run whose name is not ASCII (2.60)."""
+    return "".join(letter if letter.isascii() else "_" for letter in name)
+
+
 def on_this_node() -> dict[str, str]:
     """The label selector of the driver's node: what a run cannot do without stays with its driver.
 

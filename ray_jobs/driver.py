@@ -26,7 +26,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback, Worker
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 
 from maskcls.config import Resources, digest
-from ray_jobs.cluster import check_shared, live_nodes, on_this_node
+from ray_jobs.cluster import check_shared, live_nodes, on_this_node, shown
 from ray_jobs.job import Job
 from ray_jobs.job_queue import Event, JobQueue
 from ray_jobs.lane import lane_loop
@@ -99,7 +99,7 @@ class Lanes:
 
 def queue_name(folder: Path) -> str:
     """The name of a run's queue actor, for those who cannot be handed its handle."""
-    return f"maskcls-queue-{folder.name}-{digest(folder)}"
+    return f"maskcls-queue-{shown(folder.name)}-{digest(folder)}"
 
 
 @contextmanager
@@ -227,7 +227,7 @@ def _run_lane(
     storage: Path,
     place: Path | str,
 ) -> None:
-    name = f"{storage.parent.name}-lane-{lane.number}"
+    name = f"{shown(storage.parent.name)}-lane-{lane.number}"
     trainer = TorchTrainer(
         lane_loop,
         train_loop_config={

@@ -14,6 +14,7 @@ from maskcls.labels import FloatArray, Task
 from maskcls.results import ModelVotes
 from maskcls.storage import Place
 from maskcls.voting import FittedVote
+from ray_jobs.cluster import shown
 
 Model = tuple[str, int]
 """(task, fold)."""
@@ -42,7 +43,7 @@ class _Ensemble:
 
     def __repr__(self) -> str:
         """What Ray's dashboard shows of it: the run, whose folder holds ``votes/<photos>``."""
-        return f"{self._place.local.parents[1].name}-ensemble"
+        return f"{shown(self._place.local.parents[1].name)}-ensemble"
 
     def add(
         self,

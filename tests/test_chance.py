@@ -5,12 +5,9 @@ Photos show who a person is and nothing else, labels are drawn at random. Whatev
 out of fold above chance would be a leak between people.
 """
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from maskcls import analysis, folds, labels, results, voting
 from maskcls.config_load import load
@@ -19,6 +16,7 @@ from maskcls.labels import Task
 from ray_jobs import job as jobs
 from ray_jobs import pipeline, worker
 from ray_jobs.job import Job
+from tests import one_process
 from tests.conftest import ROOT
 
 PEOPLE, PHOTOS_EACH, FOLDS = 72, 3, 2
@@ -40,18 +38,6 @@ class Photos:
 
     def open(self):
         return self._images_NHWC
-
-
-class Alone:
-    """A session of one process that nobody listens to."""
-
-    rank, world, node, device = 0, 1, "", torch.device("cpu")
-
-    def beat(self):
-        pass
-
-    def epoch(self, number, values):
-        pass
 
 
 def make_photos(seed):
@@ -80,13 +66,7 @@ def make_photos(seed):
 def out_of_fold(task, table, images_NHWC, fold_of, folder, monkeypatch):
     """The out-of-fold rows of a task's shipped recipe on a tiny model, by the worker's own loop."""
 
-    def without_ray(source, plan, augment, *, first_epoch, last_epoch):
-        for epoch, step in itertools.product(range(first_epoch, last_epoch + 1), range(plan.steps)):
-            order = {"epoch": [epoch], "first": [step], "last": [step + 1]}
-            made = pipeline.augment_steps(order, source=source, plan=plan, augment=augment)
-            yield pipeline.Batch(epoch, step, made["item"], made["image"])
-
-    monkeypatch.setattr(pipeline, "batches", without_ray)
+    monkeypatch.setattr(pipeline, "batches", one_process.batches)
     words = [
         "model.name=test_efficientnet", "model.pretrained=false", "image.size=[32,24]",
         "train.epochs=6", "train.lr=3e-3", "train.batch_size=24", f"folds.count={FOLDS}",
@@ -102,7 +82,7 @@ def out_of_fold(task, table, images_NHWC, fold_of, folder, monkeypatch):
             folder=folder / f"{task}-fold{fold}", train=source, evaluation=None, group="random",
             tracking=config.tracking,
         )  # fmt: skip
-        list(worker.train(job, Alone()))
+        list(worker.train(job, one_process.Alone()))
         parts.append(pd.read_parquet(job.folder / "out_of_fold.parquet"))
     return pd.concat(parts, ignore_index=True)
 

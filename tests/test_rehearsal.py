@@ -9,34 +9,8 @@ from maskcls.labels import Task
 from ray_jobs import pipeline, rehearsal
 from ray_jobs.prepare import Dataset, forms_of, prepare
 from ray_jobs.run_folder import RunFolder, make_jobs
+from tests import one_process
 from tests.conftest import TINY
-
-
-class Alone:
-    """A worker's session that nobody listens to."""
-
-    rank, world, device = 0, 1, torch.device("cpu")
-
-    def __init__(self):
-        self.told = []
-
-    def beat(self):
-        self.told.append("beat")
-
-    def epoch(self, number, values):
-        self.told.append("ready")
-
-    def go_on(self, number):
-        self.told.append("together")
-        return True
-
-
-def in_process(source, plan, augment, *, first_epoch, last_epoch):
-    for epoch in range(first_epoch, last_epoch + 1):
-        for step in range(plan.steps):
-            orders = {"epoch": [epoch], "first": [step], "last": [step + 1]}
-            made = pipeline.augment_steps(orders, source=source, plan=plan, augment=augment)
-            yield pipeline.Batch(epoch, step, made["item"], made["image"])
 
 
 @pytest.fixture
@@ -49,15 +23,15 @@ def job(drawn, cache, tmp_path):
 
 
 def test_every_part_of_a_job_is_measured_after_all_lanes_are_ready(job, monkeypatch):
-    monkeypatch.setattr(pipeline, "batches", in_process)
+    monkeypatch.setattr(pipeline, "batches", one_process.batches)
     for limit in ("WARM_S", "MEASURE_S", "VALIDATE_S"):
         monkeypatch.setattr(rehearsal, limit, 0.01)
-    session = Alone()
+    session = one_process.Alone()
     costs = rehearsal.run(job, session)
     assert set(costs) == {"build", "cold", "step", "photo", "save", "load"}
     assert all(np.isfinite(seconds) for seconds in costs.values())
     assert min(costs[part] for part in ("build", "step", "photo", "save", "load")) > 0
-    assert session.told.index("ready") + 1 == session.told.index("together")
+    assert session.told.index("epoch") + 1 == session.told.index("go on?")
     assert session.told.count("beat") >= 2 * rehearsal.STEPS + rehearsal.BATCHES
     # It is no finished job, and what it wrote is what a job writes.
     assert not (job.folder / "job.json").exists()
@@ -70,7 +44,7 @@ def test_a_stream_lasts_for_the_most_steps_that_are_measured(job, monkeypatch):
     monkeypatch.setattr(
         rehearsal, "_step", lambda learner, batch, plan: taken.append(batch) or torch.zeros(())
     )
-    monkeypatch.setattr(pipeline, "batches", in_process)
+    monkeypatch.setattr(pipeline, "batches", one_process.batches)
     monkeypatch.setattr(rehearsal, "VALIDATE_S", 0.01)
-    rehearsal.run(job, Alone())
+    rehearsal.run(job, one_process.Alone())
     assert len(taken) == 2 * 7 + 2

@@ -3,7 +3,10 @@
 import json
 
 from maskcls import files, tracking
-from ray_jobs.trial import Ledger
+from maskcls.config_load import load
+from maskcls.labels import Task
+from ray_jobs.run_state import Board
+from ray_jobs.trial import Ledger, TrialPlan
 
 
 def end(run, name, scores):
@@ -20,12 +23,17 @@ def end(run, name, scores):
     files.write_json(run / "trials.json", ledger | {name: {"state": "finished"}})
 
 
+def ledger_of(run):
+    config = load(words=["task=age", f"run.dir={run}"]).config
+    return Ledger(TrialPlan(config, Task.AGE, None, run / "trials"), Board(run, "tune"))
+
+
 def kept(run):
     return sorted(path.parents[1].name for path in run.glob("trials/*/fold0/model.safetensors"))
 
 
 def test_only_the_best_ended_trial_keeps_its_weights(tmp_path):
-    ledger = Ledger(tmp_path, tmp_path / "trials")
+    ledger = ledger_of(tmp_path)
     for name, scores, best in (("a", [0.5, 0.6], "a"), ("b", [0.4], "a"), ("c", [0.7, 0.2], "c"),
                                ("d", [], "c")):  # fmt: skip
         end(tmp_path, name, scores)
@@ -38,5 +46,5 @@ def test_only_the_best_ended_trial_keeps_its_weights(tmp_path):
 def test_after_a_restart_the_weights_of_all_that_ended_are_looked_at(tmp_path):
     for name, scores in (("a", [0.5]), ("b", [0.6]), ("c", [0.4])):
         end(tmp_path, name, scores)
-    Ledger(tmp_path, tmp_path / "trials")._tidy()
+    ledger_of(tmp_path)._tidy()
     assert kept(tmp_path) == ["b"]

@@ -23,7 +23,7 @@ DEMO = ("--config", str(ROOT / "configs" / "demo.yaml"), "model.weights=null",
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("run dir é") / "sweep"
+    return tmp_path_factory.mktemp("run dir é") / "스윕"
 
 
 @pytest.fixture(scope="module")
