@@ -49,7 +49,7 @@ WORDS = (
 )  # fmt: skip
 RESULTS = ("submission.csv", "out_of_fold.parquet")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LIMIT_S = 240.0
+LIMIT_S = 400.0
 """Longest time of one step."""
 
 # Each line of KEPT is a folder, a tab and where it is seen.
