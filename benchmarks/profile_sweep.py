@@ -174,7 +174,7 @@ def profile(words: Sequence[str], folder: Path) -> dict[str, Spans]:
         watch(stack, parts, stopwatch.timed)
         in_lanes = functools.partial(lane_loop, folder)
         stack.enter_context(mock.patch.object(driver, "lane_loop", in_lanes))
-        with claim(config, config.tasks) as run, stopwatch.part("write"):
+        with claim(config, config.tasks) as run, stopwatch.part("start"):
             console.setup(run.log)
             cluster.connect()
             sweep.sweep(config, run)
