@@ -177,7 +177,7 @@ def profile(words: Sequence[str], folder: Path) -> dict[str, Spans]:
         with (
             claim(config, config.tasks) as run,
             run_state.keeping(run.place, "sweep") as board,
-            stopwatch.part("write"),
+            stopwatch.part("start"),
         ):
             console.setup(run.log)
             cluster.connect()
