@@ -35,9 +35,9 @@ from ray_jobs.packing import Lane, Plan
 log = logging.getLogger(__name__)
 _NO_SCALING = {
     # Ray Data would ask the autoscaler for more CPUs, and so for nodes with GPUs, whenever it has
-    # much to do. How many nodes there are is for the lanes to decide: above 1, it never asks.
+    # much to do. How many nodes there are is for the lanes to decide: it is never that busy.
     "RAY_DATA_CLUSTER_AUTOSCALER": "V2",
-    "RAY_DATA_CLUSTER_SCALING_UP_UTIL_THRESHOLD": "2",
+    "RAY_DATA_CLUSTER_SCALING_UP_UTIL_THRESHOLD": "1000000",
 }
 WATCH_S = 2.0
 """Seconds between two looks at whether jobs can still go on."""
