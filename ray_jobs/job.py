@@ -10,6 +10,7 @@ from maskcls import config, files
 from maskcls.config import Recipe, Tracking
 from maskcls.labels import Task
 from maskcls.storage import Place
+from ray_jobs.cluster import shown
 from ray_jobs.pipeline import ImageSource
 
 
@@ -52,7 +53,7 @@ class Job:
     def title(self) -> str:
         """What Ray's dashboard shows of it: run, trial where it is one, task and fold."""
         own = f"{self.task}-fold{self.fold}"
-        return ":".join(dict.fromkeys((self.group, self.name, own)))
+        return shown(":".join(dict.fromkeys((self.group, self.name, own))))
 
     def done(self) -> dict[str, Any] | None:
         """What the finished job reported, or None while it is not finished."""

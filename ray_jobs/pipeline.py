@@ -28,7 +28,6 @@ from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from maskcls import allocator, images, sampling, transforms
 from maskcls.images import Prepared, Preprocessing
 from maskcls.storage import Place
-from ray_jobs.cluster import shown
 
 IMAGES_PER_TASK = 64
 """Enough that the 10 ms of a task do not count, few enough that the first batch comes soon."""
@@ -200,11 +199,11 @@ def batches(
     def named(orders: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         return augment_steps(orders, source=source, plan=plan, augment=augment)
 
-    named.__name__ = shown(title)
+    named.__name__ = title
     stream = ray.data.from_items(orders, override_num_blocks=len(orders)).map_batches(
         named, batch_size=None, num_cpus=1
     )
-    stream.set_name(shown(title))
+    stream.set_name(title)
     for block in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
         edges = np.flatnonzero(np.diff(block["step"]) | np.diff(block["epoch"])) + 1
         bounds = [0, *edges.tolist(), len(block["step"])]

@@ -194,3 +194,9 @@ async def test_a_lane_that_starts_after_the_end_is_not_wanted():
     assert await queue.lane_started(0, "controller")
     assert await queue.end() == ({0: "controller"}, set())
     assert not await queue.lane_started(1, "late")
+
+
+def test_what_ray_s_dashboard_shows_of_a_job_is_ascii():
+    job = replace(JOB, name="age-fold0", group="run é 1")
+    assert job.title == "run _ 1:age-fold0"
+    assert replace(job, name="a1b2_00003").title == "run _ 1:a1b2_00003:age-fold0"

@@ -63,7 +63,7 @@ def test_pixels_and_order_do_not_depend_on_the_size_of_tasks(
     monkeypatch.setattr(pipeline, "IMAGES_PER_TASK", images_per_task)
     plan = make_plan(table)
     batches = list(
-        pipeline.batches(source, plan, AUGMENT, first_epoch=2, last_epoch=3, title="run é:x")
+        pipeline.batches(source, plan, AUGMENT, first_epoch=2, last_epoch=3, title="run:x")
     )
     assert [(b.epoch, b.step) for b in batches] == [
         (epoch, step) for epoch in (2, 3) for step in range(plan.steps)

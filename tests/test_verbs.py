@@ -23,7 +23,7 @@ DEMO = ("--config", str(ROOT / "configs" / "demo.yaml"), "model.weights=null",
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("run dir é") / "스윕"
+    return tmp_path_factory.mktemp("run dir é") / "sweep é"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_report_is_made_again_from_the_run_alone_and_runs_are_compared(swept, 
     copy = shutil.copytree(run_dir, tmp_path / "copy")
     told = report(run_dir, copy).stdout
     assert f"comparison: {copy / 'comparison.html'}" in told
-    assert "copy cannot be told from sweep: joint +0.000" in told
+    assert "copy cannot be told from sweep é: joint +0.000" in told
     assert report(run_dir, copy, "--out", tmp_path / "c.html").returncode == 0
     assert (tmp_path / "c.html").read_text() == (copy / "comparison.html").read_text()
     assert "no finished run here" in report(tmp_path).stderr
