@@ -35,8 +35,8 @@ class Plan:
         """What one worker reserves.
 
         No CPU: Ray Data's tasks need those, and a worker that held them would make them wait for
-        ever. Without a GPU memory stands in, since Ray wants at least one resource above 0; with one
-        it would keep the autoscaler from node types that do not state their memory.
+        ever. Without a GPU memory stands in, since Ray wants at least one resource above 0; beside
+        a GPU it would keep the autoscaler from node types that do not state their memory.
         """
         return {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {"memory": 1}
 
