@@ -35,11 +35,10 @@ class Plan:
         """What one worker reserves.
 
         No CPU: Ray Data's tasks need those, and a worker that held them would make them wait for
-        ever. Memory stands in, since Ray wants at least one resource above 0.
+        ever. Without a GPU memory stands in, since Ray wants at least one resource above 0; beside
+        a GPU it would keep the autoscaler from node types that do not state their memory.
         """
-        if self.gpus_per_worker:
-            return {"GPU": self.gpus_per_worker, "memory": 1}
-        return {"memory": 1}
+        return {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {"memory": 1}
 
     def lanes_on(self, nodes: Sequence[Node]) -> int:
         """How many of the lanes these nodes carry."""

@@ -58,7 +58,7 @@ def from_zero():
         "available_node_types": {
             HEAD_TYPE: {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
             "gpu_worker": {
-                "resources": {"CPU": 1, "GPU": 1, "memory": 2**30, "object_store_memory": 10**8},
+                "resources": {"CPU": 1, "GPU": 1, "object_store_memory": 10**8},
                 "node_config": {},
                 "min_workers": 0,
                 "max_workers": 2,
@@ -91,10 +91,6 @@ def from_zero():
         yield {"HOME": str(session), "RAY_TMPDIR": str(session), "RAY_AUTH_MODE": "disabled",
                "RAY_ADDRESS": address}  # fmt: skip
     finally:
-        if os.environ.get("KEEP"):
-            shutil.copytree(
-                session / "ray" / "session_latest" / "logs", os.environ["KEEP"], dirs_exist_ok=True
-            )
         end_session(str(session))
         shutil.rmtree(session, ignore_errors=True)
 
