@@ -20,7 +20,7 @@ THREADS_ELSEWHERE = 2
 """Threads that prepare photos on a node which has none (``ImageSource.open``)."""
 
 END_S, END_PHOTO_S = 12.0, 0.003
-"""Vote, scores and report: seconds, and seconds a photo. Measured on the demo; see RESULTS.md."""
+"""Vote, scores and report: seconds, and seconds a photo. Assumed, and told as such."""
 
 
 @dataclass(frozen=True)
