@@ -120,7 +120,8 @@ def test_a_killed_driver_keeps_finished_trials_and_ids(verb, drawn, cache, tmp_p
     assert state.ended == "done"
     assert state.counts()["done"] + state.counts()["stopped"] == 6
     after = json.loads(ledger.read_text())
-    assert set(trials) <= set(after)
+    # One that began in the very moment of the kill may be forgotten, and another one begun.
+    assert set(ended) <= set(after)
     assert len(after) == 6
     for name, trial in ended.items():
         assert after[name]["values"] == trial["values"]
