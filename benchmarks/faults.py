@@ -43,7 +43,7 @@ WORDS = (
     "resources.attempts=5",
 )  # fmt: skip
 RESULTS = ("submission.csv", "out_of_fold.parquet")
-LIMIT_S = 300.0
+LIMIT_S = 600.0
 """Longest time of one command; after it the round counts as hung."""
 
 

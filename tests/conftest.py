@@ -120,7 +120,7 @@ FAULTS = """async () => {
 def verb(drawn, cache):
     """Run ``python -m ray_jobs.<name>`` as a user does, with a limit; returns what it printed."""
 
-    def run(name, *words, ok=True, env=(), timeout_s=240):
+    def run(name, *words, ok=True, env=(), timeout_s=600):
         done = subprocess.run(
             command(name, *words, drawn=drawn, cache=cache),
             cwd=ROOT,

@@ -84,7 +84,7 @@ def test_a_node_that_is_wrong_in_many_ways_is_told_with_what_to_fix(session, dra
     command = [sys.executable, "-m", "ray_jobs.doctor", f"data.root={drawn}", f"run.dir={run_dir}",
                f"data.cache={tmp_path / 'cache'}", *TINY]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env={**session, "RAY_ADDRESS": address},
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+                          capture_output=True, text=True, timeout=600)  # fmt: skip
     told = done.stdout + done.stderr
     assert done.returncode == 1, told
     assert "Traceback" not in told

@@ -48,7 +48,7 @@ def others_cluster():
     )
     address = next(line for line in process.stdout if line.startswith("ADDRESS")).split()[1]
     yield address
-    process.communicate("\n", timeout=60)
+    process.communicate("\n", timeout=200)
 
 
 def test_a_cluster_with_logical_gpus_is_used_and_none_is_started(others_cluster, verb, tmp_path):
@@ -79,7 +79,7 @@ def resources_of(address):
         }))
     """)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "RAY_ADDRESS": address}, timeout=60)  # fmt: skip
+                          env={**os.environ, "RAY_ADDRESS": address}, timeout=200)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -184,7 +184,7 @@ def test_the_readme_s_lines_submit_a_job_to_two_nodes_with_a_token(drawn, cache,
             ["bash", "-ec", script], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         ) as process:  # fmt: skip
-            limit = threading.Timer(300, process.kill)
+            limit = threading.Timer(600, process.kill)
             limit.start()
             told = ""
             for line in process.stdout:

@@ -20,7 +20,7 @@ def test_whatever_is_broken_the_results_are_the_same_byte_for_byte():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.faults", "--rounds", "5", "--only",
          "driver", "worker", "ensemble", "checkpoint write", "second raylet"],
-        cwd=ROOT, capture_output=True, text=True, timeout=1800,
+        cwd=ROOT, capture_output=True, text=True, timeout=3000,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 identical, 0 lost, 0 hung" in done.stdout, done.stdout
@@ -40,7 +40,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(drawn, cache, tmp_path, sign):
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while "epoch 2/" not in told.read_text():
             assert process.poll() is None, told.read_text()
             assert time.monotonic() < deadline, told.read_text()
@@ -51,7 +51,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(drawn, cache, tmp_path, sign):
         assert state.ended is None
         assert state.counts()["running"] == 1
         os.kill(process.pid, sign)
-        assert process.wait(timeout=60) == 130, told.read_text()
+        assert process.wait(timeout=200) == 130, told.read_text()
     finally:
         process.kill()
     assert "the same command goes on from there" in told.read_text()

@@ -46,7 +46,7 @@ class OnStore(Round):
 
     def once(self, line):
         done = subprocess.run(
-            line, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=240
+            line, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr

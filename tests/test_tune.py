@@ -32,7 +32,7 @@ def searched(tmp_path_factory, drawn, cache):
     """The folder of a finished search and what it printed."""
     run_dir = tmp_path_factory.mktemp("search")
     words = command("tune", f"run.dir={run_dir}", *SEARCH, drawn=drawn, cache=cache)
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return run_dir, done.stdout + done.stderr
 
@@ -104,7 +104,7 @@ def test_a_killed_driver_keeps_finished_trials_and_ids(verb, drawn, cache, tmp_p
     log = (tmp_path / "told.txt").open("w+")
     process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     ledger = tmp_path / "trials.json"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     ended = {}
     while len(ended) < 2:
         assert time.monotonic() < deadline

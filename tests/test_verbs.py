@@ -31,7 +31,7 @@ def swept(run_dir, drawn, cache):
     """What a sweep printed; its results are in ``run_dir``."""
     words = command("sweep", *DEMO, f"run.dir={run_dir}", "tracking.tensorboard=true",
                     drawn=drawn, cache=cache)  # fmt: skip
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -65,7 +65,7 @@ def test_a_sweep_leaves_every_result_and_says_where(swept, run_dir, drawn):
 def test_a_report_is_made_again_from_the_run_alone_and_runs_are_compared(swept, run_dir, tmp_path):
     def report(*words):
         line = [sys.executable, "-m", "ray_jobs.report", *map(str, words)]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
