@@ -332,8 +332,8 @@ def test_results_are_sent_also_when_the_run_fails(bucket, run_of):
 
 
 def test_a_node_that_does_not_reach_the_store_says_why(bucket, monkeypatch):
-    assert cluster._why_blind("s3://bucket/run") is None
-    assert "no bucket s3://nobody" in cluster._why_blind("s3://nobody/run")
+    assert cluster.why_blind("s3://bucket/run") is None
+    assert "no bucket s3://nobody" in cluster.why_blind("s3://nobody/run")
 
 
 def test_a_search_on_a_store_is_refused(monkeypatch, capsys):
