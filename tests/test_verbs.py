@@ -212,7 +212,7 @@ def test_a_plan_tells_time_cost_and_what_cannot_run(verb, tmp_path):
              "plan.price_per_hour={head: 3600}")  # fmt: skip
     told = verb("sweep", *words, "recipes.gender.loss.class_weights=[1,1,1]", ok=False)
     assert "CANNOT RUN    gender-fold1: " in told
-    assert re.search(r"^ +joint-fold0 .* (s|min) +0 +\S+ (s|min)$", told, re.MULTILINE), told
+    assert re.search(r"^ *joint-fold0 .* (s|min) +0 +\S+ (s|min)$", told, re.MULTILINE), told
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert set(plan["cannot_run"]) == {"gender-fold0", "gender-fold1"}
     assert set(plan["jobs"]) == {"joint-fold0", "joint-fold1"}
