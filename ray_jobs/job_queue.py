@@ -40,6 +40,7 @@ class _Entry:
     state: State = "pending"
     lane: int | None = None
     starts: int = 0
+    furthest: int = 0
     last_sign: float = 0.0
     verdicts: dict[int, bool] = field(default_factory=dict)
 
@@ -115,7 +116,9 @@ class _JobQueue:
         entry = self._entries[name]
         entry.last_sign = time.monotonic()
         # A job that gets on has all its attempts again: nodes may be taken back again and again.
-        entry.starts = 1
+        # The last epoch is told again after each restart, and that is no getting on.
+        if number > entry.furthest:
+            entry.furthest, entry.starts = number, 1
         self._emit(Event("epoch", name, entry.lane, {"epoch": number, **values}))
 
     async def verdict(self, name: str, number: int) -> bool | Literal["wait"]:

@@ -81,6 +81,17 @@ async def test_a_job_that_gets_on_may_lose_any_number_of_workers():
 
 
 @in_a_loop
+async def test_a_job_that_dies_behind_the_same_epoch_again_and_again_fails():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:1])
+    for _ in range(2):
+        assert (await queue.take(0)).name == "a"
+        await queue.epoch("a", 3, {})
+        await queue.release(0, "its worker process died")
+    assert ("failed", "a") in await names_of(queue)
+
+
+@in_a_loop
 async def test_lanes_that_have_a_worker_are_known():
     queue = _JobQueue(attempts=2)
     await queue.submit(JOBS[:2])
