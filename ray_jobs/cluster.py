@@ -255,7 +255,7 @@ def node_name() -> str:
 
 
 def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:
-    """Refuse a folder, or the URI of one, that some live node does not see: workers there could
+    """Refuse a path, or the URI of a folder, that some live node does not see: workers there could
     not use it.
 
     Raises Refused naming the nodes. A lane on a node that starts later looks for itself.
@@ -285,9 +285,9 @@ def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:
 
 
 def why_blind(place: Path | str) -> str | None:
-    """Why this node does not see a folder; None where it does."""
+    """Why this node does not see a path, or the URI of a folder; None where it does."""
     if isinstance(place, Path):
-        return None if place.exists() else "no such folder"
+        return None if place.exists() else "no such path"
     try:
         Store(place).listing()
     except StorageError as error:

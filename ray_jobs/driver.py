@@ -11,6 +11,7 @@ import logging
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -117,13 +118,16 @@ def lanes(
     Where waiting is in vain, every job fails with the reason: nothing waits without a limit.
     Raises Refused where a node does not see ``folder`` or, with ``uri``, its object store.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    place = uri or folder
+    storage = folder / ".ray_train"
+    storage.mkdir(parents=True, exist_ok=True)
+    # A file of this run: another node may have a folder of the same name that is its own.
+    mark = storage / f"seen-{uuid.uuid4().hex}"
+    mark.touch()
+    place = uri or mark
     check_shared(place)
     options = {"name": queue_name(folder), "label_selector": on_this_node()}
     queue = JobQueue.options(**options).remote(resources.attempts)
     running = Lanes(queue)
-    storage = folder / ".ray_train"
     for lane in plan.lanes:
         arguments = (lane, plan, resources, running, ensemble, storage, place)
         thread = threading.Thread(target=_run_lane, args=arguments, daemon=True)

@@ -68,7 +68,6 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
     )
     board.phase("training")
     failed = run_jobs(config, folder.path, jobs, ensemble, folder.uri, board)
-    votes.pull()
     trained = time.monotonic()
     done = [job for job in jobs if job.name not in failed]
     if not done:

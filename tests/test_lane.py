@@ -19,6 +19,6 @@ def test_a_node_that_does_not_see_the_run_folder_ends_the_run(monkeypatch, tmp_p
         lane._check_shared(tmp_path / "elsewhere", queue)
     place = tmp_path / "elsewhere"
     assert told == [
-        f"{place} is not seen by node late (no such folder): put data and run.dir on storage that "
+        f"{place} is not seen by node late (no such path): put data and run.dir on storage that "
         "every node mounts at the same path"
     ]
