@@ -43,7 +43,7 @@ LAPTOP, HEAD, *WORKERS = "10.77.0.1", "10.77.0.2", "10.77.0.3", "10.77.0.4"
 NAMESPACES = ("unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child",
               "--mount-proc")  # fmt: skip
 WORDS = (
-    "folds.count=2", "image.size=[32,24]", "model.name=test_efficientnet", "train.epochs=16",
+    "folds.count=2", "image.size=[32,24]", "model.name=test_efficientnet", "train.epochs=4",
     "train.lr=3e-3", "augment.name=flip", "resources.attempts=5", f"data.root={SHARED}/data",
     f"data.cache={SHARED}/cache",
 )  # fmt: skip
