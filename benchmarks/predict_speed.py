@@ -1,6 +1,6 @@
 """Fifteen models on one set of photos: a pass over the photos a model, against ours.
 
-    python -m benchmarks.predict_speed DATA [--rounds 5] [--photos 420]
+    python -m benchmarks.predict_speed DATA [--rounds 5] [--photos 105]
 
 Ours decodes each photo once and hands it to all models, which two warm lanes run; the vote is part
 of it. The usual way is one program with a DataLoader of two workers. Both begin with photos on disk
@@ -124,7 +124,7 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--photos", type=int, default=420)
+    parser.add_argument("--photos", type=int, default=105)
     parser.add_argument("--models", type=int, default=15)
     parser.add_argument("--compute-bound", action="store_true", help="Lite0 at 128 x 96 instead")
     parser.add_argument("--rows", type=Path)
