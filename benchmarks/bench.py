@@ -44,16 +44,16 @@ class Part:
 PARTS = {
     "sweep": Part("sweep_speed", "{data} --limit 1200", "{data} --people 18 --rounds 1", 1500),
     "pipeline": Part("pipeline_speed", "{data}",
-                     "{data} --photos 128 --size 64 48 --rounds 1", 300),
+                     "{data} --photos 128 --size 64 48 --rounds 1", 450),
     "predict": Part("predict_speed", "{data}", "{data} --photos 40 --models 3 --rounds 1", 600),
     "packing": Part("packing", "", "--gpus 1 2 --mean 0.1 --rounds 1", 600),
     "scale": Part("scale", "", "--jobs 5 10 --people 60 90 --rounds 1", 600),
-    "startup": Part("startup", "", "--rounds 1", 180),
+    "startup": Part("startup", "", "--rounds 1", 400),
     "steps": Part("step_choices", "", "--steps 1 --rounds 1", 140),
     "gpu": Part("gpu_step", "", "--device cpu --steps 1 --batch-size 4 --size 64 48 "
                 "--model test_efficientnet --rounds 1", 120),
-    "profile": Part("profile_sweep", "{data}",
-                    "{data} --people 18 --out {folder}/profile.svg", 100),
+    "profile": Part("profile_sweep", "{data} --people 24",
+                    "{data} --people 18 --out {folder}/profile.svg", 400),
 }  # fmt: skip
 """Limits are wide: on a slow machine the sweeps get fewer rounds."""
 
