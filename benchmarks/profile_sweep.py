@@ -138,9 +138,9 @@ def lane_loop(folder: Path, config: dict[str, Any]) -> None:
         "update": [(Learner, "step")],
         "forward": [(Classifier, "forward")],
         "backward": [(torch.Tensor, "backward")],
-        "validate": [(worker, "_validate"), (worker, "score")],
+        "validate": [(worker, "validate"), (worker, "score")],
         "predict": [(worker, "_predict")],
-        "write": [(worker, "_save_best"), (worker, "_show_mistakes"),
+        "write": [(worker, "save_best"), (worker, "_show_mistakes"),
                   (checkpoint, "save_resume"), (checkpoint, "save_weights")],
         "wait": [(lane, "_next_job")],
     }  # fmt: skip
