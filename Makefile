@@ -1,6 +1,6 @@
 # make demo   set up and run the main job on drawn faces
 # make test   set up and run lint, types and all tests
-# make bench  set up and measure speed for an hour; BENCH_DATA=... for other photos than drawn ones
+# make bench  set up and measure speed; BENCH_DATA=... for other photos than drawn ones
 # make hosts  as root: `ray up`, a sweep and `ray down` on three hosts made of namespaces
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \

@@ -30,12 +30,12 @@ from maskcls.images import Prepared, Preprocessing
 from maskcls.storage import Place
 
 IMAGES_PER_TASK = 256
-"""Enough that the pause between two tasks does not count: Ray Data's executor hears of a finished
-task, of its output and of its end in three of its rounds, of up to 0.1 s each."""
+"""Enough that the pause between two tasks does not count: with tasks of 64 one of two processes
+stood idle (Ray 2.60; why is not known, a shorter wait of the executor does not cure it)."""
 
 TASKS_AHEAD = 8
 """Tasks, under way or finished, whose output may wait for the trainer; bounds memory and work in
-vain. Half as many keep a core idle, for Ray Data reserves room for those under way."""
+vain. With half as many a core stands idle."""
 
 EPOCHS_KEPT = 8
 """Epochs whose order a process keeps: jobs side by side share Ray's processes."""
