@@ -108,7 +108,7 @@ def replay(curves: Mapping[str, Sequence[float]], order: Sequence[str]) -> tuple
         while waiting and len(running) < LANES:
             running[waiting.pop(0)] = 0
         for name in list(running):
-            trial = SimpleNamespace(trial_id=name)
+            trial = SimpleNamespace(trial_id=name, config={"name": name})
             if running[name] == 0:
                 scheduler.on_trial_add(None, trial)
             running[name] += 1

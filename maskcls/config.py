@@ -410,7 +410,11 @@ class Tune(Section):
         "`{uniform: [lo, hi]}`, `{loguniform: [lo, hi]}`, `{int: [lo, hi]}`, each with an "
         "optional `when: {key: value or list}`.",
     )
-    trials: PositiveInt = Field(16, description="Number of trials, the first guess included.")
+    trials: PositiveInt = Field(
+        16,
+        description="Number of trials, the first guess included. A search that has ended goes on "
+        "with more.",
+    )
     searcher: Literal["random", "tpe"] = Field("tpe", description="How trials are proposed.")
     max_epochs: PositiveInt = Field(9, description="Epochs of a trial that is never stopped.")
     grace_epochs: PositiveInt = Field(1, description="Epochs before a trial may be stopped.")
@@ -419,7 +423,9 @@ class Tune(Section):
         [0], description="Folds whose out-of-fold macro F1 is a trial's score."
     )
     time_limit_s: PositiveFloat | None = Field(
-        None, description="Seconds after which no new trial starts; null: no limit."
+        None,
+        description="Seconds after which a search pauses; the same command goes on with it. "
+        "null: no limit.",
     )
 
 

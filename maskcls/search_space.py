@@ -77,6 +77,10 @@ class SearchSpace:
                 drawn[dimension.key] = dimension.draw(draws)
         return drawn
 
+    def encode(self, values: Mapping[str, Any]) -> Values:
+        """What ``draws`` answered where ``values`` were drawn."""
+        return {d.key: d.encode(values[d.key]) for d in self.dimensions if d.key in values}
+
     def first_guess(self, recipe: Recipe) -> Values:
         """The recipe's own values, as ``draws`` would answer them.
 
@@ -90,7 +94,7 @@ class SearchSpace:
                 f"tune.space does not contain the recipe's own {', '.join(outside)}, which is the "
                 "first trial: widen the space, or set the key to a value inside it"
             )
-        return {d.key: d.encode(known[d.key]) for d in active}
+        return self.encode({d.key: known[d.key] for d in active})
 
 
 def parse(space: Mapping[str, Any], recipe: Recipe) -> SearchSpace:

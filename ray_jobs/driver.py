@@ -175,11 +175,13 @@ class _TellQueue(ControllerCallback, WorkerGroupCallback):
     """Hands the controller's handle to the queue, since ``fit`` gives it to nobody, and gives back
     the job of a lost worker, which may have to wait for another node.
 
-    It also gives the lane's workers the lane's name, which Ray shows of them.
+    It ends a lane whose workers die again and again before they ask for a job (the queue counts the
+    attempts of each job), and gives the lane's workers the lane's name, which Ray shows of them.
     """
 
-    def __init__(self, queue: Any, lane: int, name: str) -> None:
-        self._queue, self._lane, self._name = queue, lane, name
+    def __init__(self, queue: Any, lane: int, name: str, attempts: int) -> None:
+        self._queue, self._lane, self._name, self._attempts = queue, lane, name, attempts
+        self._started, self._fruitless, self._why = False, 0, ""
 
     def after_controller_start(self, train_run_context: Any) -> None:
         # This process is the controller's own; Ray Train has no setting for it.
@@ -190,7 +192,21 @@ class _TellQueue(ControllerCallback, WorkerGroupCallback):
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
         # The workers before these, if there were any, are gone by now.
-        ray.get(self._queue.release.remote(self._lane, "its worker process died (out of memory?)"))
+        reason = "its worker process died (out of memory?)"
+        asked = ray.get(self._queue.release.remote(self._lane, reason))
+        self._fruitless = 0 if asked else self._fruitless + self._started
+        self._started = False
+        if self._fruitless >= self._attempts:
+            raise RunFailed(
+                f"its worker failed {self._fruitless} times before it took a job: {self._why}"
+            )
+
+    def after_worker_group_training_start(self, worker_group: Any) -> None:
+        self._started = True
+
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+        for error in worker_group_status.errors.values():
+            self._why = _last_line(error)
 
 
 def _named(worker: type, name: str) -> type:
@@ -252,14 +268,12 @@ def _run_lane(
             name=name,
             storage_path=str(storage),
             failure_config=FailureConfig(
-                # The queue counts the attempts of each job; this only ends a lane whose worker
-                # dies before it takes one.
-                max_failures=1000,
+                max_failures=-1,  # the queue counts those of each job, our callback the others
                 controller_failure_limit=resources.attempts,
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
             worker_runtime_env={"env_vars": _NO_SCALING},
-            callbacks=[_TellQueue(running.queue, lane.number, name)],
+            callbacks=[_TellQueue(running.queue, lane.number, name, resources.attempts)],
         ),
     )
     try:

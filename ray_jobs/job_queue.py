@@ -155,13 +155,14 @@ class _JobQueue:
         if entry is not None:
             self._end(entry, "cancelled", {})
 
-    async def release(self, lane: int, reason: str) -> None:
+    async def release(self, lane: int, reason: str) -> bool:
         """A lane has lost its worker: its job goes back, for this lane or another, or fails when it
-        has had its attempts."""
+        has had its attempts. Whether that worker had ever asked for a job."""
+        asked = lane in self._at_work
         self._at_work.discard(lane)
         entry = self._running.get(lane)
         if entry is None:
-            return
+            return asked
         if entry.starts >= self._attempts:
             self._end(entry, "failed", {"reason": reason})
         else:
@@ -169,6 +170,7 @@ class _JobQueue:
             entry.state, entry.lane = "pending", None
             self._waiting.appendleft(entry)
             self._notify()
+        return asked
 
     async def abort(self, reason: str) -> None:
         """Nothing can go on: every job, also one that is submitted later, fails for this reason."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -103,10 +103,6 @@ class Board:
         self._by_name: dict[str, JobState] = {}
         self._write()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Ray Tune pickles its callbacks, and brings them back in another program.
-        return kept, ()
-
     def phase(self, name: str) -> None:
         """What the program does now."""
         self.state.phase = name
@@ -124,11 +120,6 @@ class Board:
             self.state.jobs.append(job)
             self._by_name[job.name] = job
             self.state.to_come = max(0, self.state.to_come - 1)
-
-    def forget(self, name: str) -> None:
-        """A trial that Ray Tune does not know any more."""
-        if (job := self._by_name.pop(name, None)) is not None:
-            self.state.jobs.remove(job)
 
     def hear(self, events: Sequence[Event]) -> None:
         """What happened to jobs; to be called every few seconds, also when nothing did."""
@@ -166,19 +157,10 @@ class Board:
             log.debug("%s", error)
 
 
-_kept: list[Board] = []
-
-
-def kept() -> Board:
-    """The board that this program keeps now."""
-    return _kept[-1]
-
-
 @contextmanager
 def keeping(place: Place, program: str) -> Iterator[Board]:
     """A board in ``place`` for as long as ``program`` works there, and how that ended."""
     board = Board(place.local, program)
-    _kept.append(board)
     ended = threading.Event()
     threading.Thread(target=_beat, args=(place, ended), daemon=True).start()
     try:
@@ -193,7 +175,6 @@ def keeping(place: Place, program: str) -> Iterator[Board]:
         board.end("done")
     finally:
         ended.set()
-        _kept.remove(board)
 
 
 def _beat(place: Place, ended: threading.Event) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -44,10 +44,10 @@ class TrialPlan:
     data: Dataset
     folder: Path
 
-    def trial_folder(self, trial_id: str) -> Path:
-        return self.folder / trial_id
+    def trial_folder(self, name: str) -> Path:
+        return self.folder / name
 
-    def job(self, trial_id: str, values: Mapping[str, Any]) -> Job:
+    def job(self, name: str, values: Mapping[str, Any]) -> Job:
         """The job of a trial: its first fold, with the others as companions."""
         recipe = search_space.apply(self.config.recipe(self.task), values)
         if "train.epochs" not in values:
@@ -55,7 +55,7 @@ class TrialPlan:
         seed = self.config.run.seed
         first, *others = (
             Job(
-                name=trial_id,
+                name=name,
                 task=self.task,
                 fold=fold,
                 recipe=recipe,
@@ -63,7 +63,7 @@ class TrialPlan:
                 identity=jobs.identity(
                     recipe, task=self.task, fold=fold, seed=seed, data=self.data.digest
                 ),
-                folder=self.trial_folder(trial_id) / f"fold{fold}",
+                folder=self.trial_folder(name) / f"fold{fold}",
                 train=self.data.train.images[recipe.image],
                 evaluation=None,
                 group=self.folder.parent.name,
@@ -77,6 +77,9 @@ class TrialPlan:
 
 class Trial(tune.Trainable):
     """Hands its job to a lane and passes its epochs on to Tune.
+
+    Its configuration is what ``LedgerSearcher`` suggests: a name that outlives the driver, which
+    Tune's own id does not, and the values of the keys that are searched.
 
     That Tune asks for another step is the verdict to go on; the end of a trial is told to the
     lane by the ledger, which hears of it first.
@@ -94,12 +97,12 @@ class Trial(tune.Trainable):
         self._begin(new_config)
         return True
 
-    def _begin(self, values: dict[str, Any]) -> None:
-        self._job = self._plan.job(self.trial_id, values)
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._job = self._plan.job(config["name"], config["values"])
         self._seen, self._unread = ray.get(self._queue.events_so_far.remote()), list[Event]()
         of = self._job.recipe.train.epochs
         # A resumed trial has epochs behind it, and may have nothing left to do.
-        behind = history(self._plan.trial_folder(self.trial_id))
+        behind = history(self._plan.trial_folder(self._job.name))
         self._last: dict[str, Any] = {**behind[-1], "of": of} if behind else {}
         self._unjudged: int | None = None
         ray.get(self._queue.submit.remote([self._job]))
@@ -136,19 +139,25 @@ class Trial(tune.Trainable):
 
 
 class ResumableASHA(ASHAScheduler):
-    """ASHA whose rungs outlive the driver.
+    """ASHA whose rungs outlive the driver: read from the trials' own folders.
 
-    Tune restores trials but starts its scheduler empty; here a trial that is added again brings
-    the epochs it has behind it, read from the trial's own folder.
+    A trial that is added brings the epochs that it has behind it, the first one also those of the
+    trials that had ``ended``.
     """
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, ended: Sequence[str] = (), **options: Any) -> None:
         super().__init__(time_attr="epoch", stop_last_trials=False, **options)
-        self._folder = folder
+        self._folder, self._ended = folder, list(ended)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        while self._ended:
+            name = self._ended.pop(0)
+            self._recall(tune_controller, SimpleNamespace(trial_id=name), name)
+        self._recall(tune_controller, trial, trial.config["name"])
+
+    def _recall(self, tune_controller: Any, trial: Any, name: str) -> None:
         super().on_trial_add(tune_controller, trial)
-        for report in history(self._folder / trial.trial_id):
+        for report in history(self._folder / name):
             self.on_trial_result(tune_controller, trial, report)
 
 
@@ -167,6 +176,15 @@ def _report(values: Any) -> dict[str, Any]:
         "loss": values["val/loss"],
         "epoch_seconds": values["seconds"],
     }
+
+
+def ending(result: Mapping[str, Any]) -> tuple[str, str]:
+    """State and reason of a trial that ended without an error, from its last report."""
+    if result.get("epoch", 0) >= result.get("of", 1):
+        return "finished", "ran all its epochs"
+    if result.get("done_early"):
+        return "finished", "no better score for train.patience epochs"
+    return "stopped", f"not among the best at epoch {result.get('epoch', 0)}"
 
 
 def job_state(plan: TrialPlan, name: str, entry: Mapping[str, Any]) -> JobState:
@@ -199,14 +217,15 @@ class Ledger(tune.Callback):
 
     @staticmethod
     def read(run: Path) -> dict[str, dict[str, Any]]:
-        """Trial id -> values, state, reason and seconds, in the order of their start."""
+        """Name -> values, state, reason and seconds, in the order of their start."""
         path = run / "trials.json"
         return files.read_json(path) if path.is_file() else {}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        log.info("%s  starts: %s", trial.trial_id, _told(trial.config))
+        name, values = trial.config["name"], trial.config["values"]
+        log.info("%s  starts: %s", name, _told(values))
         self._write(trial, "running", "")
-        self._board.begin(job_state(self._plan, trial.trial_id, {"values": trial.config}))
+        self._board.begin(job_state(self._plan, name, {"values": values}))
         self._show(trial, "started", {"attempt": 1})
 
     def on_trial_result(
@@ -214,7 +233,7 @@ class Ledger(tune.Callback):
     ) -> None:
         log.info(
             "%s  epoch %d/%d  macro F1 %.3f  loss %.3f  %.1f s",
-            trial.trial_id, result["epoch"], result["of"], result[SCORE], result["loss"],
+            trial.config["name"], result["epoch"], result["of"], result[SCORE], result["loss"],
             result["epoch_seconds"],
         )  # fmt: skip
         self._show(trial, "epoch", {
@@ -228,45 +247,29 @@ class Ledger(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         # Here, not in the trial's own cleanup: with reused actors that comes only with the next.
         self._cancel(trial)
-        last = trial.last_result
-        if last.get("epoch", 0) >= last.get("of", 1):
-            self._write(trial, "finished", "ran all its epochs")
-        elif last.get("done_early"):
-            self._write(trial, "finished", "no better score for train.patience epochs")
-        else:
-            self._write(trial, "stopped", f"not among the best at epoch {last.get('epoch', 0)}")
+        self._write(trial, *ending(trial.last_result))
         self._tidy()
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         queue = ray.get_actor(queue_name(self._run))
         # Tune has not read the error yet when it calls this.
-        told = ray.get(queue.why_failed.remote(trial.trial_id))
+        told = ray.get(queue.why_failed.remote(trial.config["name"]))
         reason = told or "the trial's own process died"
         self._cancel(trial)
-        log.info("%s  failed: %s", trial.trial_id, reason)
+        log.info("%s  failed: %s", trial.config["name"], reason)
         self._write(trial, "failed", reason)
         self._tidy()
 
-    def on_experiment_end(self, trials: Any, **info: Any) -> None:
-        """Forget trials that Tune forgot: begun just before the driver was killed."""
-        known = {trial.trial_id for trial in trials}
-        ledger = self.read(self._run)
-        for name in set(ledger) - known:
-            del ledger[name]
-            self._board.forget(name)
-            shutil.rmtree(self._trials / name, ignore_errors=True)
-        files.write_json(self._run / "trials.json", ledger)
-
     def _cancel(self, trial: Any) -> None:
         queue = ray.get_actor(queue_name(self._run))
-        ray.get(queue.cancel.remote(trial.trial_id))
+        ray.get(queue.cancel.remote(trial.config["name"]))
 
     def _show(self, trial: Any, kind: str, values: dict[str, Any]) -> None:
-        self._board.hear([Event(kind, trial.trial_id, values=values)])
+        self._board.hear([Event(kind, trial.config["name"], values=values)])
 
     def _write(self, trial: Any, state: str, reason: str) -> None:
         ledger = self.read(self._run)
-        entry = ledger.setdefault(trial.trial_id, {"values": trial.config})
+        entry = ledger.setdefault(trial.config["name"], {"values": trial.config["values"]})
         seconds = trial.last_result.get("time_total_s", 0.0) if trial.last_result else 0.0
         entry |= {"state": state, "reason": reason, "seconds": seconds}
         files.write_json(self._run / "trials.json", ledger)

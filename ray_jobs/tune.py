@@ -6,7 +6,6 @@ The recipe's own values are the first trial. best.yaml can be given to sweep and
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 import os
@@ -16,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
 import yaml
 from ray import tune
-from ray.tune.search.optuna import OptunaSearch
 
 from maskcls import files, metrics, results, search_report, search_space
-from maskcls.config import Config, Image, Recipe, flatten
+from maskcls.config import Config, Image, Recipe
 from maskcls.config_load import from_command_line
 from maskcls.labels import ATTRIBUTES, Task, class_names
 from maskcls.search_space import SearchSpace
@@ -31,10 +28,10 @@ from ray_jobs import cluster, console, driver, packing, run_state
 from ray_jobs.prepare import prepare
 from ray_jobs.run_folder import RunFolder, claim
 from ray_jobs.run_state import Board
+from ray_jobs.searcher import LedgerSearcher
 from ray_jobs.trial import SCORE, Ledger, ResumableASHA, Trial, TrialPlan, history, job_state
 
 log = logging.getLogger(__name__)
-EXPERIMENT = "tune"
 WINNER_SPLITS = 5
 """Groups of people of which each is answered by the trial that the others picked."""
 
@@ -80,28 +77,21 @@ def search(
     data = prepare(config, forms, folder.path).without_evaluation()
     trials = TrialPlan(config, task, data, folder.path / "trials")
     known = [job_state(trials, name, entry) for name, entry in Ledger.read(folder.path).items()]
-    board.expect(known, len(plan.lanes), to_come=config.tune.trials - len(known))
+    board.expect(known, len(plan.lanes), to_come=max(0, config.tune.trials - len(known)))
     if _open_trials(config, folder):
         board.phase("searching")
         log.info("%s", plan.reason)
         with driver.lanes(plan, config.resources, folder=folder.path) as lanes:
-            trainable = tune.with_resources(
-                tune.with_parameters(Trial, queue=lanes.queue, plan=trials), {"memory": 1}
-            )
-            _tuner(trainable, trials, space, board, len(plan.lanes)).fit()
+            _tuner(lanes, trials, space, board, len(plan.lanes)).fit()
+        shutil.rmtree(_tunes_own(folder.path), ignore_errors=True)
     board.phase("writing results")
     conclude(trials, space, folder)
 
 
 def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     """trials.csv, best.yaml, the best checkpoint and the page of a search, from its folder."""
-    recipe = trials.config.recipe(trials.task)
-    known = dict(flatten(recipe.model_dump(mode="json")))
-    guess = {key: known[key] for key in space.first_guess(recipe)}
     # Several trials start at once, in any order: the first guess stands first in every table.
-    ledger = dict(
-        sorted(Ledger.read(folder.path).items(), key=lambda item: item[1]["values"] != guess)
-    )
+    ledger = dict(sorted(Ledger.read(folder.path).items()))
     keys = [dimension.key for dimension in space.dimensions]
     table = pd.DataFrame([_row(trials, name, entry, keys) for name, entry in ledger.items()])
     with files.replacing(folder.path / "trials.csv") as temporary:
@@ -165,53 +155,46 @@ def _winners_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
 def _open_trials(config: Config, folder: RunFolder) -> int:
     """How many trials have not ended, those not begun included."""
     ended = [e for e in Ledger.read(folder.path).values() if e["state"] != "running"]
-    return config.tune.trials - len(ended)
+    return max(0, config.tune.trials - len(ended))
 
 
 def _tuner(
-    trainable: Any, trials: TrialPlan, space: SearchSpace, board: Board, lanes: int
+    lanes: driver.Lanes, trials: TrialPlan, space: SearchSpace, board: Board, at_once: int
 ) -> tune.Tuner:
-    """A new search, or the one that was interrupted."""
+    """Tune with the trials that have not ended yet."""
+    # The ledger is what a search goes on from; to save its own state would cost Tune a file of all
+    # trials at each step.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
     settings = trials.config.tune
-    # Tune writes its state every 10 s at most; a driver killed in between would forget trials.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0")
     run = trials.folder.parent
-    experiment = run / ".ray_tune" / EXPERIMENT
-    if tune.Tuner.can_restore(str(experiment)):
-        log.info("going on with the search in %s", run)
-        return tune.Tuner.restore(str(experiment), trainable, resume_unfinished=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    recipe = trials.config.recipe(trials.task)
-    seed = trials.config.run.seed
-    samplers = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
-    searcher = OptunaSearch(
-        space=functools.partial(_draw, space, recipe),
-        metric=SCORE,
-        mode="max",
-        sampler=samplers[settings.searcher](seed=seed),
-        points_to_evaluate=[space.first_guess(recipe)],
-    )
+    ledger = Ledger.read(run)
+    ended = [name for name, entry in ledger.items() if entry["state"] != "running"]
+    if ledger:
+        log.info("going on with the search in %s: %d of %d trials have ended",
+                 run, len(ended), settings.trials)  # fmt: skip
     scheduler = ResumableASHA(
         trials.folder,
+        ended,
         max_t=settings.max_epochs,
         grace_period=settings.grace_epochs,
         reduction_factor=settings.reduction_factor,
     )
+    trainable = tune.with_parameters(Trial, queue=lanes.queue, plan=trials)
     return tune.Tuner(
-        trainable,
+        tune.with_resources(trainable, {"memory": 1}),
         tune_config=tune.TuneConfig(
             metric=SCORE,
             mode="max",
-            search_alg=searcher,
+            search_alg=LedgerSearcher(trials, space, ledger),
             scheduler=scheduler,
-            num_samples=settings.trials,
-            max_concurrent_trials=lanes,
+            num_samples=settings.trials - len(ended),
+            max_concurrent_trials=at_once,
             time_budget_s=settings.time_limit_s,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name=EXPERIMENT,
-            storage_path=str(experiment.parent),
+            name="tune",
+            storage_path=str(_tunes_own(run)),
             callbacks=[Ledger(trials, board)],
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
@@ -219,9 +202,9 @@ def _tuner(
     )
 
 
-def _draw(space: SearchSpace, recipe: Recipe, draws: Any) -> dict[str, Any]:
-    # A function of the module: Tune pickles the searcher, and with it what draws.
-    return space.draw(draws, recipe)
+def _tunes_own(run: Path) -> Path:
+    """The folder for what Ray Tune itself writes, which nobody reads."""
+    return run / ".ray_tune"
 
 
 def _forms(space: SearchSpace, recipe: Recipe) -> Iterator[Image]:
@@ -255,7 +238,7 @@ def _check_search(config: Config, folder: RunFolder) -> None:
         "task": str(config.task),
         "seed": config.run.seed,
         "folds": config.folds.count,
-        **config.tune.model_dump(mode="json", exclude={"time_limit_s"}),
+        **config.tune.model_dump(mode="json", exclude={"time_limit_s", "trials"}),
         "recipe": config.recipe(config.task).model_dump(mode="json"),
     }
     path = folder.path / "search.json"

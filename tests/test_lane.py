@@ -4,7 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ray_jobs import lane
+from maskcls.config import Resources
+from ray_jobs import driver, lane, packing
+from ray_jobs.cluster import nodes
+from tests.test_job_queue import JOB
 
 
 def test_a_node_that_does_not_see_the_run_folder_ends_the_run(monkeypatch, tmp_path):
@@ -22,3 +25,22 @@ def test_a_node_that_does_not_see_the_run_folder_ends_the_run(monkeypatch, tmp_p
         f"{place} is not seen by node late (no such path): put data and run.dir on storage that "
         "every node mounts at the same path"
     ]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_lane_whose_workers_fail_before_they_take_a_job_is_not_restarted_for_ever(
+    cluster, monkeypatch, tmp_path
+):
+    def broken(config):
+        raise RuntimeError("the driver of the GPU is too old")
+
+    monkeypatch.setattr(driver, "lane_loop", broken)
+    resources = Resources(jobs_at_once=1, attempts=2)
+    plan = packing.plan(resources, 1, nodes())
+    with driver.lanes(plan, resources, folder=tmp_path) as lanes:
+        (outcome,) = lanes.run([JOB]).values()
+    assert outcome.reason == (
+        "no worker is left: lane 0: its worker failed 2 times before it took a job: "
+        "the driver of the GPU is too old"
+    )

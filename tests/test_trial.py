@@ -9,14 +9,20 @@ from ray_jobs.run_state import Board
 from ray_jobs.trial import Ledger, TrialPlan
 
 
-def end(run, name, scores):
-    """A trial of these scores that has just ended."""
-    folder = run / "trials" / name / "fold0"
+def write_history(trial_folder, scores):
+    """The metrics of a trial that had these scores, epoch by epoch."""
     lines = [
         dict.fromkeys(tracking.COLUMNS, 0.5) | {"epoch": epoch, "val/macro_f1": score}
         for epoch, score in enumerate(scores, 1)
     ]
-    files.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    files.write_text(trial_folder / "fold0" / "metrics.jsonl", text)
+
+
+def end(run, name, scores):
+    """A trial of these scores that has just ended."""
+    write_history(run / "trials" / name, scores)
+    folder = run / "trials" / name / "fold0"
     for file in ("model.safetensors", "last.safetensors", "resume.pt"):
         files.write_text(folder / file, "")
     ledger = Ledger.read(run)

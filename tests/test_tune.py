@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -90,6 +91,14 @@ def test_the_same_search_again_only_reports(searched, verb):
     assert (run_dir / "trials.csv").read_text() == before
 
 
+def test_a_search_that_ended_goes_on_with_more_trials(searched, verb, tmp_path):
+    run_dir = shutil.copytree(searched[0], tmp_path / "more")
+    before = pd.read_csv(run_dir / "trials.csv")
+    told = verb("tune", f"run.dir={run_dir}", *SEARCH, "tune.trials=7")
+    assert told.count("  starts: ") == 1
+    pd.testing.assert_frame_equal(pd.read_csv(run_dir / "trials.csv").head(6), before)
+
+
 def test_another_space_needs_another_folder(searched, verb):
     run_dir, _ = searched
     space = "tune.space={train.lr: {uniform: [0.001, 0.1]}}"
@@ -98,34 +107,35 @@ def test_another_space_needs_another_folder(searched, verb):
     assert "choose another run.dir" in told
 
 
-def test_a_killed_driver_keeps_finished_trials_and_ids(verb, drawn, cache, tmp_path):
+def test_a_killed_driver_keeps_every_trial_and_its_name(verb, drawn, cache, tmp_path):
     words = command("tune", f"run.dir={tmp_path}", *SEARCH, "tune.max_epochs=8", drawn=drawn,
                     cache=cache)  # fmt: skip
     log = (tmp_path / "told.txt").open("w+")
     process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     ledger = tmp_path / "trials.json"
     deadline = time.monotonic() + 400
-    ended = {}
+    ended = set()
     while len(ended) < 2:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.2)
-        trials = json.loads(ledger.read_text()) if ledger.is_file() else {}
-        ended = {name: trial for name, trial in trials.items() if trial["state"] != "running"}
+        known = json.loads(ledger.read_text()) if ledger.is_file() else {}
+        ended = {name for name, trial in known.items() if trial["state"] != "running"}
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    known = json.loads(ledger.read_text())
     told = verb("tune", f"run.dir={tmp_path}", *SEARCH, "tune.max_epochs=8")
     assert "going on with the search" in told
     state = run_state.read(tmp_path)
     assert state.ended == "done"
     assert state.counts()["done"] + state.counts()["stopped"] == 6
     after = json.loads(ledger.read_text())
-    # One that began in the very moment of the kill may be forgotten, and another one begun.
-    assert set(ended) <= set(after)
-    assert len(after) == 6
-    for name, trial in ended.items():
+    assert sorted(after) == [f"trial-{number:04d}" for number in range(1, 7)]
+    for name, trial in known.items():
         assert after[name]["values"] == trial["values"]
-        assert f"{name}  epoch" not in told
+        assert (f"{name}  starts" in told) == (name not in ended)
+        assert name not in ended or f"{name}  epoch" not in told
+    assert not (tmp_path / ".ray_tune").exists()
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(verb, tmp_path):
