@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -129,3 +130,6 @@ def answering_in_words(program: str, config: Config | None = None) -> Iterator[N
         log.debug("refused", exc_info=True)
         print(f"{program}: {told(str(error))}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        # The interpreter would look through a million objects of PyTorch's before it ends: seconds.
+        gc.freeze()

@@ -23,7 +23,13 @@ import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import (
+    ControllerCallback,
+    RayTrainCallback,
+    WorkerGroupCallback,
+)
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 
 from maskcls.config import Resources, digest
@@ -171,6 +177,16 @@ def _abort(running: Lanes) -> None:
                 thread.join(1.0)
 
 
+class _LaneTrainer(TorchTrainer):
+    """Without two actors a lane, each a process that starts for seconds and then polls: our data
+    comes by no ``datasets``, and what a lane reserves is free at the latest when the driver ends.
+    """
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        unneeded = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [c for c in super()._create_default_callbacks() if not isinstance(c, unneeded)]
+
+
 class _TellQueue(ControllerCallback, WorkerGroupCallback):
     """Hands the controller's handle to the queue, since ``fit`` gives it to nobody, and gives back
     the job of a lost worker, which may have to wait for another node.
@@ -248,7 +264,7 @@ def _run_lane(
     place: Path | str,
 ) -> None:
     name = f"{shown(storage.parent.name)}-lane-{lane.number}"
-    trainer = TorchTrainer(
+    trainer = _LaneTrainer(
         lane_loop,
         train_loop_config={
             "queue": running.queue,
