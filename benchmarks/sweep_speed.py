@@ -167,7 +167,7 @@ def watched(command: Sequence[str]) -> Spent:
 
     def sample() -> None:
         nonlocal highest
-        while not ended.wait(SAMPLE_S):
+        while not ended.wait(SAMPLE_S if highest else 1.0):
             highest = max(highest, memory_of(process.pid))
 
     sampler = threading.Thread(target=sample)

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import pickle
 import subprocess
 import sys
 import time
@@ -88,13 +87,6 @@ def test_a_disk_that_is_full_ends_no_run(tmp_path, monkeypatch):
     monkeypatch.setattr(run_state.files, "write_json", full)
     with run_state.keeping(Place(tmp_path), "sweep") as board:
         board.phase("training")
-
-
-def test_a_pickled_board_comes_back_as_that_of_the_program_that_reads_it(tmp_path):
-    with run_state.keeping(Place(tmp_path / "before"), "tune") as board:
-        pickled = pickle.dumps(board)
-    with run_state.keeping(Place(tmp_path / "now"), "tune") as board:
-        assert pickle.loads(pickled) is board
 
 
 def test_time_left_goes_by_the_job_s_own_epochs():
