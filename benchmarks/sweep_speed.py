@@ -270,7 +270,8 @@ def table(bench: Bench, bound: Bench, people: int) -> list[rows.Row]:
                  bound.ratio("data-bound sweep", "data-bound scripts"), 2.5, 3,
                  note=f"{people // 2} people"),
         rows.Row("peak memory, all processes, a job at a time", "conventional script", memory,
-                 1.3, 1, at_most=True, note="PSS; ours with Ray's own processes"),
+                 1.3, 1, at_most=True,
+                 note=f"PSS, every {SAMPLE_S:g} s; ours with Ray's own processes"),
     ]  # fmt: skip
 
 

@@ -382,7 +382,7 @@ class Resources(Section):
     attempts: PositiveInt = Field(
         3,
         description="Times that a job may start without ending an epoch, when its worker process "
-        "dies.",
+        "dies, and that a worker may start without asking for a job.",
     )
 
 

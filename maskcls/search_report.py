@@ -40,11 +40,11 @@ def write(
 ) -> Path:
     """Write ``folder/search.html``, whole or not at all, and return its path.
 
-    ``trials`` has a row for each trial, the first guess first, with ``trial`` (its id), ``state``
+    ``trials`` has a row for each trial, the first guess first, with ``trial`` (its name), ``state``
     (finished, stopped, failed or running), ``reason``, ``epochs``, ``best_epoch``, ``score``
     (missing where there is none), ``seconds`` and a column for each of the searched ``keys``
     (missing where a conditional key was not drawn). ``histories`` are the ``epoch`` and ``score``
-    of trials by their id; ``rungs`` the epochs at which trials are judged; ``winners_score`` is
+    of trials by their name; ``rungs`` the epochs at which trials are judged; ``winners_score`` is
     that of ``metrics``, None where people are too few.
 
     Raises OSError naming the file where it cannot be written.

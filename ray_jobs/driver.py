@@ -118,7 +118,8 @@ def lanes(
     ensemble: Any | None = None,
     uri: str | None = None,
 ) -> Iterator[Lanes]:
-    """Start the lanes of a plan; at the end their workers and reservations are gone.
+    """Start the lanes of a plan; at the end their workers are gone, and their reservations at the
+    latest with this program (that of a lane which has to be killed before it has a worker).
 
     ``folder`` keeps what Ray Train itself writes, and is removed. Lanes start in the background.
     Where waiting is in vain, every job fails with the reason: nothing waits without a limit.
@@ -214,15 +215,15 @@ class _TellQueue(ControllerCallback, WorkerGroupCallback):
         self._started = False
         if self._fruitless >= self._attempts:
             raise RunFailed(
-                f"its worker failed {self._fruitless} times before it took a job: {self._why}"
+                f"its worker failed {self._fruitless} times before it asked for a job: {self._why}"
             )
 
     def after_worker_group_training_start(self, worker_group: Any) -> None:
         self._started = True
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        for error in worker_group_status.errors.values():
-            self._why = _last_line(error)
+        if errors := worker_group_status.errors:
+            self._why = _last_line(errors[min(errors)])  # the others often only miss that one
 
 
 def _named(worker: type, name: str) -> type:

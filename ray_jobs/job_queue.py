@@ -178,6 +178,10 @@ class _JobQueue:
         for entry in self._entries.values():
             self._end(entry, "failed", {"reason": reason})
 
+    async def why_aborted(self) -> str | None:
+        """The reason of ``abort``, or None where nobody called it."""
+        return self._aborted
+
     async def trouble(self, limits: Resources, has_node: bool) -> str | None:
         """Why waiting is in vain: a running job gives no sign of life, or nobody takes one.
 

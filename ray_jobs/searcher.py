@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,19 @@ class LedgerSearcher(Searcher):
     Tune copies its snapshots of a search in the background: those of a killed driver may be old, or
     half a file. So none is read; Optuna is told again what the ledger and the trials' folders say.
     Each trial is drawn by a sampler that is seeded by its number: what it draws depends on what is
-    known by then, not on how often the driver was restarted.
+    known by then, not on how often the driver was restarted. Once ``over`` says so, no trial comes.
     """
 
     def __init__(
-        self, trials: TrialPlan, space: SearchSpace, ledger: Mapping[str, Mapping[str, Any]]
+        self,
+        trials: TrialPlan,
+        space: SearchSpace,
+        ledger: Mapping[str, Mapping[str, Any]],
+        over: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(metric=SCORE, mode="max")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._trials, self._space = trials, space
+        self._trials, self._space, self._over = trials, space, over
         self._recipe = trials.config.recipe(trials.task)
         self._study = optuna.create_study(direction="maximize")
         self._names = set(ledger)
@@ -48,8 +53,10 @@ class LedgerSearcher(Searcher):
                 space.draw(trial, self._recipe)
                 self._tell(name, trial, entry["state"])
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The name of Tune's trial and the values of its keys."""
+        if self._over():
+            return str(Searcher.FINISHED)
         name, point = self._open.popleft() if self._open else self._new()
         trial = self._ask(name, point)
         self._asked[trial_id] = name, trial
@@ -61,15 +68,11 @@ class LedgerSearcher(Searcher):
         name, trial = self._asked.pop(trial_id)
         self._tell(name, trial, "failed" if error else ending(result or {})[0])
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger has it."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing; see ``save``."""
-
     def _new(self) -> tuple[str, Values | None]:
         name = next(name for n in itertools.count(1) if (name := _name(n)) not in self._names)
         self._names.add(name)
+        # Left by a trial that was begun and never written down, perhaps with other values.
+        shutil.rmtree(self._trials.trial_folder(name), ignore_errors=True)
         return name, self._space.first_guess(self._recipe) if name == _name(1) else None
 
     def _ask(self, name: str, point: Values | None) -> optuna.Trial:
@@ -86,11 +89,11 @@ class LedgerSearcher(Searcher):
         reports = history(self._trials.trial_folder(name))
         for report in reports:
             trial.report(report[SCORE], report["epoch"])
-        if state == "finished":
+        if state == "finished" and reports:
             self._study.tell(trial, max(report[SCORE] for report in reports))
         else:
-            ends = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
-            self._study.tell(trial, state=ends[state])
+            pruned = state == "stopped"
+            self._study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
 
 def _name(number: int) -> str:

@@ -141,8 +141,8 @@ class Trial(tune.Trainable):
 class ResumableASHA(ASHAScheduler):
     """ASHA whose rungs outlive the driver: read from the trials' own folders.
 
-    A trial that is added brings the epochs that it has behind it, the first one also those of the
-    trials that had ``ended``.
+    A trial that is added brings the epochs that it has behind it, but for the last, which its lane
+    tells again to be judged; the first one also brings those of the trials that had ``ended``.
     """
 
     def __init__(self, folder: Path, ended: Sequence[str] = (), **options: Any) -> None:
@@ -152,12 +152,13 @@ class ResumableASHA(ASHAScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         while self._ended:
             name = self._ended.pop(0)
-            self._recall(tune_controller, SimpleNamespace(trial_id=name), name)
-        self._recall(tune_controller, trial, trial.config["name"])
+            trial_that_ended = SimpleNamespace(trial_id=name)
+            self._add(tune_controller, trial_that_ended, history(self._folder / name))
+        self._add(tune_controller, trial, history(self._folder / trial.config["name"])[:-1])
 
-    def _recall(self, tune_controller: Any, trial: Any, name: str) -> None:
+    def _add(self, tune_controller: Any, trial: Any, behind: Sequence[dict[str, Any]]) -> None:
         super().on_trial_add(tune_controller, trial)
-        for report in history(self._folder / name):
+        for report in behind:
             self.on_trial_result(tune_controller, trial, report)
 
 
@@ -252,6 +253,8 @@ class Ledger(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         queue = ray.get_actor(queue_name(self._run))
+        if ray.get(queue.why_aborted.remote()):
+            return  # Not the trial has failed but the run: the next one goes on with it.
         # Tune has not read the error yet when it calls this.
         told = ray.get(queue.why_failed.remote(trial.config["name"]))
         reason = told or "the trial's own process died"

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import ray
 import yaml
 from ray import tune
 
@@ -78,11 +79,13 @@ def search(
     trials = TrialPlan(config, task, data, folder.path / "trials")
     known = [job_state(trials, name, entry) for name, entry in Ledger.read(folder.path).items()]
     board.expect(known, len(plan.lanes), to_come=max(0, config.tune.trials - len(known)))
-    if _open_trials(config, folder):
+    if _open_trials(config, folder.path):
         board.phase("searching")
         log.info("%s", plan.reason)
         with driver.lanes(plan, config.resources, folder=folder.path) as lanes:
-            _tuner(lanes, trials, space, board, len(plan.lanes)).fit()
+            _tuner(lanes.queue, trials, space, board, len(plan.lanes)).fit()
+            if reason := ray.get(lanes.queue.why_aborted.remote()):
+                raise driver.RunFailed(reason)
         shutil.rmtree(_tunes_own(folder.path), ignore_errors=True)
     board.phase("writing results")
     conclude(trials, space, folder)
@@ -100,7 +103,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     if scored.empty:
         raise driver.RunFailed(f"no trial could be scored; see {folder.path / 'trials.csv'}")
     best = scored.sort_values(SCORE, ascending=False, kind="stable").iloc[0]
-    _write_best(trials, best, ledger[best["trial"]]["values"], folder)
+    _write_best(trials, best, ledger[best["trial"]]["values"], len(ledger), folder)
     honest = _winners_score(trials, list(scored["trial"]))
     page = search_report.write(
         folder.path,
@@ -125,7 +128,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
         "page": page,
     }.items():
         log.info("%s: %s", what, path)
-    left = _open_trials(trials.config, folder)
+    left = _open_trials(trials.config, folder.path)
     if left:
         log.info("%d trial(s) are open: the same command goes on with them", left)
 
@@ -152,18 +155,19 @@ def _winners_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
     )
 
 
-def _open_trials(config: Config, folder: RunFolder) -> int:
+def _open_trials(config: Config, run: Path) -> int:
     """How many trials have not ended, those not begun included."""
-    ended = [e for e in Ledger.read(folder.path).values() if e["state"] != "running"]
-    return max(0, config.tune.trials - len(ended))
+    states = [entry["state"] for entry in Ledger.read(run).values()]
+    begun = states.count("running")
+    # With a tune.trials that is smaller now, those that have begun are still brought to their end.
+    return max(begun, config.tune.trials - (len(states) - begun))
 
 
 def _tuner(
-    lanes: driver.Lanes, trials: TrialPlan, space: SearchSpace, board: Board, at_once: int
+    queue: Any, trials: TrialPlan, space: SearchSpace, board: Board, at_once: int
 ) -> tune.Tuner:
     """Tune with the trials that have not ended yet."""
-    # The ledger is what a search goes on from; to save its own state would cost Tune a file of all
-    # trials at each step.
+    # Nobody reads the state that Tune saves: the ledger is what a search goes on from.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
     settings = trials.config.tune
     run = trials.folder.parent
@@ -179,15 +183,19 @@ def _tuner(
         grace_period=settings.grace_epochs,
         reduction_factor=settings.reduction_factor,
     )
-    trainable = tune.with_parameters(Trial, queue=lanes.queue, plan=trials)
+    trainable = tune.with_parameters(Trial, queue=queue, plan=trials)
+
+    def over() -> bool:
+        return ray.get(queue.why_aborted.remote()) is not None
+
     return tune.Tuner(
         tune.with_resources(trainable, {"memory": 1}),
         tune_config=tune.TuneConfig(
             metric=SCORE,
             mode="max",
-            search_alg=LedgerSearcher(trials, space, ledger),
+            search_alg=LedgerSearcher(trials, space, ledger, over),
             scheduler=scheduler,
-            num_samples=settings.trials - len(ended),
+            num_samples=_open_trials(trials.config, run),
             max_concurrent_trials=at_once,
             time_budget_s=settings.time_limit_s,
             reuse_actors=True,
@@ -222,6 +230,13 @@ def _forms(space: SearchSpace, recipe: Recipe) -> Iterator[Image]:
 
 
 def _check_epochs(config: Config, space: SearchSpace, recipe: Recipe) -> None:
+    patient = recipe.train.patience is not None
+    patient |= any(dimension.key == "train.patience" for dimension in space.dimensions)
+    if patient and len(config.tune.folds) > 1:
+        raise ValueError(
+            "train.patience: with several tune.folds each would end at an epoch of its own; leave "
+            "it to ASHA, or give one fold"
+        )
     for dimension in space.dimensions:
         if dimension.key == "train.epochs" and max(dimension.values) > config.tune.max_epochs:
             raise ValueError(
@@ -283,7 +298,7 @@ def _row(
 
 
 def _write_best(
-    trials: TrialPlan, best: pd.Series, values: Mapping[str, Any], folder: RunFolder
+    trials: TrialPlan, best: pd.Series, values: Mapping[str, Any], count: int, folder: RunFolder
 ) -> None:
     epochs = {"train.epochs": values.get("train.epochs", trials.config.tune.max_epochs)}
     overlay: dict[str, Any] = {}
@@ -295,7 +310,7 @@ def _write_best(
         place[name] = value
     folds = ", ".join(map(str, trials.config.tune.folds))
     head = (
-        f"# The best of {trials.config.tune.trials} trials for task {trials.task}: "
+        f"# The best of {count} trials for task {trials.task}: "
         f"macro F1 {best[SCORE]:.4f} on fold(s) {folds}, epoch {best['best_epoch']:.0f}.\n"
         "# Use: --config configs/sweep.yaml --config best.yaml\n"
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,11 +56,13 @@ class Cancelled(Exception):  # noqa: N818 -- not an error: somebody decided so
 
 @dataclass(frozen=True)
 class EpochReport:
-    """An epoch's numbers, and whether it is the best so far."""
+    """An epoch's numbers; ``keep`` writes down that it is over, so that a later attempt goes on
+    from there."""
 
     number: int
     values: dict[str, float]
     confusion_KK: npt.NDArray[np.int64]
+    keep: Callable[[], None]
 
 
 def run(job: Job, session: Session) -> dict[str, Any]:
@@ -82,18 +85,20 @@ def run(job: Job, session: Session) -> dict[str, Any]:
 def _train_to_the_end(job: Job, session: Session, started: float) -> dict[str, Any]:
     tracker = _tracker(job) if session.rank == 0 else None
     history: list[dict[str, float]] = []
-    for reports in zip(*(train(j, session) for j in (job, *job.companions)), strict=True):
+    for reports in _side_by_side([train(j, session) for j in (job, *job.companions)]):
         values = _together(reports)
         history.append(values)
         if tracker:
             tracker.epoch(values)
+            for report in reports:
+                report.keep()
             # The best weights before the state that says they are behind it.
             job.place.push(last=["resume.pt"])
         session.epoch(reports[0].number, values)
         if job.supervised and not session.go_on(reports[0].number):
             break
     info = checkpoint.read_info(job.folder)
-    report = {
+    outcome = {
         "identity": job.identity,
         "task": job.task,
         "fold": job.fold,
@@ -108,12 +113,26 @@ def _train_to_the_end(job: Job, session: Session, started: float) -> dict[str, A
         if tracker:
             _show_mistakes(job, tracker)
             tracker.finish(info.scores)
-        files.write_json(job.folder / "job.json", report)
+        files.write_json(job.folder / "job.json", outcome)
         job.place.push(last=["job.json"])
         if not job.supervised:
             (job.folder / "resume.pt").unlink(missing_ok=True)
             job.place.push(gone=["resume.pt"])
-    return report
+    return outcome
+
+
+def _side_by_side(folds_F: Sequence[Iterator[EpochReport]]) -> Iterator[list[EpochReport]]:
+    """The reports of all folds, epoch by epoch.
+
+    A process that ended between the states of two folds left one of them an epoch ahead: it tells
+    that epoch again, and waits for the others.
+    """
+    for reports in zip(*folds_F, strict=True):
+        number = max(report.number for report in reports)
+        yield [
+            report if report.number == number else next(fold)
+            for report, fold in zip(reports, folds_F, strict=True)
+        ]
 
 
 def _together(reports: Sequence[EpochReport]) -> dict[str, float]:
@@ -137,14 +156,22 @@ def _together(reports: Sequence[EpochReport]) -> dict[str, float]:
 def train(job: Job, session: Session) -> Iterator[EpochReport]:
     """Train epoch by epoch, going on where an earlier attempt stopped; yields after each.
 
-    After the yield of a best epoch its weights and out-of-fold probabilities are on disk.
+    After the yield of a best epoch its weights and out-of-fold probabilities are on disk. A
+    supervised job that is resumed tells its last epoch again, since nobody may have judged it.
     """
     recipe, rank = job.recipe, session.rank
     assert job.train is not None, "only a finished job comes without training photos"
     learner, plan, validation = begin(job, session)
-    history = _resume(job, learner)
+    state = checkpoint.load_resume(job.folder, job.identity)
+    history: list[dict[str, float]] = []
+    if state is not None:
+        learner.restore(state)
+        history = state["history"]
     if _out_of_patience(history, recipe.train.patience):
         return
+    if state is not None and job.supervised:
+        confusion_KK = np.array(state["confusion"], np.int64)
+        yield EpochReport(len(history), history[-1], confusion_KK, keep=lambda: None)
     stream = pipeline.batches(
         job.train,
         plan,
@@ -167,18 +194,11 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         }
         best = not history or _rank_of(values) > max(map(_rank_of, history))
         history.append(values)
-        if rank == 0:
-            if best:
-                save_best(job, learner, epoch, values, probabilities, validation)
-            if epoch < recipe.train.epochs:
-                checkpoint.save_resume(
-                    job.folder,
-                    {"identity": job.identity, "history": history, **learner.state()},
-                )
-            else:
-                checkpoint.save_weights(job.folder / "last.safetensors", learner.model.state_dict())
+        if rank == 0 and best:
+            save_best(job, learner, epoch, values, probabilities, validation)
         values["seconds"] = time.monotonic() - began
-        yield EpochReport(epoch, values, confusion_KK)
+        keep = functools.partial(_keep, job, learner, history, confusion_KK)
+        yield EpochReport(epoch, values, confusion_KK, keep)
         if _out_of_patience(history, recipe.train.patience):
             return
 
@@ -330,14 +350,18 @@ def _out_of_patience(history: list[dict[str, float]], patience: int | None) -> b
     return len(history) - 1 - best >= patience
 
 
-def _resume(job: Job, learner: Learner) -> list[dict[str, float]]:
-    """Restore the learner where an earlier attempt stopped; the epochs that are behind it."""
-    state = checkpoint.load_resume(job.folder, job.identity)
-    if state is None:
-        return []
-    learner.restore(state)
-    history: list[dict[str, float]] = state["history"]
-    return history
+def _keep(
+    job: Job,
+    learner: Learner,
+    history: list[dict[str, float]],
+    confusion_KK: npt.NDArray[np.int64],
+) -> None:
+    """Write what the next epoch needs, or after the last one its weights."""
+    if len(history) == job.recipe.train.epochs:
+        checkpoint.save_weights(job.folder / "last.safetensors", learner.model.state_dict())
+        return
+    state = {"identity": job.identity, "history": history, "confusion": confusion_KK.tolist()}
+    checkpoint.save_resume(job.folder, {**state, **learner.state()})
 
 
 def save_best(

@@ -95,10 +95,11 @@ async def test_a_job_that_dies_behind_the_same_epoch_again_and_again_fails():
 async def test_lanes_that_have_a_worker_are_known():
     queue = _JobQueue(attempts=2)
     await queue.submit(JOBS[:2])
-    await queue.release(0, "before its first worker")
+    assert not await queue.release(0, "before its first worker")
     await queue.take(0)
     await queue.take(1)
-    await queue.release(1, "its worker died")
+    assert await queue.release(1, "its worker died")
+    assert not await queue.release(1, "its next worker died before it asked for a job")
     assert await queue.close() == {0}
     assert (await queue.end())[1] == {0}
 

@@ -41,6 +41,6 @@ def test_a_lane_whose_workers_fail_before_they_take_a_job_is_not_restarted_for_e
     with driver.lanes(plan, resources, folder=tmp_path) as lanes:
         (outcome,) = lanes.run([JOB]).values()
     assert outcome.reason == (
-        "no worker is left: lane 0: its worker failed 2 times before it took a job: "
+        "no worker is left: lane 0: its worker failed 2 times before it asked for a job: "
         "the driver of the GPU is too old"
     )

@@ -1,7 +1,11 @@
 """What a search draws, however often its driver is restarted."""
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 from optuna.trial import TrialState
+from ray.tune.schedulers import TrialScheduler
 
 from maskcls import search_space
 from maskcls.config_load import load
@@ -48,7 +52,7 @@ class Search:
 
     def told(self):
         return [
-            (STATES[trial.state], trial.params, trial.intermediate_values)
+            (STATES[trial.state], trial.params, trial.intermediate_values, trial.value)
             for trial in self.searcher._study.trials
         ]
 
@@ -73,6 +77,47 @@ def test_restarts_change_no_draw_and_nothing_that_optuna_knows(tmp_path, searche
     assert calm.told() == broken.told()
     broken.restart()
     assert calm.told() == broken.told()
+
+
+def test_optuna_hears_the_best_score_of_a_trial(tmp_path):
+    search = Search(tmp_path, "tpe")
+    search.end("a", name := search.begin("a"), "finished")
+    best = search.ledger[name]["values"]["train.lr"] * 50
+    assert search.told()[0][2:] == ({1: best, 2: best / 2, 3: best / 3}, best)
+
+
+def test_trials_that_had_not_ended_come_first_under_their_names(tmp_path):
+    search = Search(tmp_path, "random")
+    names = [search.begin(str(number)) for number in range(3)]
+    search.end("1", names[1], "finished")
+    before = {name: search.ledger[name]["values"] for name in names}
+    search.restart()
+    assert [search.begin("x"), search.begin("y")] == [names[0], names[2]]
+    assert {name: search.ledger[name]["values"] for name in names} == before
+    assert search.begin("z") == "trial-0004"
+
+
+def test_a_trial_whose_folder_is_gone_ends_no_search(tmp_path):
+    search = Search(tmp_path, "tpe")
+    search.end("a", name := search.begin("a"), "finished")
+    shutil.rmtree(search.plan.trial_folder(name))
+    search.restart()
+    assert search.told()[0][0] == "failed"
+    assert search.begin("b") == "trial-0002"
+
+
+def test_a_new_trial_takes_nothing_from_one_that_was_never_written_down(tmp_path):
+    search = Search(tmp_path, "random")
+    folder = search.plan.trial_folder("trial-0001")
+    write_history(folder, [0.9])
+    search.begin("a")
+    assert not folder.exists()
+
+
+def test_a_run_that_is_over_gets_no_trial(tmp_path):
+    search = Search(tmp_path, "random")
+    searcher = LedgerSearcher(search.plan, search.space, {}, over=lambda: True)
+    assert searcher.suggest("a") == LedgerSearcher.FINISHED
 
 
 @pytest.mark.parametrize("searcher", ["random", "tpe"])
@@ -100,22 +145,15 @@ def test_the_first_trial_is_the_recipe_s_own_also_if_it_was_never_written_down(t
 def test_the_rungs_of_asha_know_the_trials_that_had_ended(tmp_path):
     search = Search(tmp_path, "random")
     drawn(search, ())
+    *ended, name = search.ledger
     scores = {name: entry["values"]["train.lr"] * 50 for name, entry in search.ledger.items()}
-    ended, name = list(scores)[:-1], list(scores)[-1]
-
-    def rung(asha):
-        return dict(asha._brackets[0]._rungs[-1][1])
-
-    def asha(ended):
-        return ResumableASHA(
-            tmp_path, ended, metric=SCORE, mode="max", max_t=EPOCHS, grace_period=1,
-            reduction_factor=3,
-        )  # fmt: skip
-
-    class TuneTrial:
-        trial_id = "of Tune"
-        config = {"name": name}  # noqa: RUF012
-
-    resumed = asha(ended)
-    resumed.on_trial_add(None, TuneTrial)
-    assert rung(resumed) == {n: scores[n] for n in ended} | {"of Tune": scores[name]}
+    asha = ResumableASHA(
+        tmp_path, ended, metric=SCORE, mode="max", max_t=EPOCHS, grace_period=1, reduction_factor=3
+    )
+    trial = SimpleNamespace(trial_id="of Tune", config={"name": name})
+    asha.on_trial_add(None, trial)
+    (_, rung), *_ = reversed(asha._brackets[0]._rungs)
+    assert rung == {name: scores[name] for name in ended}
+    # The last epoch of a trial that goes on is told again, and only then judged.
+    write_history(search.plan.trial_folder(name), [1.0])
+    assert asha.on_trial_result(None, trial, {"epoch": 1, SCORE: -1.0}) == TrialScheduler.STOP

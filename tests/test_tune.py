@@ -124,6 +124,7 @@ def test_a_killed_driver_keeps_every_trial_and_its_name(verb, drawn, cache, tmp_
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     known = json.loads(ledger.read_text())
+    ended = {name for name, trial in known.items() if trial["state"] != "running"}
     told = verb("tune", f"run.dir={tmp_path}", *SEARCH, "tune.max_epochs=8")
     assert "going on with the search" in told
     state = run_state.read(tmp_path)
@@ -150,6 +151,17 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(verb, tmp_path):
     assert (failed["train.lr"] == 1e30).all()
 
 
+def test_a_run_that_cannot_go_on_costs_no_trial(verb, tmp_path):
+    words = (f"run.dir={tmp_path}", *SEARCH, "tune.trials=2", "tune.max_epochs=1")
+    told = verb("tune", *words, "resources.start_timeout_s=0.5", ok=False)
+    assert "no worker took one within 0.5 s" in told
+    ledger = tmp_path / "trials.json"
+    known = json.loads(ledger.read_text()) if ledger.is_file() else {}
+    assert {trial["state"] for trial in known.values()} <= {"running"}
+    verb("tune", *words)
+    assert pd.read_csv(tmp_path / "trials.csv")["state"].tolist() == ["finished"] * 2
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -158,10 +170,11 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(verb, tmp_path):
         ("tune.space={train.lr: {uniform: [-1, 1]}}", "greater than 0"),
         ("tune.space={train.lr: {loguniform: [1, 2]}}", "does not contain the recipe's own"),
         ("tune.space={train.epochs: {int: [1, 99]}}", "tune.max_epochs=4 ends every trial"),
+        ("tune.space={train.patience: [null, 2]}", "with several tune.folds"),
     ],
 )
 def test_a_bad_space_is_refused_before_anything_starts(here, tmp_path, word, message):
-    status, told = here("tune", f"run.dir={tmp_path}", *SEARCH, word)
+    status, told = here("tune", f"run.dir={tmp_path}", *SEARCH, "tune.folds=[0,1]", word)
     assert status == 1
     assert message in told
     assert not (tmp_path / "trials.json").exists()
