@@ -56,7 +56,7 @@ PARTS = {
     "packing": Part("packing", "", "--gpus 1 2 --mean 0.1 --rounds 1", 600),
     "scale": Part("scale", "", "--jobs 5 10 --people 60 90 --rounds 1", 600),
     "startup": Part("startup", "", "--rounds 1", 400),
-    "steps": Part("step_choices", "", "--steps 1 --rounds 1", 140),
+    "steps": Part("step_choices", "", "--steps 1 --rounds 1", 240),
     "gpu": Part("gpu_step", "", "--device cpu --steps 1 --batch-size 4 --size 64 48 "
                 "--model test_efficientnet --rounds 1", 120),
     "profile": Part("profile_sweep", "{data} --people 24",
