@@ -60,7 +60,7 @@ PARTS = {
     "gpu": Part("gpu_step", "", "--device cpu --steps 1 --batch-size 4 --size 64 48 "
                 "--model test_efficientnet --rounds 1", 120),
     "profile": Part("profile_sweep", "{data} --people 24",
-                    "{data} --people 18 --out {folder}/profile.svg", 400),
+                    "{data} --people 18 --out {folder}/profile.png", 400),
     "sweep": Part("sweep_speed", "{data} --limit {left:.0f}",
                   "{data} --people 18 --rounds 1", 3600),
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Where each second of a sweep goes, as a picture: start, import, data, forward, backward, ...
 
-    python -m benchmarks.profile_sweep DATA [--out benchmarks/profile.svg] [--people 60]
+    python -m benchmarks.profile_sweep DATA [--out benchmarks/profile.png] [--people 60]
 
 One sweep of `benchmarks.sweep_speed` runs with a stopwatch around the functions that its parts are
 made of; nothing in the product knows of it. Seconds of a part are those in which nothing inside it
@@ -245,7 +245,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("profile.svg"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("profile.png"))
     parser.add_argument("--people", type=int, default=60)
     parser.add_argument("--data-bound", action="store_true", help="a small backbone at 384 x 288")
     parser.add_argument("words", nargs="*", help="key.sub=value, for the sweep")
@@ -259,7 +259,7 @@ def main() -> None:
         setting = DATA_BOUND if arguments.data_bound else COMPUTE
         spans = profile([*bench.words(setting, folder / "run"), *arguments.words], folder)
         with matplotlib.rc_context(PLOT_STYLE):
-            draw(spans).savefig(arguments.out, metadata={"Date": None})
+            draw(spans).savefig(arguments.out, dpi=150)
     for name, of_one in spans.items():
         parts = {part: seconds for part, seconds in totals(of_one).items() if seconds}
         print(name, "  ".join(f"{part} {seconds:.1f}" for part, seconds in parts.items()))
