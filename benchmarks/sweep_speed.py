@@ -6,15 +6,13 @@ A round runs every way once, one after the other, each as its user would start i
 prepared. Of the nine scripts (`benchmarks.conventional`) a round runs one, the next task and fold
 in the next round, and counts it nine times: they are alike. The limit is what the steps of the same
 jobs take on tensors in memory, with as many processes and threads as our sweep has; a round takes
-one epoch of a job and counts it as often as it comes on the lane with the most jobs. The data-bound
-ways see half of the people.
+one epoch of a job and counts it as often as it comes. The data-bound ways see half of the people.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import statistics
@@ -126,8 +124,7 @@ class Bench:
         told = [json.loads(process.communicate()[0]) for process in processes]
         epoch, prediction = (statistics.mean(seconds) for seconds in zip(*told, strict=True))
         a_job = EPOCHS * epoch + prediction
-        # A lane trains whole jobs: nine on two lanes take as long as ten.
-        self.note(name, Spent(a_job * math.ceil(len(TASKS) * FOLDS / self.lanes), 0.0))
+        self.note(name, Spent(a_job * len(TASKS) * FOLDS / self.lanes, 0.0))
 
     def listing(self, setting: Setting) -> tuple[Path, Path | None]:
         """The parquet and the weights that the scripts read; the folds are ours."""

@@ -50,7 +50,7 @@ def main() -> None:
         recipe = config.recipe(config.task)
         space = search_space.parse(config.tune.space, recipe)
         forms = list(_forms(space, recipe))
-        _check_epochs(config, space, recipe)
+        _check_ends(config, space, recipe)
         with claim(config, []) as folder, run_state.keeping(folder.place, "tune") as board:
             console.setup(folder.log)
             # Tune logs the traceback of a failed trial; the ledger tells its reason in a line.
@@ -229,7 +229,7 @@ def _forms(space: SearchSpace, recipe: Recipe) -> Iterator[Image]:
         yield search_space.apply(recipe, changed).image
 
 
-def _check_epochs(config: Config, space: SearchSpace, recipe: Recipe) -> None:
+def _check_ends(config: Config, space: SearchSpace, recipe: Recipe) -> None:
     patient = recipe.train.patience is not None
     patient |= any(dimension.key == "train.patience" for dimension in space.dimensions)
     if patient and len(config.tune.folds) > 1:

@@ -17,14 +17,13 @@ from tests.conftest import ROOT, command
 @pytest.mark.ray
 @pytest.mark.slow
 def test_whatever_is_broken_the_results_are_the_same_byte_for_byte():
-    # A second node that is lost: test_store_runs.py.
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--rounds", "4", "--only",
-         "driver", "worker", "ensemble", "checkpoint write"],
+        [sys.executable, "-m", "benchmarks.faults", "--rounds", "5", "--only",
+         "driver", "worker", "ensemble", "checkpoint write", "second raylet"],
         cwd=ROOT, capture_output=True, text=True, timeout=3000,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 identical, 0 lost, 0 hung" in done.stdout, done.stdout
+    assert "5 identical, 0 lost, 0 hung" in done.stdout, done.stdout
 
 
 @pytest.mark.ray
