@@ -7,6 +7,7 @@ a job runs, ``resume.pt`` holds what the next epoch needs: weights, optimiser an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,11 @@ PACKAGES = ("ray", "torch", "torchvision", "timm", "numpy", "opencv-python-headl
 
 def versions() -> dict[str, str]:
     """The versions of what a result depends on, as far as they are installed."""
-    return {d.name: d.version for d in metadata.distributions() if d.name in PACKAGES}
+    found = {}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 class Info(BaseModel):

@@ -19,6 +19,7 @@ from maskcls import files, labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 UInt8Array = npt.NDArray[np.uint8]
@@ -102,7 +103,7 @@ class Tracker:
 
     def confusion(self, matrices: Mapping[str, npt.NDArray[np.int64]]) -> None:
         """Draw ``confusion.png``: one matrix [truth, predicted] of photo counts for each head."""
-        path = self._draw("confusion", _confusion_figure(matrices))
+        path = self._draw("confusion", _confusion_figure(matrices).savefig)
         self._wandb("log", lambda run: run.log({"confusion": _wandb_image(path)}))
 
     def mistakes(self, images: Sequence[UInt8Array], captions: Sequence[str]) -> None:
@@ -110,7 +111,7 @@ class Tracker:
         images, captions = images[:MISTAKES], captions[:MISTAKES]
         if not images:
             return
-        self._draw("mistakes", _mistakes_figure(images, captions))
+        self._draw("mistakes", _mistakes_picture(images, captions).save)
         self._wandb(
             "log", lambda run: run.log({"mistakes": list(map(_wandb_image, images, captions))})
         )
@@ -126,10 +127,10 @@ class Tracker:
         self._wandb("log", lambda run: run.summary.update(best))
         self._wandb("finish", lambda run: run.finish())
 
-    def _draw(self, name: str, figure: Figure) -> Path:
+    def _draw(self, name: str, save: Callable[[Path], object]) -> Path:
         path = self._folder / f"{name}.png"
         with files.replacing(path) as temporary:
-            figure.savefig(temporary)
+            save(temporary)
         if self._tensorboard:
             from matplotlib.image import imread
 
@@ -257,17 +258,23 @@ def _confusion_figure(matrices: Mapping[str, npt.NDArray[np.int64]]) -> Figure:
     return figure
 
 
-def _mistakes_figure(images: Sequence[UInt8Array], captions: Sequence[str]) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+def _mistakes_picture(images: Sequence[UInt8Array], captions: Sequence[str]) -> Image.Image:
+    # By hand: ten axes of Matplotlib take longer than a short job's last epoch.
+    from PIL import Image, ImageDraw, ImageFont
 
+    height, width = 300, round(300 * images[0].shape[1] / images[0].shape[0])
     columns = min(len(images), 5)
-    rows = math.ceil(len(images) / columns)
-    layout = ConstrainedLayoutEngine(h_pad=0.1)
-    figure = Figure(figsize=(2.4 * columns, 3.9 * rows), layout=layout)
-    for panel in figure.subplots(rows, columns, squeeze=False).flat:
-        panel.axis("off")
-    for panel, image_HWC, caption in zip(figure.axes, images, captions, strict=False):
-        panel.imshow(image_HWC)
-        panel.set_title(textwrap.fill(caption.replace("_", " "), 32), size=8)
-    return figure
+    cell = max(width, 220) + 20, height + 60
+    picture = Image.new(
+        "RGB", (columns * cell[0], math.ceil(len(images) / columns) * cell[1]), "white"
+    )
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(14)
+    for number, (image_HWC, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(number, columns)
+        middle, base = round((column + 0.5) * cell[0]), row * cell[1] + 48
+        text = textwrap.fill(caption.replace("_", " "), 30)
+        draw.multiline_text((middle, base - 6), text, "black", font, anchor="md", align="center")
+        photo = Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BICUBIC)
+        picture.paste(photo, (middle - width // 2, base))
+    return picture

@@ -22,30 +22,15 @@ import ray
 import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.callbacks import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import (
-    ControllerCallback,
-    RayTrainCallback,
-    WorkerGroupCallback,
-)
-from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 
 from maskcls.config import Resources, digest
 from ray_jobs.cluster import check_shared, live_nodes, on_this_node, shown
 from ray_jobs.job import Job
 from ray_jobs.job_queue import Event, JobQueue
-from ray_jobs.lane import lane_loop
+from ray_jobs.lane_trainer import LaneTrainer, LaneWorkers, TellQueue, last_line
 from ray_jobs.packing import Lane, Plan
 
 log = logging.getLogger(__name__)
-_NO_SCALING = {
-    # Ray Data would ask the autoscaler for more CPUs, and so for nodes with GPUs, whenever it has
-    # much to do. How many nodes there are is for the lanes to decide: it is never that busy.
-    "RAY_DATA_CLUSTER_AUTOSCALER": "V2",
-    "RAY_DATA_CLUSTER_SCALING_UP_UTIL_THRESHOLD": "1000000",
-}
 WATCH_S = 2.0
 """Seconds between two looks at whether jobs can still go on."""
 
@@ -178,59 +163,6 @@ def _abort(running: Lanes) -> None:
                 thread.join(1.0)
 
 
-class _LaneTrainer(TorchTrainer):
-    """Without two actors a lane, each a process that starts for seconds and then polls: our data
-    comes by no ``datasets``, and what a lane reserves is free at the latest when the driver ends.
-    """
-
-    def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        unneeded = (DatasetsCallback, PlacementGroupCleanerCallback)
-        return [c for c in super()._create_default_callbacks() if not isinstance(c, unneeded)]
-
-
-class _TellQueue(ControllerCallback, WorkerGroupCallback):
-    """Hands the controller's handle to the queue, since ``fit`` gives it to nobody, and gives back
-    the job of a lost worker, which may have to wait for another node.
-
-    It ends a lane whose workers die again and again before they ask for a job (the queue counts the
-    attempts of each job), and gives the lane's workers the lane's name, which Ray shows of them.
-    """
-
-    def __init__(self, queue: Any, lane: int, name: str, attempts: int) -> None:
-        self._queue, self._lane, self._name, self._attempts = queue, lane, name, attempts
-        self._started, self._fruitless, self._why = False, 0, ""
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        # This process is the controller's own; Ray Train has no setting for it.
-        WorkerGroup._worker_cls = _named(WorkerGroup._worker_cls, self._name)
-        controller = ray.get_runtime_context().current_actor
-        if not ray.get(self._queue.lane_started.remote(self._lane, controller)):
-            raise RunFailed("the run was ended before this lane began")
-
-    def before_worker_group_start(self, worker_group_context: Any) -> None:
-        # The workers before these, if there were any, are gone by now.
-        reason = "its worker process died (out of memory?)"
-        asked = ray.get(self._queue.release.remote(self._lane, reason))
-        self._fruitless = 0 if asked else self._fruitless + self._started
-        self._started = False
-        if self._fruitless >= self._attempts:
-            raise RunFailed(
-                f"its worker failed {self._fruitless} times before it asked for a job: {self._why}"
-            )
-
-    def after_worker_group_training_start(self, worker_group: Any) -> None:
-        self._started = True
-
-    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        if errors := worker_group_status.errors:
-            self._why = _last_line(errors[min(errors)])  # the others often only miss that one
-
-
-def _named(worker: type, name: str) -> type:
-    """The class of a worker that calls itself ``name``."""
-    return type(worker.__name__, (worker,), {"__repr__": lambda self: name})
-
-
 def _watch(running: Lanes, plan: Plan, resources: Resources) -> None:
     """Fail all jobs as soon as it is clear that they cannot go on."""
     while not running.ended.wait(WATCH_S):
@@ -265,16 +197,18 @@ def _run_lane(
     place: Path | str,
 ) -> None:
     name = f"{shown(storage.parent.name)}-lane-{lane.number}"
-    trainer = _LaneTrainer(
-        lane_loop,
+    trainer = LaneTrainer(
+        _lane_loop,
         train_loop_config={
             "queue": running.queue,
             "ensemble": ensemble,
             "lane": lane.number,
             "threads": plan.threads,
+            "backend": plan.backend,
+            "timeout_s": resources.stall_timeout_s,
             "place": place,
         },
-        torch_config=TorchConfig(backend=plan.backend, timeout_s=int(resources.stall_timeout_s)),
+        backend_config=LaneWorkers(),
         scaling_config=ScalingConfig(
             num_workers=plan.workers_per_job,
             use_gpu=plan.gpus_per_worker > 0,
@@ -289,15 +223,14 @@ def _run_lane(
                 controller_failure_limit=resources.attempts,
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
-            worker_runtime_env={"env_vars": _NO_SCALING},
-            callbacks=[_TellQueue(running.queue, lane.number, name, resources.attempts)],
+            callbacks=[TellQueue(running.queue, lane.number, name, resources.attempts)],
         ),
     )
     try:
         trainer.fit()
     except Exception as error:
         # Whatever ends a lane, its job must go back to the queue and the run must hear of it.
-        reason = f"lane {lane.number}: {_last_line(error)}"
+        reason = f"lane {lane.number}: {last_line(error)}"
         log.debug("lane %d ended", lane.number, exc_info=True)
         running.failures[lane.number] = reason
         if not running.ended.is_set():
@@ -305,6 +238,7 @@ def _run_lane(
                 ray.get(running.queue.release.remote(lane.number, reason))
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+def _lane_loop(config: dict[str, Any]) -> None:
+    from ray_jobs.lane import lane_loop  # imports PyTorch, which this process has no use for
+
+    lane_loop(config)

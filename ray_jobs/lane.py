@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train.torch
 import torch
+import torch.distributed as dist
 
 from maskcls import allocator
 from maskcls.storage import StorageError
@@ -32,6 +34,12 @@ def lane_loop(config: dict[str, Any]) -> None:
     _check_shared(config["place"], config["queue"])
     context = ray.train.get_context()
     rank, world, node = context.get_world_rank(), context.get_world_size(), node_name()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(_device())
+    if world > 1:
+        # Where they meet, Ray Train's controller told the environment; see ``driver._Meeting``.
+        timeout = timedelta(seconds=config["timeout_s"])
+        dist.init_process_group(config["backend"], timeout=timeout, world_size=world, rank=rank)
     while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:
         session = LaneSession(job, config["queue"], config["ensemble"], rank, world, node)
         try:
@@ -50,6 +58,8 @@ def lane_loop(config: dict[str, Any]) -> None:
             if rank == 0:
                 ray.get(config["queue"].finish.remote(job.name, report))
         _free_gpu()
+    if world > 1:
+        dist.destroy_process_group()
 
 
 def _check_shared(place: Path | str, queue: Any) -> None:

@@ -20,8 +20,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import ray
 import ray.data
 from ray.data import DataContext, ExecutionResources
+from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
+from ray.data._internal.execution import streaming_executor
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
@@ -229,7 +232,23 @@ class _Unhurried(ExecutionCallback):
         time.sleep(0.005)
 
 
+class _NoScaling(ClusterAutoscaler):
+    """Takes the cluster as it is. Ray Data would ask the autoscaler for more CPUs, and so for nodes
+    with GPUs, whenever it has much to do: how many there are is for the lanes to decide. It would
+    do so through an actor, a process that is up seconds later.
+    """
+
+    def try_trigger_scaling(self) -> None: ...
+
+    def on_executor_shutdown(self) -> None: ...
+
+    def get_total_resources(self) -> ExecutionResources:
+        return ExecutionResources.from_resource_dict(ray.cluster_resources())
+
+
 def _configure(task_bytes: int) -> None:
+    # Ray Data 2.60 offers two autoscalers, both with that actor, and no way to bring a third.
+    streaming_executor.create_cluster_autoscaler = lambda *arguments, **options: _NoScaling()
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.custom_execution_callback_classes = [_Unhurried]
