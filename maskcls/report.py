@@ -28,16 +28,17 @@ UNCERTAIN: Final = 12
 """Uncertain answers that are shown."""
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, explain: gallery.Explain = gallery.explain) -> Path:
     """Write ``folder/report.html``, whole or not at all, and return its path.
 
     All of it comes from the files of the run, and the pictures from the photos that its manifest
-    names; where those are gone the page says so. Raises FileNotFoundError where ``folder`` holds no
-    finished run and OSError naming the page where it cannot be written.
+    names; where those are gone the page says so. ``explain`` makes the heat maps. Raises
+    FileNotFoundError where ``folder`` holds no finished run and OSError naming the page where it
+    cannot be written.
     """
     run = finished_run.read(folder)
     with matplotlib.rc_context(page.PLOT_STYLE):
-        sections = _sections(run)
+        sections = _sections(run, explain)
     body = [
         _header(run),
         page.navigation(list(sections)),
@@ -55,7 +56,7 @@ def write(folder: Path) -> Path:
     return path
 
 
-def _sections(run: FinishedRun) -> dict[str, tuple[str, ...]]:
+def _sections(run: FinishedRun, explain: gallery.Explain) -> dict[str, tuple[str, ...]]:
     """Title -> note and contents, in the order of the page."""
     opinions = analysis.opinions(run)
     calibrations = _calibrations(run)
@@ -66,7 +67,7 @@ def _sections(run: FinishedRun) -> dict[str, tuple[str, ...]]:
         "Learning curves": (CURVES_NOTE, _curves(run)),
         "Calibration": (CALIBRATION_NOTE, _reliability(calibrations)),
         "Age, gender and kind of photo": (GROUPS_NOTE, *_groups(run)),
-        "Worst mistakes": _mistakes(run, opinions),
+        "Worst mistakes": _mistakes(run, opinions, explain),
         "Most uncertain": _uncertain(run, opinions),
         "Agreement of the models": _agreement(run),
         "Time": (TIME_NOTE, *_times(run)),
@@ -291,12 +292,14 @@ def _border(years: pd.DataFrame) -> str:
     return page.table("Where the ages beside the limits fall", head, rows) if rows else ""
 
 
-def _mistakes(run: FinishedRun, opinions: pd.DataFrame) -> tuple[str, ...]:
+def _mistakes(
+    run: FinishedRun, opinions: pd.DataFrame, explain: gallery.Explain
+) -> tuple[str, ...]:
     chosen = analysis.worst(opinions, MISTAKES)
     if chosen.empty:
         return (MISTAKES_NOTE, "<p>No photo is answered wrongly.</p>")
     photos, problems = gallery.read_photos(run, chosen["photo"].tolist())
-    explained = gallery.explain(run, chosen, photos)
+    explained = explain(run, chosen, photos)
     return (
         MISTAKES_NOTE,
         _told("These photos cannot be shown", problems),

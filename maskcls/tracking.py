@@ -262,7 +262,7 @@ def _mistakes_picture(images: Sequence[UInt8Array], captions: Sequence[str]) -> 
     # By hand: ten axes of Matplotlib take longer than a short job's last epoch.
     from PIL import Image, ImageDraw, ImageFont
 
-    height, width = 300, round(300 * images[0].shape[1] / images[0].shape[0])
+    height, width = 330, round(330 * images[0].shape[1] / images[0].shape[0])
     columns = min(len(images), 5)
     cell = max(width, 220) + 20, height + 60
     picture = Image.new(

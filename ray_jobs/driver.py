@@ -23,9 +23,10 @@ import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
+from maskcls import allocator
 from maskcls.config import Resources, digest
 from ray_jobs.cluster import check_shared, live_nodes, on_this_node, shown
-from ray_jobs.job import Job
+from ray_jobs.job import Work
 from ray_jobs.job_queue import Event, JobQueue
 from ray_jobs.lane_trainer import LaneTrainer, LaneWorkers, TellQueue, last_line
 from ray_jobs.packing import Lane, Plan
@@ -64,7 +65,7 @@ class Lanes:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(
-        self, jobs: Sequence[Job], *listeners: Callable[[Sequence[Event]], None]
+        self, jobs: Sequence[Work], *listeners: Callable[[Sequence[Event]], None]
     ) -> dict[str, Outcome]:
         """Run jobs to their end, in this order.
 
@@ -223,6 +224,7 @@ def _run_lane(
                 controller_failure_limit=resources.attempts,
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
+            worker_runtime_env={"env_vars": allocator.ONE_ARENA},
             callbacks=[TellQueue(running.queue, lane.number, name, resources.attempts)],
         ),
     )

@@ -1,7 +1,11 @@
-"""A job: one model to train, on one fold of one task, with everything that its worker needs."""
+"""A job: one model to train, on one fold of one task, with everything that its worker needs.
+
+And the other kind of work that lanes do, errands.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +73,21 @@ class Job:
         stopped_early = self.supervised and report["epochs"] < self.recipe.train.epochs
         # A trial that was stopped may be asked to go on: it still has what it needs for that.
         return None if stopped_early else report
+
+
+@dataclass(frozen=True)
+class Errand:
+    """Something small that the driver has done by a lane, whose process has imported what it needs.
+
+    Its report is ``{"answer": do()}``.
+    """
+
+    name: str
+    do: Callable[[], Any]
+
+
+Work = Job | Errand
+"""What a lane takes from the queue."""
 
 
 def identity(recipe: Recipe, *, task: Task, fold: int, seed: int, data: str) -> str:

@@ -18,7 +18,7 @@ from maskcls import allocator
 from maskcls.storage import StorageError
 from ray_jobs import rehearsal, worker
 from ray_jobs.cluster import node_name, why_blind
-from ray_jobs.job import Job
+from ray_jobs.job import Errand, Job, Work
 from ray_jobs.worker import Cancelled, FloatArray, shared
 
 BEAT_S = 2.0
@@ -41,9 +41,12 @@ def lane_loop(config: dict[str, Any]) -> None:
         timeout = timedelta(seconds=config["timeout_s"])
         dist.init_process_group(config["backend"], timeout=timeout, world_size=world, rank=rank)
     while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:
-        session = LaneSession(job, config["queue"], config["ensemble"], rank, world, node)
         try:
-            report = (rehearsal.run if job.rehearsal else worker.run)(job, session)
+            if isinstance(job, Errand):
+                report = {"answer": job.do()} if rank == 0 else {}
+            else:
+                session = LaneSession(job, config["queue"], config["ensemble"], rank, world, node)
+                report = (rehearsal.run if job.rehearsal else worker.run)(job, session)
         except Cancelled:
             continue
         except Exception as error:
@@ -116,13 +119,13 @@ class LaneSession:
         return bool(ray.get(self._ensemble.has.remote(str(job.task), job.fold)))
 
 
-def _next_job(queue: Any, lane: int, rank: int, world: int) -> Job | None:
+def _next_job(queue: Any, lane: int, rank: int, world: int) -> Work | None:
     answer: Any = "wait"
     while answer == "wait":
         if rank == 0:
             answer = ray.get(queue.take.remote(lane))
         answer = shared(answer, world)
-    job: Job | None = answer
+    job: Work | None = answer
     return job
 
 

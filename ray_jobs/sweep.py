@@ -5,25 +5,30 @@ With --plan: what that needs, takes and costs, and what cannot run, measured in 
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import ray
 
-from maskcls import checkpoint, files, report, results, submission
+from maskcls import checkpoint, files, gallery, report, results, submission
 from maskcls.config import Config
 from maskcls.config_load import with_flags
+from maskcls.finished_run import FinishedRun
+from maskcls.gallery import Explained
+from maskcls.images import ImageArray
 from maskcls.manifest import OK
 from maskcls.voting import FittedVote
 from ray_jobs import cluster, console, driver, estimate, packing, run_state
-from ray_jobs.driver import RunFailed
+from ray_jobs.driver import Lanes, RunFailed
 from ray_jobs.ensemble import Ensemble
-from ray_jobs.job import Job
+from ray_jobs.job import Errand, Job
 from ray_jobs.job_queue import Event
 from ray_jobs.prepare import Photos, forms_of, prepare
 from ray_jobs.run_folder import RunFolder, claim, for_driver, make_jobs, read_out_of_fold
@@ -67,65 +72,91 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
         votes.local, votes.uri
     )
     board.phase("training")
-    failed = run_jobs(config, folder.path, jobs, ensemble, folder.uri, board)
-    trained = time.monotonic()
-    done = [job for job in jobs if job.name not in failed]
-    if not done:
-        raise RunFailed(f"no job came to its end:\n{listed(failed)}")
+    with training(config, folder.path, jobs, ensemble, folder.uri, board) as (failed, lanes):
+        trained = time.monotonic()
+        done = [job for job in jobs if job.name not in failed]
+        if not done:
+            raise RunFailed(f"no job came to its end:\n{listed(failed)}")
 
-    board.phase("voting and scoring")
+        board.phase("voting and scoring")
+        fitted, answers, scores = _score(config, folder, done)
+        scored = time.monotonic()
+        content = {
+            "complete": not failed,
+            "out_of_fold": scores,
+            "photos": len(answers),
+            "people": int(answers["person"].nunique()),
+            "jobs": [job.done() for job in sorted(done, key=lambda job: (job.task, job.fold))],
+            "failed": failed,
+            "ensemble": {"name": config.ensemble.name, "models": len(done)},
+            "votes": votes.local.name if data.evaluation else None,
+            "seed": config.run.seed,
+            "versions": checkpoint.versions(),
+            "seconds": round(scored - began, 1),
+            "phases": {
+                "prepare photos": round(prepared - began, 1),
+                "train and predict": round(trained - prepared, 1),
+                "vote and score": round(scored - trained, 1),
+            },
+        }
+        files.write_json(folder.scores, content)
+        _show(scores)
+        log.info("scores: %s", folder.scores)
+        log.info("out-of-fold probabilities: %s", folder.out_of_fold)
+        log.info("models: %s", folder.path / "jobs")
+        incomplete = bool(failed) and not config.ensemble.allow_missing
+        if data.evaluation is not None and not incomplete:
+            answer(fitted, done, data.evaluation, ensemble, folder.path, data.train.table)
+        log.info("report: %s", report.write(folder.path, _explainer(lanes, folder)))
+        if incomplete:
+            raise RunFailed(
+                f"{len(failed)} of {len(jobs)} models are missing, so no submission is written:\n"
+                f"{listed(failed)}\nThe same command tries them again; "
+                "ensemble.allow_missing=true votes without them"
+            )
+
+
+def _score(
+    config: Config, folder: RunFolder, done: Sequence[Job]
+) -> tuple[dict[str, FittedVote], pd.DataFrame, dict[str, dict[str, Any]]]:
+    """The vote, fitted out of fold and written down with all it was fitted on; its answers out of
+    fold and what they score."""
     out_of_fold = read_out_of_fold(done)
     with files.replacing(folder.out_of_fold) as temporary:
         out_of_fold.to_parquet(temporary, index=False)
     fitted = results.fit(config.ensemble.name, out_of_fold)
     files.write_json(folder.ensemble, results.to_json(fitted))
     answers = results.out_of_fold_answers(config.ensemble.name, out_of_fold, seed=config.run.seed)
-    scores = results.scores(answers, seed=config.run.seed)
-    scored = time.monotonic()
-    content = {
-        "complete": not failed,
-        "out_of_fold": scores,
-        "photos": len(answers),
-        "people": int(answers["person"].nunique()),
-        "jobs": [job.done() for job in sorted(done, key=lambda job: (job.task, job.fold))],
-        "failed": failed,
-        "ensemble": {"name": config.ensemble.name, "models": len(done)},
-        "votes": votes.local.name if data.evaluation else None,
-        "seed": config.run.seed,
-        "versions": checkpoint.versions(),
-        "seconds": round(scored - began, 1),
-        "phases": {
-            "prepare photos": round(prepared - began, 1),
-            "train and predict": round(trained - prepared, 1),
-            "vote and score": round(scored - trained, 1),
-        },
-    }
-    files.write_json(folder.scores, content)
-    _show(scores)
-    log.info("scores: %s", folder.scores)
-    log.info("out-of-fold probabilities: %s", folder.out_of_fold)
-    log.info("models: %s", folder.path / "jobs")
-    incomplete = bool(failed) and not config.ensemble.allow_missing
-    if data.evaluation is not None and not incomplete:
-        answer(fitted, done, data.evaluation, ensemble, folder.path, data.train.table)
-    log.info("report: %s", report.write(folder.path))
-    if incomplete:
-        raise RunFailed(
-            f"{len(failed)} of {len(jobs)} models are missing, so no submission is written:\n"
-            f"{listed(failed)}\nThe same command tries them again; "
-            "ensemble.allow_missing=true votes without them"
-        )
+    return fitted, answers, results.scores(answers, seed=config.run.seed)
 
 
-def run_jobs(
+def _explainer(lanes: Lanes | None, folder: RunFolder) -> gallery.Explain:
+    """How the report gets its heat maps: from a lane where there is one, since this process would
+    import PyTorch and timm for them, which takes longer than they do."""
+    if lanes is None or folder.uri is not None:  # another node has not fetched all models
+        return gallery.explain
+
+    def explain(
+        run: FinishedRun, mistakes: pd.DataFrame, photos: Mapping[str, ImageArray]
+    ) -> Explained:
+        errand = Errand("heat maps", functools.partial(gallery.explain_run, run.folder, mistakes))
+        report = lanes.run([errand])[errand.name].report
+        return report["answer"] if report else gallery.explain(run, mistakes, photos)
+
+    return explain
+
+
+@contextmanager
+def training(
     config: Config,
     folder: Path,
     jobs: Sequence[Job],
     ensemble: Any | None = None,
     uri: str | None = None,
     board: Board | None = None,
-) -> dict[str, str]:
-    """Run those jobs that are not done; what failed, and why.
+) -> Iterator[tuple[dict[str, str], Lanes | None]]:
+    """Run those jobs that are not done; yields what failed, and why, and the lanes, which then
+    wait for more, or None where all was done.
 
     The ensemble is needed where jobs have photos to predict. ``uri`` is where ``folder`` lives, if
     on an object store: what the jobs left there is fetched. ``board`` shows how far they are.
@@ -137,7 +168,8 @@ def run_jobs(
     if board is not None:
         board.expect(run_state.of_jobs(jobs))
     if not pending:
-        return {}
+        yield {}, None
+        return
     plan = packing.plan(config.resources, len(pending), cluster.nodes())
     log.info("%s", plan.reason)
     listeners: list[Callable[[Sequence[Event]], None]] = [
@@ -148,9 +180,22 @@ def run_jobs(
         listeners.append(board.hear)
     with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble, uri=uri) as lanes:
         outcomes = lanes.run(pending, *listeners)
-    for job in pending:
-        job.place.pull(for_driver)
-    return {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
+        for job in pending:
+            job.place.pull(for_driver)
+        yield {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}, lanes
+
+
+def run_jobs(
+    config: Config,
+    folder: Path,
+    jobs: Sequence[Job],
+    ensemble: Any | None = None,
+    uri: str | None = None,
+    board: Board | None = None,
+) -> dict[str, str]:
+    """``training``, and nothing else of the lanes; what failed, and why."""
+    with training(config, folder, jobs, ensemble, uri, board) as (failed, _):
+        return failed
 
 
 def run_all(
