@@ -153,7 +153,7 @@ class Bench:
 
     def ratio(self, name: str, to: str) -> list[float]:
         """Seconds of ``to`` over seconds of ``name``, round by round."""
-        pairs = zip(self.spent.get(to, []), self.spent.get(name, []), strict=True)
+        pairs = zip(self.spent.get(to, []), self.spent.get(name, []), strict=False)
         return [there.seconds / here.seconds for there, here in pairs]
 
 
