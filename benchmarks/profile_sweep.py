@@ -173,7 +173,7 @@ def profile(words: Sequence[str], folder: Path) -> dict[str, Spans]:
     with ExitStack() as stack:
         watch(stack, parts, stopwatch.timed)
         in_lanes = functools.partial(lane_loop, folder)
-        stack.enter_context(mock.patch.object(driver, "_lane_loop", in_lanes))
+        stack.enter_context(mock.patch.object(driver, "lane_loop", in_lanes))
         with (
             claim(config, config.tasks) as run,
             run_state.keeping(run.place, "sweep") as board,

@@ -199,7 +199,7 @@ def _run_lane(
 ) -> None:
     name = f"{shown(storage.parent.name)}-lane-{lane.number}"
     trainer = LaneTrainer(
-        _lane_loop,
+        lane_loop,
         train_loop_config={
             "queue": running.queue,
             "ensemble": ensemble,
@@ -240,7 +240,8 @@ def _run_lane(
                 ray.get(running.queue.release.remote(lane.number, reason))
 
 
-def _lane_loop(config: dict[str, Any]) -> None:
-    from ray_jobs.lane import lane_loop  # imports PyTorch, which this process has no use for
+def lane_loop(config: dict[str, Any]) -> None:
+    """The ``train_loop_per_worker`` of a lane."""
+    from ray_jobs import lane  # imports PyTorch, which this process has no use for
 
-    lane_loop(config)
+    lane.lane_loop(config)

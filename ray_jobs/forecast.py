@@ -19,7 +19,7 @@ from ray_jobs.packing import Plan
 THREADS_ELSEWHERE = 2
 """Threads that prepare photos on a node which has none (``ImageSource.open``)."""
 
-END_S, END_PHOTO_S = 12.0, 0.003
+END_S, END_PHOTO_S = 6.0, 0.003
 """Vote, scores and report: seconds, and seconds a photo. Assumed, and told as such."""
 
 

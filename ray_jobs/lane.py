@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def lane_loop(config: dict[str, Any]) -> None:
-    """The ``train_loop_per_worker`` of a lane; returns when the queue is closed and empty."""
+    """Do the work of a lane in this process; returns when the queue is closed and empty."""
     torch.set_num_threads(config["threads"])
     log.info("%s", allocator.keep_freed(_device().type))
     _check_shared(config["place"], config["queue"])

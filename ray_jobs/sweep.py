@@ -25,7 +25,7 @@ from maskcls.gallery import Explained
 from maskcls.images import ImageArray
 from maskcls.manifest import OK
 from maskcls.voting import FittedVote
-from ray_jobs import cluster, console, driver, estimate, packing, run_state
+from ray_jobs import cluster, console, driver, packing, run_state
 from ray_jobs.driver import Lanes, RunFailed
 from ray_jobs.ensemble import Ensemble
 from ray_jobs.job import Errand, Job
@@ -46,6 +46,8 @@ def main() -> None:
     with console.answering_in_words("sweep", config), claim(config, config.tasks) as folder:
         console.setup(folder.log)
         if "plan" in asked:
+            from ray_jobs import estimate  # imports PyTorch, which a sweep leaves to its lanes
+
             cluster.connect()
             if not estimate.show(config, folder, imports + time.monotonic() - began):
                 sys.exit(1)

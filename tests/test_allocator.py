@@ -1,6 +1,7 @@
 """Freed memory is kept where that is known to help, and the reason is told."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -31,6 +32,27 @@ def test_large_tensors_use_the_same_pages_again():
     # In a process of its own, since there is no way back.
     done = subprocess.run([sys.executable, "-c", FAULTS], stdout=subprocess.PIPE, text=True,
                           timeout=120, check=True)  # fmt: skip
+    given_back, kept = json.loads(done.stdout)
+    assert kept < given_back / 2
+
+
+THREAD = f"""
+from threading import Thread
+
+def work():
+    exec({FAULTS!r}, {{}})
+
+thread = Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(allocator.platform.libc_ver()[0] != "glibc", reason="only glibc gives it back")
+def test_a_thread_keeps_them_too_where_there_is_one_arena():
+    environment = os.environ | allocator.ONE_ARENA
+    done = subprocess.run([sys.executable, "-c", THREAD], stdout=subprocess.PIPE, text=True,
+                          timeout=120, check=True, env=environment)  # fmt: skip
     given_back, kept = json.loads(done.stdout)
     assert kept < given_back / 2
 

@@ -69,6 +69,14 @@ def run_fresh(code, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.parametrize("verb", ["sweep", "tune", "predict", "compare", "report", "status"])
+def test_drivers_leave_pytorch_to_their_lanes(verb):
+    """Seconds of their start, and 150 MB."""
+    code = "import importlib, json, sys; importlib.import_module(sys.argv[1])"
+    code += "; print(json.dumps('torch' in sys.modules))"
+    assert not run_fresh(code, f"ray_jobs.{verb}")
+
+
 def test_maskcls_works_where_ray_is_not_installed():
     # None in sys.modules makes every import of that name fail, by us or by a library we use.
     code = """

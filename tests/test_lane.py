@@ -1,12 +1,16 @@
-"""What a lane's worker does before it takes a job."""
+"""What a lane's worker does before it takes a job, and beside its jobs."""
 
+import functools
+import resource
 from types import SimpleNamespace
 
 import pytest
 
+from maskcls import allocator
 from maskcls.config import Resources
 from ray_jobs import driver, lane, packing
 from ray_jobs.cluster import nodes
+from ray_jobs.job import Errand
 from tests.test_job_queue import JOB
 
 
@@ -44,3 +48,37 @@ def test_a_lane_whose_workers_fail_before_they_take_a_job_is_not_restarted_for_e
         "no worker is left: lane 0: its worker failed 2 times before it asked for a job: "
         "the driver of the GPU is too old"
     )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_lane_runs_errands_and_keeps_the_memory_that_they_free(cluster, tmp_path):
+    resources = Resources(jobs_at_once=1)
+    plan = packing.plan(resources, 1, nodes())
+    errands = [
+        Errand("fails", functools.partial(int, "no number")),
+        Errand("faults", page_faults),
+        Errand("answers", functools.partial(max, 3, 4)),
+    ]
+    with driver.lanes(plan, resources, folder=tmp_path) as lanes:
+        outcomes = lanes.run(errands)
+    assert outcomes["fails"].report is None
+    assert "no number" in outcomes["fails"].reason
+    assert outcomes["answers"].report == {"answer": 4}
+    if allocator.platform.libc_ver()[0] == "glibc":
+        assert outcomes["faults"].report["answer"] < PAGES / 2
+
+
+PAGES = 4 * 64 * 2**20 // resource.getpagesize()
+"""Those of four tensors of 64 MB."""
+
+
+def page_faults():
+    import torch
+
+    for _ in range(8):
+        torch.ones(16 * 2**20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(16 * 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
