@@ -127,7 +127,7 @@ def lane_loop(folder: Path, config: dict[str, Any]) -> None:
         import timm  # noqa: F401 -- else the first model imports it
         import torch
 
-        from maskcls import checkpoint
+        from maskcls import checkpoint, gallery
         from maskcls.inference import Normalize
         from maskcls.learner import Learner
         from maskcls.models import Classifier
@@ -141,7 +141,8 @@ def lane_loop(folder: Path, config: dict[str, Any]) -> None:
         "validate": [(worker, "validate"), (worker, "score")],
         "predict": [(worker, "_predict")],
         "write": [(worker, "save_best"), (worker, "_show_mistakes"),
-                  (checkpoint, "save_resume"), (checkpoint, "save_weights")],
+                  (checkpoint, "save_resume"), (checkpoint, "save_weights"),
+                  (gallery, "explain")],
         "wait": [(lane, "_next_job")],
     }  # fmt: skip
     with ExitStack() as stack:

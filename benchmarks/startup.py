@@ -47,6 +47,9 @@ class Alone:
 
     def epoch(self, number: int, values: dict[str, float]) -> None: ...
 
+    def streams(self) -> int:
+        return 1
+
     def go_on(self, number: int) -> bool:
         return True
 

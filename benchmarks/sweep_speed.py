@@ -152,8 +152,11 @@ class Bench:
         print(f"  {name:24} {spent.seconds:7.1f} s  {spent.memory:6.0f} MB", flush=True)
 
     def ratio(self, name: str, to: str) -> list[float]:
-        """Seconds of ``to`` over seconds of ``name``, round by round."""
-        pairs = zip(self.spent.get(to, []), self.spent.get(name, []), strict=False)
+        """Seconds of ``to`` over seconds of ``name``, round by round; none where one was left out
+        (``--only``)."""
+        if not {name, to} <= self.spent.keys():
+            return []
+        pairs = zip(self.spent[to], self.spent[name], strict=True)
         return [there.seconds / here.seconds for there, here in pairs]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,15 @@ class FinishedRun:
 
     def job(self, task: Task, fold: int) -> Path:
         return self.folder / "jobs" / f"{task}-fold{fold}"
+
+    def only(self, keys: Sequence[str]) -> FinishedRun:
+        """The same run with no more than what it says of these training photos."""
+        return replace(
+            self,
+            photos=self.photos.loc[self.photos.index.isin(keys)],
+            out_of_fold=self.out_of_fold[self.out_of_fold["photo"].isin(keys)],
+            answers=self.answers[self.answers["photo"].isin(keys)],
+        )
 
     @cached_property
     def recipes(self) -> dict[Task, Recipe]:

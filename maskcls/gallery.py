@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from maskcls import analysis, finished_run, images, labels, page
+from maskcls import analysis, images, labels, page
 from maskcls.finished_run import FinishedRun, readable
 from maskcls.images import ImageArray, PhotoError, Preprocessing
 from maskcls.labels import Task
@@ -27,7 +27,7 @@ WIDTH: Final = 120
 HEAT_SHARE: Final = 0.45
 """Of the colours of a heat map in the picture under it."""
 
-Explain = Callable[["FinishedRun", pd.DataFrame, Mapping[str, ImageArray]], "Explained"]
+Explain = Callable[[FinishedRun, pd.DataFrame, Mapping[str, ImageArray]], "Explained"]
 """Of the shape of ``explain``."""
 
 Key = tuple[str, str]
@@ -91,13 +91,6 @@ def explain(
         for (key, _), image_HWC, heat_HW in zip(items, seen, heat_NHW, strict=True):
             pictures[key] = overlaid(image_HWC, heat_HW)
     return Explained(pictures, notes)
-
-
-def explain_run(folder: Path, mistakes: pd.DataFrame) -> Explained:
-    """``explain`` from the files of a finished run alone, for another process than the page's."""
-    run = finished_run.read(folder)
-    photos, _ = read_photos(run, mistakes["photo"].tolist())
-    return explain(run, mistakes, photos)
 
 
 def _speaker(run: FinishedRun, photo: str, attribute: str, answer: int) -> tuple[Task, str, int]:

@@ -18,12 +18,24 @@ from torch.nn.functional import interpolate
 from maskcls.inference import Float32Array, Predictor, UInt8Array
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def heat_maps(
     predictor: Predictor, images_NHWC: UInt8Array, head: str, classes_N: Sequence[int]
 ) -> Float32Array:
     """What spoke for class ``classes_N[i]`` of ``head`` in each image: [N, H, W], 0 to 1.
 
-    A map of zeros means that nothing did. The model is left as it was, its hooks removed. Raises
+    A map of zeros means that nothing did. The model is left as it was, its hooks removed. Computed
+    in one thread, so that the same map comes out of every process. Raises
     ValueError where there is nothing to explain: a network without a final [B, C, h, w] feature
     map, such as a transformer, or a regression, which has no logits of classes.
     """

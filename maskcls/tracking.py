@@ -262,18 +262,19 @@ def _mistakes_picture(images: Sequence[UInt8Array], captions: Sequence[str]) -> 
     # By hand: ten axes of Matplotlib take longer than a short job's last epoch.
     from PIL import Image, ImageDraw, ImageFont
 
-    height, width = 330, round(330 * images[0].shape[1] / images[0].shape[0])
+    texts = [textwrap.fill(caption.replace("_", " "), 30) for caption in captions]
+    above = 16 + 18 * max(text.count("\n") + 1 for text in texts)
+    height, width = 350, round(350 * images[0].shape[1] / images[0].shape[0])
     columns = min(len(images), 5)
-    cell = max(width, 220) + 20, height + 60
+    cell = max(width, 220) + 20, above + height + 16
     picture = Image.new(
         "RGB", (columns * cell[0], math.ceil(len(images) / columns) * cell[1]), "white"
     )
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(14)
-    for number, (image_HWC, caption) in enumerate(zip(images, captions, strict=True)):
+    for number, (image_HWC, text) in enumerate(zip(images, texts, strict=True)):
         row, column = divmod(number, columns)
-        middle, base = round((column + 0.5) * cell[0]), row * cell[1] + 48
-        text = textwrap.fill(caption.replace("_", " "), 30)
+        middle, base = round((column + 0.5) * cell[0]), row * cell[1] + above
         draw.multiline_text((middle, base - 6), text, "black", font, anchor="md", align="center")
         photo = Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BICUBIC)
         picture.paste(photo, (middle - width // 2, base))

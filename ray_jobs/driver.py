@@ -26,7 +26,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from maskcls import allocator
 from maskcls.config import Resources, digest
 from ray_jobs.cluster import check_shared, live_nodes, on_this_node, shown
-from ray_jobs.job import Work
+from ray_jobs.job import Assignment, Errand
 from ray_jobs.job_queue import Event, JobQueue
 from ray_jobs.lane_trainer import LaneTrainer, LaneWorkers, TellQueue, last_line
 from ray_jobs.packing import Lane, Plan
@@ -37,6 +37,9 @@ WATCH_S = 2.0
 
 END_S = 30.0
 """Seconds that lanes get to end by themselves when there is nothing left to do."""
+
+ASK_S = 15.0
+"""Seconds that an errand waits for a lane that is free; lanes may have lost their workers."""
 
 ABORT_S = 20.0
 """Seconds that lanes get to end when they are told to."""
@@ -64,8 +67,20 @@ class Lanes:
     threads: dict[int, threading.Thread] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
 
+    def ask(self, errand: Errand) -> Outcome:
+        """Have an errand done by the first lane that is free, if one is within ``ASK_S``."""
+        deadline, begun = time.monotonic() + ASK_S, False
+
+        def lose_patience(events: Sequence[Event]) -> None:
+            nonlocal begun
+            begun = begun or bool(events)
+            if not begun and time.monotonic() > deadline:
+                ray.get(self.queue.cancel.remote(errand.name))
+
+        return self.run([errand], lose_patience)[errand.name]
+
     def run(
-        self, jobs: Sequence[Work], *listeners: Callable[[Sequence[Event]], None]
+        self, jobs: Sequence[Assignment], *listeners: Callable[[Sequence[Event]], None]
     ) -> dict[str, Outcome]:
         """Run jobs to their end, in this order.
 
@@ -224,7 +239,7 @@ def _run_lane(
                 controller_failure_limit=resources.attempts,
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
-            worker_runtime_env={"env_vars": allocator.ONE_ARENA},
+            worker_runtime_env={"env_vars": {} if plan.gpus_per_worker else allocator.ONE_ARENA},
             callbacks=[TellQueue(running.queue, lane.number, name, resources.attempts)],
         ),
     )
@@ -242,6 +257,6 @@ def _run_lane(
 
 def lane_loop(config: dict[str, Any]) -> None:
     """The ``train_loop_per_worker`` of a lane."""
-    from ray_jobs import lane  # imports PyTorch, which this process has no use for
+    from ray_jobs import lane  # imports PyTorch, which the driver has no use for
 
     lane.lane_loop(config)

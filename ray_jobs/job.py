@@ -86,7 +86,7 @@ class Errand:
     do: Callable[[], Any]
 
 
-Work = Job | Errand
+Assignment = Job | Errand
 """What a lane takes from the queue."""
 
 

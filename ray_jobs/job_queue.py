@@ -16,7 +16,7 @@ from typing import Any, Literal
 import ray
 
 from maskcls.config import Resources
-from ray_jobs.job import Work
+from ray_jobs.job import Assignment, Job
 
 POLL_S = 5.0
 """Longest time that a call waits for news before it answers that there is none."""
@@ -36,7 +36,7 @@ class Event:
 
 @dataclass
 class _Entry:
-    job: Work
+    job: Assignment
     state: State = "pending"
     lane: int | None = None
     starts: int = 0
@@ -63,7 +63,7 @@ class _JobQueue:
         self._last_work = self._last_without_node = time.monotonic()
         self._news = asyncio.Event()
 
-    async def submit(self, jobs: Sequence[Work]) -> None:
+    async def submit(self, jobs: Sequence[Assignment]) -> None:
         """Add jobs, first come first served. A job that is known and not ended stays as it is."""
         for job in jobs:
             known = self._entries.get(job.name)
@@ -80,7 +80,7 @@ class _JobQueue:
         self._notify()
         return self._at_work
 
-    async def take(self, lane: int) -> Work | Literal["wait"] | None:
+    async def take(self, lane: int) -> Assignment | Literal["wait"] | None:
         """The next job of a lane; None when there will be none; "wait" to ask again."""
         self._at_work.add(lane)
         deadline = time.monotonic() + POLL_S
@@ -110,6 +110,11 @@ class _JobQueue:
         entry = self._entries[name]
         entry.last_sign = time.monotonic()
         return entry.state == "running"
+
+    async def folds_in_training(self) -> int:
+        """Those of all jobs that run at the moment."""
+        running = [entry.job for entry in self._running.values()]
+        return sum(1 + len(job.companions) for job in running if isinstance(job, Job))
 
     async def epoch(self, name: str, number: int, values: dict[str, Any]) -> None:
         """An epoch ended. Told again after a restart, it is told to the driver again too."""
@@ -224,7 +229,7 @@ class _JobQueue:
         """The number to ask ``events`` with for what is still to come."""
         return len(self._events)
 
-    def _start(self, entry: _Entry, lane: int) -> Work:
+    def _start(self, entry: _Entry, lane: int) -> Assignment:
         entry.state, entry.lane = "running", lane
         self._running[lane] = entry
         entry.starts += 1

@@ -18,7 +18,7 @@ from maskcls import allocator
 from maskcls.storage import StorageError
 from ray_jobs import rehearsal, worker
 from ray_jobs.cluster import node_name, why_blind
-from ray_jobs.job import Errand, Job, Work
+from ray_jobs.job import Assignment, Errand, Job
 from ray_jobs.worker import Cancelled, FloatArray, shared
 
 BEAT_S = 2.0
@@ -37,7 +37,7 @@ def lane_loop(config: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(_device())
     if world > 1:
-        # Where they meet, Ray Train's controller told the environment; see ``driver._Meeting``.
+        # Where they meet stands in the environment; see ``lane_trainer._Meeting``.
         timeout = timedelta(seconds=config["timeout_s"])
         dist.init_process_group(config["backend"], timeout=timeout, world_size=world, rank=rank)
     while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:
@@ -106,6 +106,9 @@ class LaneSession:
             call = self._queue.epoch.options(name=f"{self._job.title} epoch {number}")
             ray.get(call.remote(self._job.name, number, values))
 
+    def streams(self) -> int:
+        return self.world * int(ray.get(self._queue.folds_in_training.remote()))
+
     def go_on(self, number: int) -> bool:
         answer: bool | str = "wait"
         while self.rank == 0 and answer == "wait":
@@ -119,13 +122,13 @@ class LaneSession:
         return bool(ray.get(self._ensemble.has.remote(str(job.task), job.fold)))
 
 
-def _next_job(queue: Any, lane: int, rank: int, world: int) -> Work | None:
+def _next_job(queue: Any, lane: int, rank: int, world: int) -> Assignment | None:
     answer: Any = "wait"
     while answer == "wait":
         if rank == 0:
             answer = ray.get(queue.take.remote(lane))
         answer = shared(answer, world)
-    job: Work | None = answer
+    job: Assignment | None = answer
     return job
 
 

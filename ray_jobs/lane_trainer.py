@@ -59,7 +59,8 @@ class TellQueue(ControllerCallback, WorkerGroupCallback):
     the job of a lost worker, which may have to wait for another node.
 
     It ends a lane whose workers die again and again before they ask for a job (the queue counts the
-    attempts of each job), and gives the lane's workers the lane's name, which Ray shows of them.
+    attempts of each job). In the controller's process it also takes away Ray Train's actor for
+    synchronization, and gives the lane's workers the lane's name, which Ray shows of them.
     """
 
     def __init__(self, queue: Any, lane: int, name: str, attempts: int) -> None:
@@ -67,12 +68,11 @@ class TellQueue(ControllerCallback, WorkerGroupCallback):
         self._started, self._fruitless, self._why = False, 0, ""
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        # This process is the controller's own; Ray Train has no setting for it.
+        # This process is the controller's own; Ray Train has settings for neither.
         worker_group.WorkerGroup._worker_cls = _named(
             worker_group.WorkerGroup._worker_cls, self._name
         )
-        worker_group.SynchronizationActor = _NoActor()
-        state._shutdown_sync_actor = lambda actor: None
+        _without_synchronization()
         controller = ray.get_runtime_context().current_actor
         if not ray.get(self._queue.lane_started.remote(self._lane, controller)):
             raise LaneFailed("the run was ended before this lane began")
@@ -123,6 +123,11 @@ class _Meeting(Backend):
 
 def _set_meeting_point(address: str, port: int) -> None:
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
+
+
+def _without_synchronization() -> None:
+    worker_group.SynchronizationActor = _NoActor()
+    state._shutdown_sync_actor = lambda actor: None
 
 
 class _NoActor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,10 +186,12 @@ def batches(
     first_epoch: int,
     last_epoch: int,
     title: str,
+    streams: Callable[[], int] = lambda: 1,
 ) -> Iterator[Batch]:
     """The batches of epochs ``first_epoch`` to ``last_epoch`` (both included), step by step.
 
-    ``title`` is what Ray's dashboard shows of the data set and of its tasks.
+    ``title`` is what Ray's dashboard shows of the data set and of its tasks. ``streams`` tells,
+    asked once a second, how many there are at the moment, which share the cluster's CPUs.
     """
     steps_per_task = max(1, round(IMAGES_PER_TASK * plan.world / plan.batch_size))
     orders = [
@@ -199,7 +201,7 @@ def batches(
     ]
     height, width = source.preprocessing.height, source.preprocessing.width
     task_bytes = steps_per_task * (plan.batch_size // plan.world + 1) * height * width * 3
-    _configure(task_bytes)
+    _configure(task_bytes, streams)
 
     def named(orders: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         return augment_steps(orders, source=source, plan=plan, augment=augment)
@@ -232,29 +234,35 @@ class _Unhurried(ExecutionCallback):
         time.sleep(0.005)
 
 
+@dataclass(frozen=True)
 class _NoScaling(ClusterAutoscaler):
-    """Takes the cluster as it is. Ray Data would ask the autoscaler for more CPUs, and so for nodes
-    with GPUs, whenever it has much to do: how many there are is for the lanes to decide. It would
-    do so through an actor, a process that is up seconds later.
+    """Takes its share of the cluster as it is. Ray Data would ask the autoscaler for more CPUs, and
+    so for nodes with GPUs, whenever it has much to do, and so does a task that has to wait for a
+    CPU: how many nodes there are is for the lanes to decide. It would do so through an actor, a
+    process that is up seconds later.
     """
+
+    streams: Callable[[], int]
 
     def try_trigger_scaling(self) -> None: ...
 
     def on_executor_shutdown(self) -> None: ...
 
     def get_total_resources(self) -> ExecutionResources:
-        return ExecutionResources.from_resource_dict(ray.cluster_resources())
+        cluster = ExecutionResources.from_resource_dict(ray.cluster_resources())
+        return cluster.scale(1 / max(1, self.streams())).max(ExecutionResources(cpu=1))
 
 
-def _configure(task_bytes: int) -> None:
+def _configure(task_bytes: int, streams: Callable[[], int]) -> None:
     # Ray Data 2.60 offers two autoscalers, both with that actor, and no way to bring a third.
-    streaming_executor.create_cluster_autoscaler = lambda *arguments, **options: _NoScaling()
+    streaming_executor.create_cluster_autoscaler = lambda *_, **__: _NoScaling(streams)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.custom_execution_callback_classes = [_Unhurried]
     # A task's output must stay one block: a split inside a step would tear the step apart.
     context.target_max_block_size = max(128 * 2**20, 4 * task_bytes)
     context.execution_options.preserve_order = True
+    # Before the first output Ray Data knows of no memory, only of CPUs.
     context.execution_options.resource_limits = ExecutionResources(
-        object_store_memory=TASKS_AHEAD * task_bytes
+        cpu=TASKS_AHEAD, object_store_memory=TASKS_AHEAD * task_bytes
     )

@@ -76,7 +76,7 @@ def _begin(
     stream = pipeline.batches(
         job.train, plan, options(job.recipe.augment),
         first_epoch=1, last_epoch=epochs or -(-(2 * MOST_STEPS + 1) // plan.steps),
-        title=job.title,
+        title=job.title, streams=session.streams,
     )  # fmt: skip
     learner.start_epoch(1, session.rank)
     float(_step(learner, next(stream), plan))

@@ -141,9 +141,13 @@ def _explainer(lanes: Lanes | None, folder: RunFolder) -> gallery.Explain:
     def explain(
         run: FinishedRun, mistakes: pd.DataFrame, photos: Mapping[str, ImageArray]
     ) -> Explained:
-        errand = Errand("heat maps", functools.partial(gallery.explain_run, run.folder, mistakes))
-        report = lanes.run([errand])[errand.name].report
-        return report["answer"] if report else gallery.explain(run, mistakes, photos)
+        known = run.only(mistakes["photo"].tolist())
+        make = functools.partial(gallery.explain, known, mistakes, photos)
+        outcome = lanes.ask(Errand("heat maps", make))
+        if outcome.report is not None:
+            return outcome.report["answer"]
+        log.debug("no lane made the heat maps: %s", outcome.reason)
+        return make()
 
     return explain
 

@@ -40,6 +40,9 @@ class Session(Protocol):
     def epoch(self, number: int, values: dict[str, float]) -> None:
         """Tell the driver of an epoch."""
 
+    def streams(self) -> int:
+        """How many streams of batches share the cluster at the moment."""
+
     def go_on(self, number: int) -> bool:
         """Whether a supervised job shall train on after this epoch."""
 
@@ -179,6 +182,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         first_epoch=len(history) + 1,
         last_epoch=recipe.train.epochs,
         title=job.title,
+        streams=session.streams,
     )
     for epoch in range(len(history) + 1, recipe.train.epochs + 1):
         began = time.monotonic()

@@ -19,12 +19,15 @@ class Alone:
     def epoch(self, number, values):
         self.told.append("epoch")
 
+    def streams(self):
+        return 1
+
     def go_on(self, number):
         self.told.append("go on?")
         return True
 
 
-def batches(source, plan, augment, *, first_epoch, last_epoch, title):
+def batches(source, plan, augment, *, first_epoch, last_epoch, title, streams):
     """In place of ``pipeline.batches``."""
     for epoch in range(first_epoch, last_epoch + 1):
         for step in range(plan.steps):

@@ -9,7 +9,7 @@ import pytest
 from maskcls.config import Recipe, Resources, Tracking
 from maskcls.labels import Task
 from ray_jobs import job_queue
-from ray_jobs.job import Job
+from ray_jobs.job import Errand, Job
 from ray_jobs.job_queue import _JobQueue
 
 JOB = Job(
@@ -67,6 +67,18 @@ async def test_a_restarted_lane_gets_its_own_job_again_until_its_attempts_are_us
     await queue.release(0, "its worker died")
     assert (await queue.take(0)).name == "b"
     assert ("failed", "a") in await names_of(queue)
+
+
+@in_a_loop
+async def test_the_folds_in_training_are_those_of_jobs_that_run():
+    queue = _JobQueue(attempts=2)
+    trial = replace(JOB, name="trial", companions=tuple(JOBS[:2]))
+    await queue.submit([trial, *JOBS[:1], Errand("looks", dict), *JOBS[1:]])
+    for lane, folds in enumerate((3, 4, 4, 5)):
+        await queue.take(lane)
+        assert await queue.folds_in_training() == folds
+    await queue.finish("trial", {})
+    assert await queue.folds_in_training() == 2
 
 
 @in_a_loop

@@ -4,6 +4,7 @@ import functools
 import resource
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from maskcls import allocator
@@ -11,6 +12,7 @@ from maskcls.config import Resources
 from ray_jobs import driver, lane, packing
 from ray_jobs.cluster import nodes
 from ray_jobs.job import Errand
+from ray_jobs.job_queue import JobQueue
 from tests.test_job_queue import JOB
 
 
@@ -52,21 +54,34 @@ def test_a_lane_whose_workers_fail_before_they_take_a_job_is_not_restarted_for_e
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_lane_runs_errands_and_keeps_the_memory_that_they_free(cluster, tmp_path):
-    resources = Resources(jobs_at_once=1)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_lane_runs_errands_and_keeps_the_memory_that_they_free(cluster, tmp_path, workers):
+    resources = Resources(jobs_at_once=1, workers_per_job=workers)
     plan = packing.plan(resources, 1, nodes())
     errands = [
+        # With two workers this ends both, and two others must find each other.
         Errand("fails", functools.partial(int, "no number")),
         Errand("faults", page_faults),
-        Errand("answers", functools.partial(max, 3, 4)),
+        Errand("neighbours", neighbours),
     ]
     with driver.lanes(plan, resources, folder=tmp_path) as lanes:
         outcomes = lanes.run(errands)
+        assert lanes.ask(Errand("adds", functools.partial(max, 3, 4))).report == {"answer": 4}
     assert outcomes["fails"].report is None
     assert "no number" in outcomes["fails"].reason
-    assert outcomes["answers"].report == {"answer": 4}
     if allocator.platform.libc_ver()[0] == "glibc":
         assert outcomes["faults"].report["answer"] < PAGES / 2
+    running = outcomes["neighbours"].report["answer"]
+    assert any("TrainController" in name for name in running), running
+    assert not [name for name in running if "SynchronizationActor" in name], running
+
+
+@pytest.mark.ray
+def test_an_errand_does_not_wait_for_ever(cluster, monkeypatch, tmp_path):
+    monkeypatch.setattr(driver, "ASK_S", 1.0)
+    outcome = driver.Lanes(JobQueue.remote(1)).ask(Errand("waits", dict))
+    assert outcome.report is None
+    assert outcome.reason == "cancelled"
 
 
 PAGES = 4 * 64 * 2**20 // resource.getpagesize()
@@ -82,3 +97,9 @@ def page_faults():
     for _ in range(4):
         torch.ones(16 * 2**20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def neighbours():
+    """What the node's processes call themselves."""
+    raylet = psutil.Process().parent()
+    return [" ".join(process.cmdline()) for process in raylet.children()]

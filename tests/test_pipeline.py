@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ray.util import list_named_actors
 
 from maskcls import folds, images, manifest, transforms
 from maskcls.images import Preprocessing
@@ -76,6 +77,26 @@ def test_pixels_and_order_do_not_depend_on_the_size_of_tasks(
         # A blend may round a half the other way before it is augmented.
         plain = plan.rows["row2"][drawn.items_N] < 0
         assert np.array_equal(got[plain], expected[plain])
+
+
+def test_streams_share_the_cluster_and_ask_no_autoscaler(cluster, source, table, monkeypatch):
+    asked = []
+
+    def streams():
+        asked.append(1)
+        return 2
+
+    plan = make_plan(table)
+    stream = pipeline.batches(
+        source, plan, AUGMENT, first_epoch=1, last_epoch=1, title="run:x", streams=streams
+    )
+    assert len(list(stream)) == plan.steps
+    assert asked
+    named = [actor["name"] for actor in list_named_actors(all_namespaces=True)]
+    assert "AutoscalingCoordinator" not in named
+    monkeypatch.setattr(pipeline.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 4.0})
+    for running, cpus in ((0, 8), (1, 8), (2, 4), (16, 1)):
+        assert pipeline._NoScaling(lambda n=running: n).get_total_resources().cpu == cpus
 
 
 def test_workers_of_one_job_share_each_step_without_overlap(source, table):

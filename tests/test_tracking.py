@@ -127,6 +127,18 @@ def test_up_to_ten_mistakes_are_drawn(tmp_path, count):
     assert share > 0.6 * min(count, 10) / (rows * columns)
 
 
+def test_long_captions_stay_clear_of_the_edge_and_of_the_photos(tmp_path):
+    red = np.full((64, 48, 3), (255, 0, 0), np.uint8)
+    long, *_ = sorted(labels.class_names("joint"), key=len, reverse=True)
+    tracker(tmp_path).mistakes([red] * 6, [f"{long}, taken for {long} (98%)"] * 6)
+    image = imread(tmp_path / "mistakes.png")[..., :3]
+    ink = (image.max(axis=-1) < 0.5).any(axis=1)
+    photo = (image == (1, 0, 0)).all(axis=-1).any(axis=1)
+    assert ink.any()
+    assert not ink[:4].any()
+    assert not (ink & photo).any()
+
+
 def test_no_mistakes_are_no_picture(tmp_path):
     tracker(tmp_path).mistakes([], [])
     assert not list(tmp_path.iterdir())
