@@ -61,7 +61,7 @@ PARTS = {
                 "--model test_efficientnet --rounds 1", 120),
     "profile": Part("profile_sweep", "{data} --people 24",
                     "{data} --people 18 --out {folder}/profile.png", 400),
-    "sweep": Part("sweep_speed", "{data} --people 96 --limit {left:.0f}",
+    "sweep": Part("sweep_speed", "{data} --limit {left:.0f}",
                   "{data} --people 18 --rounds 1", 3600),
 }  # fmt: skip
 """Limits are wide: what the others leave of the hour is for the rounds of the sweeps."""
