@@ -17,7 +17,7 @@ from ray_jobs.ensemble import Ensemble
 from ray_jobs.job import Job
 from ray_jobs.prepare import Photos, prepare_eval
 from ray_jobs.run_folder import RunFolder
-from ray_jobs.sweep import answer, listed, run_jobs, votes_name
+from ray_jobs.sweep import answer, listed, training, votes_name
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,8 @@ def predict(config: Config, run: RunFolder) -> None:
     ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
         votes.local, votes.uri
     )
-    failed = run_jobs(config, out.local, jobs, ensemble, out.uri)
+    with training(config, out.local, jobs, ensemble, out.uri) as (failed, _):
+        pass  # the lanes have no more to do
     if failed:
         raise RunFailed(f"models failed, so nothing is written:\n{listed(failed)}")
     fitted = results.from_json(files.read_json(run.ensemble))

@@ -191,19 +191,6 @@ def training(
         yield {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}, lanes
 
 
-def run_jobs(
-    config: Config,
-    folder: Path,
-    jobs: Sequence[Job],
-    ensemble: Any | None = None,
-    uri: str | None = None,
-    board: Board | None = None,
-) -> dict[str, str]:
-    """``training``, and nothing else of the lanes; what failed, and why."""
-    with training(config, folder, jobs, ensemble, uri, board) as (failed, _):
-        return failed
-
-
 def run_all(
     config: Config,
     folder: Path,
@@ -211,8 +198,9 @@ def run_all(
     uri: str | None = None,
     board: Board | None = None,
 ) -> None:
-    """``run_jobs`` where every job is needed. Raises RunFailed where one fails."""
-    failed = run_jobs(config, folder, jobs, uri=uri, board=board)
+    """``training`` where every job is needed. Raises RunFailed where one fails."""
+    with training(config, folder, jobs, uri=uri, board=board) as (failed, _):
+        pass  # the lanes have no more to do
     if failed:
         raise RunFailed(f"{len(failed)} of {len(jobs)} models are missing:\n{listed(failed)}")
 
