@@ -61,15 +61,15 @@ class Alone:
 
 def train_alone(config: dict[str, Any]) -> None:
     """The naive ``train_loop_per_worker``."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(config["threads"])
     worker.run(config["job"], Alone())
 
 
-def naive(job: Job) -> None:
+def naive(job: Job, threads: int) -> None:
     with _settings_of_ray():
         TorchTrainer(
             train_alone,
-            train_loop_config={"job": job},
+            train_loop_config={"job": job, "threads": threads},
             # No CPU, as for our lanes: Ray Data's tasks need both.
             scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"memory": 1}),
             run_config=RunConfig(name=job.name, storage_path=str(job.folder.parent / "ray")),
@@ -118,7 +118,7 @@ def main() -> None:
 
         with driver.lanes(plan, resources, folder=folder) as lanes:
             in_lane(lanes, job("warm-up"))
-            naive(job("naive-warm-up"))
+            naive(job("naive-warm-up"), plan.threads)
             outside: dict[str, list[float]] = {"naive": [], "lane": []}
             for number in range(arguments.rounds):
                 for kind in outside:
@@ -128,7 +128,7 @@ def main() -> None:
                         # processes of Ray Data, which had nothing to do.
                         in_lane(lanes, job(f"before{number}"))
                     began = time.monotonic()
-                    naive(one) if kind == "naive" else in_lane(lanes, one)
+                    naive(one, plan.threads) if kind == "naive" else in_lane(lanes, one)
                     outside[kind].append(outside_training(one, time.monotonic() - began))
                     print(f"  {kind:6} {outside[kind][-1]:6.2f} s outside training", flush=True)
     rows.add(

@@ -32,6 +32,7 @@ from safetensors.torch import save_file
 from benchmarks import rows
 from maskcls import files, models
 from maskcls.config_load import load
+from ray_jobs import driver
 from ray_jobs.prepare import forms_of, prepare
 
 FOLDS, EPOCHS, BATCH = 3, 3, 32
@@ -118,8 +119,10 @@ class Bench:
             "--batch-size", str(BATCH), "--threads", str(self.threads),
             *(["--weights", str(weights)] if weights else []),
         ]  # fmt: skip
+        environment = {**os.environ, **driver.ON_A_CPU}
         processes = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(self.lanes)
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+            for _ in range(self.lanes)
         ]
         told = [json.loads(process.communicate()[0]) for process in processes]
         epoch, prediction = (statistics.mean(seconds) for seconds in zip(*told, strict=True))
@@ -219,7 +222,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--people", type=int, default=48)
     parser.add_argument("--lanes", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit", type=float, default=3600, help="seconds; a round that would "
                         "not end by then is not begun (3600)")  # fmt: skip
     parser.add_argument("--rows", type=Path)

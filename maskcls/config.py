@@ -364,9 +364,10 @@ class Resources(Section):
         None, description="Jobs side by side; null: as many as the GPUs, or else the CPUs, carry."
     )
     threads_per_worker: PositiveInt | None = Field(
-        1,
-        description="CPU threads a worker computes with. More threads round sums otherwise, so "
-        "results are the same only for the same number; null: the worker's share of the machine.",
+        2,
+        description="CPU threads a worker computes with; more than its share costs nothing, and "
+        "uses cores that other jobs leave idle. Another number rounds sums otherwise, so results "
+        "are the same only for the same number; null: the worker's share of the machine.",
     )
     start_timeout_s: PositiveFloat = Field(
         300.0, description="Seconds to wait for the first worker before the run is refused."

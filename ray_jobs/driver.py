@@ -44,6 +44,10 @@ ASK_S = 15.0
 ABORT_S = 20.0
 """Seconds that lanes get to end when they are told to."""
 
+ON_A_CPU = {**allocator.ONE_ARENA, "OMP_WAIT_POLICY": "PASSIVE"}
+"""The environment of workers that compute on CPUs. Lanes together may have more threads than cores:
+one that waits for its fellows must not spin on a core that another lane could use."""
+
 
 class RunFailed(RuntimeError):  # noqa: N818 -- an answer to the user, not a bug
     """The run cannot go on; says why. What is finished is kept."""
@@ -239,7 +243,7 @@ def _run_lane(
                 controller_failure_limit=resources.attempts,
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
-            worker_runtime_env={"env_vars": {} if plan.gpus_per_worker else allocator.ONE_ARENA},
+            worker_runtime_env={"env_vars": {} if plan.gpus_per_worker else ON_A_CPU},
             callbacks=[TellQueue(running.queue, lane.number, name, resources.attempts)],
         ),
     )

@@ -1,6 +1,7 @@
 """What a lane's worker does before it takes a job, and beside its jobs."""
 
 import functools
+import os
 import resource
 from types import SimpleNamespace
 
@@ -63,6 +64,7 @@ def test_a_lane_runs_errands_and_keeps_the_memory_that_they_free(cluster, tmp_pa
         Errand("fails", functools.partial(int, "no number")),
         Errand("faults", page_faults),
         Errand("neighbours", neighbours),
+        Errand("waits", functools.partial(os.getenv, "OMP_WAIT_POLICY")),
     ]
     with driver.lanes(plan, resources, folder=tmp_path) as lanes:
         outcomes = lanes.run(errands)
@@ -71,6 +73,7 @@ def test_a_lane_runs_errands_and_keeps_the_memory_that_they_free(cluster, tmp_pa
     assert "no number" in outcomes["fails"].reason
     if allocator.platform.libc_ver()[0] == "glibc":
         assert outcomes["faults"].report["answer"] < PAGES / 2
+    assert outcomes["waits"].report == {"answer": "PASSIVE"}
     running = outcomes["neighbours"].report["answer"]
     assert any("TrainController" in name for name in running), running
     assert not [name for name in running if "SynchronizationActor" in name], running

@@ -21,23 +21,23 @@ FROM_ZERO = [HEAD, *4 * [WORKER]]
 @pytest.mark.parametrize(
     ("nodes", "resources", "jobs", "lanes", "threads"),
     [
-        (LAPTOP, {}, 9, 2, 1),
-        ([Node("a", cpus=1, gpus=0)], {}, 9, 1, 1),
+        (LAPTOP, {}, 9, 2, 2),
+        ([Node("a", cpus=1, gpus=0)], {}, 9, 1, 2),
         (LAPTOP, {"jobs_at_once": 1, "threads_per_worker": None}, 9, 1, 2),
         (LAPTOP, {"workers_per_job": 2, "threads_per_worker": None}, 9, 1, 1),
         (LAPTOP, {"threads_per_worker": 3}, 9, 2, 3),
         (GPU_BOX, {"threads_per_worker": None}, 9, 2, 8),
         (GPU_BOX, {"gpus_per_worker": 0.5, "threads_per_worker": None}, 9, 4, 4),
         (GPU_BOX, {"gpus_per_worker": 0.3333, "threads_per_worker": None}, 9, 6, 2),
-        (GPU_BOX, {"gpus_per_worker": 0.6}, 9, 2, 1),
-        (GPU_BOX, {"gpus_per_worker": 2}, 9, 1, 1),
-        (GPU_BOX, {"workers_per_job": 2}, 9, 1, 1),
-        (GPU_BOX, {"gpus_per_worker": 0}, 9, 9, 1),
-        (LOGICAL, {}, 9, 2, 1),
+        (GPU_BOX, {"gpus_per_worker": 0.6}, 9, 2, 2),
+        (GPU_BOX, {"gpus_per_worker": 2}, 9, 1, 2),
+        (GPU_BOX, {"workers_per_job": 2}, 9, 1, 2),
+        (GPU_BOX, {"gpus_per_worker": 0}, 9, 9, 2),
+        (LOGICAL, {}, 9, 2, 2),
         (TWO_NODES, {"threads_per_worker": None}, 2, 2, 3),
         (FROM_ZERO, {"threads_per_worker": None}, 9, 4, 8),
         (FROM_ZERO, {"threads_per_worker": None, "gpus_per_worker": 0.5}, 9, 8, 4),
-        (FROM_ZERO, {"gpus_per_worker": 0}, 9, 8, 1),
+        (FROM_ZERO, {"gpus_per_worker": 0}, 9, 8, 2),
     ],
 )
 def test_jobs_side_by_side_as_far_as_the_resources_reach(nodes, resources, jobs, lanes, threads):
@@ -66,7 +66,7 @@ def test_what_cannot_run_is_refused_in_words(nodes, resources, message):
 @pytest.mark.parametrize("jobs", [1, 2, 9])
 def test_how_a_job_rounds_depends_on_no_other_job_and_no_machine(jobs):
     for nodes in (LAPTOP, GPU_BOX, TWO_NODES):
-        assert plan(Resources(), jobs, nodes).threads == 1
+        assert plan(Resources(), jobs, nodes).threads == 2
     assert "would let each compute with 16 threads" in plan(Resources(), 1, GPU_BOX).reason
 
 

@@ -1,5 +1,7 @@
 """Ray Data gives the pixels that a plain loop gives, in order, whatever runs where."""
 
+import time
+
 import numpy as np
 import pytest
 from ray.util import list_named_actors
@@ -97,6 +99,26 @@ def test_streams_share_the_cluster_and_ask_no_autoscaler(cluster, source, table,
     monkeypatch.setattr(pipeline.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 4.0})
     for running, cpus in ((0, 8), (1, 8), (2, 4), (16, 1)):
         assert pipeline._NoScaling(lambda n=running: n).get_total_resources().cpu == cpus
+
+
+def test_the_executor_rests_while_its_output_waits(cluster, source, table, monkeypatch):
+    looks = []
+    look = pipeline._Unhurried.on_execution_step
+
+    def counted(self, executor):
+        looks.append(executor)
+        look(self, executor)
+
+    monkeypatch.setattr(pipeline._Unhurried, "on_execution_step", counted)
+    stream = pipeline.batches(
+        source, make_plan(table), AUGMENT, first_epoch=1, last_epoch=200, title="run:x"
+    )
+    next(stream)
+    time.sleep(2)  # while the first outputs come in
+    before = len(looks)
+    time.sleep(2)
+    assert 0 < len(looks) - before < 40  # each costs a millisecond of the interpreter lock
+    stream.close()
 
 
 def test_workers_of_one_job_share_each_step_without_overlap(source, table):
