@@ -256,7 +256,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bench = Bench(people_of(arguments.data, arguments.people, folder / "data"), folder, 2, 1)
+        bench = Bench(people_of(arguments.data, arguments.people, folder / "data"), folder)
         setting = DATA_BOUND if arguments.data_bound else COMPUTE
         spans = profile([*bench.words(setting, folder / "run"), *arguments.words], folder)
         with matplotlib.rc_context(PLOT_STYLE):

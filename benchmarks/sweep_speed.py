@@ -70,8 +70,8 @@ class Bench:
 
     root: Path
     folder: Path
-    lanes: int
-    threads: int
+    lanes: int = 2
+    threads: int = 2
     spent: dict[str, list[Spent]] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
 
@@ -221,8 +221,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--people", type=int, default=48)
-    parser.add_argument("--lanes", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lanes", type=int, default=Bench.lanes)
+    parser.add_argument("--threads", type=int, default=Bench.threads)
     parser.add_argument("--limit", type=float, default=3600, help="seconds; a round that would "
                         "not end by then is not begun (3600)")  # fmt: skip
     parser.add_argument("--rows", type=Path)
