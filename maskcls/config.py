@@ -365,9 +365,9 @@ class Resources(Section):
     )
     threads_per_worker: PositiveInt | None = Field(
         2,
-        description="CPU threads a worker computes with; more than its share costs nothing, and "
-        "uses cores that other jobs leave idle. Another number rounds sums otherwise, so results "
-        "are the same only for the same number; null: the worker's share of the machine.",
+        description="CPU threads a worker computes with; more than its share cost nothing on two "
+        "cores, and use those that other jobs leave idle. Another number rounds sums otherwise, so "
+        "results are the same only for the same number; null: the worker's share of the machine.",
     )
     start_timeout_s: PositiveFloat = Field(
         300.0, description="Seconds to wait for the first worker before the run is refused."
