@@ -13,10 +13,10 @@ BENCH_DATA ?= data/bench
 
 .PHONY: demo test check bench hosts setup lock docs clean
 demo: setup
-	$(BIN)/python -m maskcls.demo_faces $(DEMO_DATA) --people 120 --eval-people 30 --height 192 --width 144
+	$(BIN)/python -m examples.drawn_faces $(DEMO_DATA) --people 120 --eval-people 30 --height 192 --width 144
 	$(BIN)/python -m ray_jobs.sweep --config configs/demo.yaml data.root=$(DEMO_DATA) run.dir=$(DEMO_RUN)
 	@echo "Against the true answers of the photos to predict:"
-	$(BIN)/python -m maskcls.submission score $(DEMO_RUN)/submission.csv $(DEMO_DATA)/answers.csv
+	$(BIN)/python -m maskcls score $(DEMO_RUN)/submission.csv $(DEMO_DATA)/answers.csv
 
 test: check
 	$(BIN)/python -m pytest -m "not slow" -n 2
@@ -53,7 +53,7 @@ lock:
 			--no-emit-index-url $$name.in -o $$name.txt; done
 
 docs:
-	$(BIN)/python -m maskcls.config > docs/config.md
+	$(BIN)/python -m maskcls.config.documentation > docs/config.md
 
 clean:
 	rm -rf $(VENV) $(DEMO_DATA) $(DEMO_RUN) data/bench

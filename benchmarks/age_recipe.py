@@ -14,15 +14,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from maskcls import files, metrics
-from maskcls.analysis import difference
-from maskcls.config import Config
-from maskcls.config_load import load
+from maskcls.config.load import load
+from maskcls.config.schema import Config
 from maskcls.labels import AgeBand, Task
-from ray_jobs import cluster, console
-from ray_jobs.prepare import forms_of, prepare
-from ray_jobs.run_folder import RunFolder, make_jobs, read_out_of_fold
-from ray_jobs.sweep import run_all
+from maskcls.reports.analysis import difference
+from maskcls.scoring import metrics
+from maskcls.storage import files
+from ray_jobs.cluster import connect
+from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.run import console
+from ray_jobs.run.folder import RunFolder, make_jobs, read_out_of_fold
+from ray_jobs.run.jobs import run_all
 
 CONFIG = Path(__file__).parents[1] / "configs" / "sweep.yaml"
 SMALL = (
@@ -47,7 +49,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*")
     arguments = parser.parse_args()
     console.setup()
-    cluster.connect()
+    connect.connect()
     words = [f"data.root={arguments.data}", *SMALL, *arguments.words]
     out_of_fold = {
         name: run(load([CONFIG], [*words, *extra]).config, arguments.out / name.replace(" ", "-"))

@@ -22,16 +22,20 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import TrialScheduler
 
-from maskcls import demo_faces, search_space, tracking
-from maskcls.config import Recipe
-from maskcls.config_load import load
+from examples.drawn_faces import draw
+from maskcls.config import search_space
+from maskcls.config.load import load
+from maskcls.config.recipe import Recipe
 from maskcls.labels import Task
-from ray_jobs import cluster, console
-from ray_jobs.job import Job, identity
-from ray_jobs.prepare import forms_of, prepare
-from ray_jobs.run_folder import RunFolder, make_jobs
-from ray_jobs.sweep import run_all
-from ray_jobs.trial import SCORE, ResumableASHA
+from maskcls.learning import tracking
+from ray_jobs.cluster import connect
+from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.run import console
+from ray_jobs.run.folder import RunFolder, make_jobs
+from ray_jobs.run.jobs import run_all
+from ray_jobs.search.asha import ResumableASHA
+from ray_jobs.search.trial import SCORE
+from ray_jobs.training.job import Job, identity
 
 EPOCHS = 9
 GRID: dict[str, list[Any]] = {
@@ -57,7 +61,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=50)
     arguments = parser.parse_args()
     console.setup()
-    cluster.connect()
+    connect.connect()
     out = arguments.out.absolute()
     curves, noise = train_grid(out)
     report(curves, noise, arguments.seeds, out)
@@ -65,7 +69,7 @@ def main() -> None:
 
 def train_grid(out: Path) -> tuple[Curves, list[float]]:
     """The learning curve of every configuration, and the best one's scores over seeds."""
-    root = demo_faces.draw(out / "data", people=120, eval_people=6, height=96, width=72)
+    root = draw.draw(out / "data", people=120, eval_people=6, height=96, width=72)
     config = load([], [f"data.root={root}", f"data.cache={out / 'cache'}", *WORDS]).config
     data = prepare(config, forms_of(config, [Task.AGE]), out).without_evaluation()
     (base,) = make_jobs(config, RunFolder(out), data, [(Task.AGE, 0)])

@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from maskcls import transforms
-from maskcls.images import decode
-from maskcls.transforms import ImageArray
+from maskcls.augment import augmentations
+from maskcls.augment.operations import ImageArray
+from maskcls.data.photos import decode
 
 NUM_PHOTOS: Final = 64
 NUM_ROUNDS: Final = 15
@@ -77,7 +77,7 @@ def make_paths(
     """Name of a path -> a function that augments every photo once."""
     small = [cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA) for photo in photos]
     policy = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
-    augment, rng = transforms.build("autoaugment"), np.random.default_rng(0)
+    augment, rng = augmentations.build("autoaugment"), np.random.default_rng(0)
     tensors = [torch.from_numpy(photo).permute(2, 0, 1).contiguous() for photo in small]
     return {
         "maskcls, uint8 arrays": lambda: [augment(photo, rng) for photo in small],

@@ -18,7 +18,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from maskcls import allocator
+from maskcls.learning import allocator
 
 
 def main() -> None:

@@ -25,7 +25,9 @@ import psutil
 import torch
 
 from benchmarks import rows
-from maskcls import checkpoint, demo_faces, files
+from examples.drawn_faces import draw
+from maskcls.learning import checkpoint
+from maskcls.storage import files
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
@@ -148,7 +150,7 @@ def main() -> None:
         print(f"drawing faces into {arguments.data}", flush=True)
         size = {"people": 42, "eval_people": 6, "height": 64, "width": 48} if arguments.quick else {
             "people": 240, "eval_people": 60}  # fmt: skip
-        demo_faces.draw(arguments.data, **size)
+        draw.draw(arguments.data, **size)
     began = time.monotonic()
     found, failures = measure(arguments.only, arguments.data.absolute(), arguments.quick)
     if not arguments.quick:

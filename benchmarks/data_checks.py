@@ -1,4 +1,4 @@
-"""What ``maskcls.check_data`` finds and misses: copies, and photos in another person's folder.
+"""What `maskcls check` finds and misses: copies, and photos in another person's folder.
 
     python -m benchmarks.data_checks DATA [DATA ...]
 
@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from maskcls import appearance
-from maskcls.appearance import Look
-from maskcls.manifest import read_train
+from maskcls.data.manifest import read_train
+from maskcls.quality import appearance
+from maskcls.quality.appearance import Look
 
 Image = npt.NDArray[np.uint8]
 SAMPLE = 150

@@ -32,7 +32,7 @@ from typing import Any
 
 import psutil
 
-from maskcls import demo_faces
+from examples.drawn_faces import draw
 
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).parent / "ray")
@@ -251,9 +251,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="faults") as name:
-        data = demo_faces.draw(
-            Path(name) / "data", people=42, eval_people=6, seed=1, height=64, width=48
-        )
+        data = draw.draw(Path(name) / "data", people=42, eval_people=6, seed=1, height=64, width=48)
         expected = undisturbed(data)
         kinds = [kind for kind in arguments.only if possible(kind)]
         order: list[str] = []

@@ -22,13 +22,15 @@ import torch
 
 from benchmarks import rows
 from benchmarks.pipeline_speed import AUGMENT, listing
-from maskcls import demo_faces, images
-from maskcls.config import Recipe
-from maskcls.images import Preprocessing
+from examples.drawn_faces import draw
+from maskcls.config.recipe import Recipe
+from maskcls.data.prepared import prepare
+from maskcls.data.preprocess import Preprocessing
 from maskcls.labels import Task
-from maskcls.learner import Learner
-from ray_jobs import cluster, pipeline
-from ray_jobs.pipeline import Batch, EpochPlan, ImageSource
+from maskcls.learning.learner import Learner
+from ray_jobs.cluster import connect
+from ray_jobs.data import stream as pipeline
+from ray_jobs.data.source import Batch, EpochPlan, ImageSource
 
 ROWS = (
     ("GPU: step of {model} {size}", "float32 eager", 3.0, 4.0),
@@ -88,11 +90,11 @@ def fed(source: ImageSource, plan: EpochPlan, steps: int) -> Iterator[Batch]:
 
 
 def prepared(folder: Path, recipe: Recipe) -> tuple[ImageSource, EpochPlan]:
-    root = demo_faces.draw(folder / "data", people=42, eval_people=6)
+    root = draw.draw(folder / "data", people=42, eval_people=6)
     table = listing(root, 4 * recipe.train.batch_size, folder / "listing.parquet")
     form = Preprocessing(*recipe.image.size)
     photos = pd.read_parquet(table)
-    (images_,) = images.prepare(photos, [form], folder / "cache", threads=2)
+    (images_,) = prepare(photos, [form], folder / "cache", threads=2)
     count = np.arange(len(photos))
     plan = EpochPlan(
         rows={"row": count, "row2": np.full_like(count, -1), "weight2": count * 0.0, "key": count},
@@ -129,7 +131,7 @@ def main() -> None:
         "image": {"size": (height, width), "mean": (0.5,) * 3, "std": (0.5,) * 3},
         "train": {"batch_size": arguments.batch_size},
     })  # fmt: skip
-    cluster.connect()
+    connect.connect()
     with tempfile.TemporaryDirectory() as name:
         source, plan = prepared(Path(name), recipe)
         steps = {"eager": eager(recipe, device), "ours": ours(recipe, plan, device)}

@@ -151,7 +151,7 @@ def view_of(folder: Path, address: str, kept: dict[Path, Path]) -> dict[str, str
 
 def trial(folder: Path) -> None:
     """What happens on the laptop. Raises Failed where something is not as it should be."""
-    sh("python", "-m", "maskcls.demo_faces", f"{SHARED}/data", "--people", "42",
+    sh("python", "-m", "examples.drawn_faces", f"{SHARED}/data", "--people", "42",
        "--eval-people", "6", "--height", "64", "--width", "48")  # fmt: skip
     sh("ray", "get-auth-token", "--generate")
     sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(HOME / ".ssh/key"))

@@ -5,7 +5,7 @@
 Without DATA, on drawn faces. For each seed, one person in twenty gets the other gender, another one
 in twenty another age band, and one photo of another one in twenty another mask state; all through
 label fixes. Models with three heads (unless tasks=... says otherwise) train on that at a small size
-and their out-of-fold probabilities rank the labels (maskcls.label_errors). Printed: which share of
+and their out-of-fold probabilities rank the labels (`maskcls labels`). Printed: which share of
 the wrong labels stands in the first tenth of each list. Then whoever looks through that tenth mends
 the wrong labels in it, models train again, and the scores on DATA/answers.csv are compared with
 those before and those without any wrong label.
@@ -24,18 +24,23 @@ import pandas as pd
 import torch
 import yaml
 
-from maskcls import demo_faces, files, inference, results, submission
-from maskcls.config import Config
-from maskcls.config_load import load
-from maskcls.label_errors import BY_PERSON, ranked
+from examples.drawn_faces import draw
+from maskcls.config.load import load
+from maskcls.config.schema import Config
+from maskcls.data.label_fixes import STEMS, LabelFixes
+from maskcls.data.manifest import read_train
 from maskcls.labels import ATTRIBUTES, Mask
-from maskcls.manifest import STEMS, LabelFixes, read_train
-from maskcls.results import ModelVotes
-from ray_jobs import cluster, console
-from ray_jobs.job import Job
-from ray_jobs.prepare import Dataset, forms_of, prepare
-from ray_jobs.run_folder import RunFolder, make_jobs, read_out_of_fold
-from ray_jobs.sweep import run_all
+from maskcls.learning import predict
+from maskcls.quality.label_errors import BY_PERSON, ranked
+from maskcls.scoring import ensemble, submission
+from maskcls.scoring.ensemble import ModelVotes
+from maskcls.storage import files
+from ray_jobs.cluster import connect
+from ray_jobs.data.photos import Dataset, forms_of, prepare
+from ray_jobs.run import console
+from ray_jobs.run.folder import RunFolder, make_jobs, read_out_of_fold
+from ray_jobs.run.jobs import run_all
+from ray_jobs.training.job import Job
 
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 WRONG = 0.05
@@ -68,8 +73,8 @@ def main() -> None:
         words.insert(0, str(arguments.data))
         arguments.data = None
     console.setup()
-    cluster.connect()
-    data = arguments.data or demo_faces.draw(
+    connect.connect()
+    data = arguments.data or draw.draw(
         arguments.out / "faces", people=120, eval_people=60, height=192, width=144
     )
     out, words = arguments.out, [f"data.root={data}", "tasks=[multi]", *words]
@@ -207,12 +212,12 @@ def answer_scores(run: Run, data: Path) -> dict[str, float]:
     for job in run.jobs:
         source = run.data.evaluation.images[job.recipe.image]
         photos = source.photos()
-        predictor, _ = inference.load(job.folder, torch.device("cpu"))
+        predictor, _ = predict.load(job.folder, torch.device("cpu"))
         said = predictor(source.open(), np.arange(len(photos)))
         probabilities = {head: values.astype(float) for head, values in said.items()}
         votes.append(ModelVotes(job.task, job.fold, photos["image_id"].tolist(), probabilities))
-    fitted = results.fit(run.config.ensemble.name, read_out_of_fold(run.jobs))
-    answers = results.vote(fitted, votes).set_index("image_id")["ans"]
+    fitted = ensemble.fit(run.config.ensemble.name, read_out_of_fold(run.jobs))
+    answers = ensemble.vote(fitted, votes).set_index("image_id")["ans"]
     path = run.folder / "submission.csv"
     submission.write(votes[0].image_ids, answers, path)
     return {

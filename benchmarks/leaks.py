@@ -20,10 +20,11 @@ from ray._private.state import actors
 from ray.util import placement_group_table
 
 from benchmarks.faults import WORDS
-from maskcls import demo_faces
-from maskcls.config_load import load
-from ray_jobs import cluster, run_state
-from ray_jobs.run_folder import claim
+from examples.drawn_faces import draw
+from maskcls.config.load import load
+from ray_jobs.cluster import connect
+from ray_jobs.run import state
+from ray_jobs.run.folder import claim
 from ray_jobs.sweep import sweep
 
 
@@ -34,17 +35,17 @@ def main() -> None:
     parser.add_argument("--sweeps", type=int, default=10)
     arguments = parser.parse_args()
     logging.getLogger("ray_jobs").setLevel(logging.WARNING)
-    cluster.connect()
+    connect.connect()
     print("sweep  driver MB  object store MB  actors  reservations", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        root = demo_faces.draw(folder / "data", people=42, eval_people=6, height=64, width=48)
+        root = draw.draw(folder / "data", people=42, eval_people=6, height=64, width=48)
         for number in range(1, arguments.sweeps + 1):
             words = [f"data.root={root}", f"data.cache={folder / 'cache'}", *WORDS]
             config = load([], [*words, f"run.dir={folder / str(number)}"]).config
             with (
                 claim(config, config.tasks) as run,
-                run_state.keeping(run.place, "sweep") as board,
+                state.keeping(run.place, "sweep") as board,
             ):
                 sweep(config, run, board)
             print("{:5}  {:9.0f}  {:15.1f}  {:6}  {:12}".format(number, *alive()), flush=True)

@@ -24,15 +24,16 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from benchmarks import rows, sleeping
 from benchmarks.sleeping import SleepingJob
-from maskcls.config import Config, Resources
-from maskcls.config_load import load
-from maskcls.images import Preprocessing
+from maskcls.config.load import load
+from maskcls.config.schema import Config, Resources
+from maskcls.data.preprocess import Preprocessing
 from maskcls.labels import Task
-from ray_jobs import cluster, driver, packing
-from ray_jobs.driver import Lanes
-from ray_jobs.pipeline import ImageSource
-from ray_jobs.prepare import Dataset, Photos
-from ray_jobs.run_folder import RunFolder, make_jobs
+from ray_jobs.cluster import connect, nodes, packing
+from ray_jobs.data.photos import Dataset, Photos
+from ray_jobs.data.source import ImageSource
+from ray_jobs.lanes import pool as driver
+from ray_jobs.lanes.pool import Lanes
+from ray_jobs.run.folder import RunFolder, make_jobs
 
 FOLDS = 3
 SOLVE_S = 10.0
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--mean", type=float, default=1.5, help="seconds of a job (1.5)")
     parser.add_argument("--rows", type=Path)
     arguments = parser.parse_args()
-    cluster.quiet()
+    connect.quiet()
     ray.init(num_gpus=sum(arguments.gpus), include_dashboard=False, log_to_driver=False)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -114,7 +115,7 @@ def main() -> None:
         running = []
         for gpus in arguments.gpus:
             resources = Resources(gpus_per_worker=1, jobs_at_once=gpus)
-            plan = packing.plan(resources, FOLDS * len(Task), cluster.nodes())
+            plan = packing.plan(resources, FOLDS * len(Task), nodes.nodes())
             lanes = driver.lanes(plan, resources, folder=folder / str(gpus))
             running.append(stack.enter_context(lanes))
             sleeping.wake(running[-1])

@@ -31,11 +31,15 @@ import pandas as pd
 import torch
 
 from benchmarks import rows
-from maskcls import allocator, images, manifest, transforms
-from maskcls.images import Preprocessing
-from maskcls.inference import Normalize
-from ray_jobs import cluster, pipeline
-from ray_jobs.pipeline import EpochPlan, ImageSource
+from maskcls.augment import augmentations
+from maskcls.data import manifest
+from maskcls.data import prepared as images
+from maskcls.data.preprocess import Preprocessing
+from maskcls.learning import allocator
+from maskcls.learning.predict import Normalize
+from ray_jobs.cluster import connect
+from ray_jobs.data import stream as pipeline
+from ray_jobs.data.source import EpochPlan, ImageSource
 
 SIZE, BATCH, WORKERS = (384, 288), 32, 2
 LATER = range(2, 5)
@@ -117,7 +121,7 @@ class Bench:
 
 def bare_loop(source: ImageSource, plan: EpochPlan) -> None:
     """One process's share of the later epochs: augment and normalise, and nothing else."""
-    photos_NHWC, apply = source.open(), transforms.build(**AUGMENT)
+    photos_NHWC, apply = source.open(), augmentations.build(**AUGMENT)
     normalize = Normalize((0.5,) * 3, (0.5,) * 3, CPU)
     for number, step in itertools.product(LATER, range(plan.steps)):
         epoch = plan.epoch(number)
@@ -174,7 +178,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path)
     arguments = parser.parse_args()
     calm()
-    cluster.connect()
+    connect.connect()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = listing(arguments.data, arguments.photos, folder / "listing.parquet")

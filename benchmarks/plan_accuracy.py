@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 from benchmarks import rows
-from maskcls import demo_faces, files
+from examples.drawn_faces import draw
+from maskcls.storage import files
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +52,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            demo_faces.draw(folder / "data", people=120, eval_people=30, height=192, width=144)
+            draw.draw(folder / "data", people=120, eval_people=30, height=192, width=144)
             planning = timed(folder, "--plan", *arguments.words)
             plan = files.read_json(folder / "run" / "plan.json")
             actual = timed(folder, *arguments.words)

@@ -24,15 +24,20 @@ import torch
 
 from benchmarks import rows
 from benchmarks.sweep_speed import BATCH, COMPUTE, DATA_BOUND, Setting
-from maskcls import checkpoint, files, inference, manifest, models, results, voting
-from maskcls.config import Config
-from maskcls.config_load import load
+from maskcls.config.load import load
+from maskcls.config.schema import Config
+from maskcls.data import manifest
 from maskcls.labels import ATTRIBUTES, Task
-from ray_jobs import cluster, driver, packing
-from ray_jobs.driver import Lanes
-from ray_jobs.ensemble import Ensemble
-from ray_jobs.job import Job
-from ray_jobs.prepare import prepare_eval
+from maskcls.learning import backbones, checkpoint, predict
+from maskcls.scoring import ensemble as results
+from maskcls.scoring import voting
+from maskcls.storage import files
+from ray_jobs.cluster import connect, nodes, packing
+from ray_jobs.data.photos import prepare_eval
+from ray_jobs.lanes import pool
+from ray_jobs.lanes.pool import Lanes
+from ray_jobs.run.votes import Ensemble
+from ray_jobs.training.job import Job
 
 TASKS = (Task.MASK, Task.GENDER, Task.AGE)
 LANES = 2
@@ -60,8 +65,8 @@ class Bench:
     def train(self) -> None:
         """The folders that finished jobs leave, with random weights."""
         for job in self.jobs(self.config(0), 0, None):
-            sizes = inference.head_sizes(job.task, job.recipe.loss.name)
-            model = models.build(
+            sizes = predict.head_sizes(job.task, job.recipe.loss.name)
+            model = backbones.build(
                 self.setting.model, sizes, weights=None, image_size=self.setting.size
             )
             info = checkpoint.Info(
@@ -131,7 +136,7 @@ def main() -> None:
     arguments = parser.parse_args()
     setting = COMPUTE if arguments.compute_bound else DATA_BOUND
     torch.manual_seed(0)
-    cluster.connect()
+    connect.connect()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root = to_predict(arguments.data, arguments.photos, folder / "data")
@@ -139,9 +144,9 @@ def main() -> None:
         pd.DataFrame({"path": [str(p) for p in sorted(root.glob("eval/images/*"))]}) \
             .to_parquet(listing)  # fmt: skip
         config = load([], [f"resources.jobs_at_once={LANES}"]).config
-        plan = packing.plan(config.resources, arguments.models, cluster.nodes())
+        plan = packing.plan(config.resources, arguments.models, nodes.nodes())
         ensemble = Ensemble.remote(folder / "votes")
-        with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble) as lanes:
+        with pool.lanes(plan, config.resources, folder=folder, ensemble=ensemble) as lanes:
             bench = Bench(folder, root, setting, arguments.models, lanes, ensemble)
             bench.train()
             bench.ours(0)  # imports, in both lanes

@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 from matplotlib.figure import Figure
 
-from maskcls.page import GREY, PLOT_STYLE
+from maskcls.reports.page import GREY, PLOT_STYLE
 
 COLOURS = {
     "start": GREY,
@@ -121,35 +121,38 @@ def watch(
 
 
 def lane_loop(folder: Path, config: dict[str, Any]) -> None:
-    """What a lane's worker runs in place of ``ray_jobs.lane.lane_loop``."""
+    """What a lane's worker runs in place of ``ray_jobs.lanes.worker_loop.lane_loop``."""
     stopwatch = Stopwatch([("start", psutil.Process().create_time(), time.time())])
     with stopwatch.part("import"):
         import timm  # noqa: F401 -- else the first model imports it
         import torch
 
-        from maskcls import checkpoint, gallery
-        from maskcls.inference import Normalize
-        from maskcls.learner import Learner
-        from maskcls.models import Classifier
-        from ray_jobs import lane, pipeline, worker
+        from maskcls.learning import checkpoint
+        from maskcls.learning.backbones import Classifier
+        from maskcls.learning.learner import Learner
+        from maskcls.learning.predict import Normalize
+        from maskcls.reports import gallery
+        from ray_jobs.data import stream
+        from ray_jobs.lanes import worker_loop
+        from ray_jobs.training import fit
 
     parts: dict[str, list[tuple[Any, str]]] = {
         "data": [(Normalize, "__call__")],
         "update": [(Learner, "step")],
         "forward": [(Classifier, "forward")],
         "backward": [(torch.Tensor, "backward")],
-        "validate": [(worker, "validate"), (worker, "score")],
-        "predict": [(worker, "_predict")],
-        "write": [(worker, "save_best"), (worker, "_show_mistakes"),
+        "validate": [(fit, "validate"), (fit, "score")],
+        "predict": [(fit, "_predict")],
+        "write": [(fit, "save_best"), (fit, "_show_mistakes"),
                   (checkpoint, "save_resume"), (checkpoint, "save_weights"),
                   (gallery, "explain")],
-        "wait": [(lane, "_next_job")],
+        "wait": [(worker_loop, "_next_job")],
     }  # fmt: skip
     with ExitStack() as stack:
         watch(stack, parts, stopwatch.timed)
-        watch(stack, {"data": [(pipeline, "batches")]}, stopwatch.each)
+        watch(stack, {"data": [(stream, "batches")]}, stopwatch.each)
         with stopwatch.part("start"):
-            lane.lane_loop(config)
+            worker_loop.lane_loop(config)
     stopwatch.write(folder / f"lane {config['lane']}.json")
 
 
@@ -157,31 +160,35 @@ def profile(words: Sequence[str], folder: Path) -> dict[str, Spans]:
     """Run a sweep; the spans of its driver and of each lane."""
     stopwatch = Stopwatch([("import", psutil.Process().create_time(), time.time())])
     with stopwatch.part("import"):
-        from maskcls import report, results
-        from maskcls.config_load import load
-        from ray_jobs import cluster, console, driver, run_state, sweep
-        from ray_jobs.run_folder import claim
+        from maskcls.config.load import load
+        from maskcls.reports import run as report
+        from maskcls.scoring import ensemble
+        from ray_jobs import sweep
+        from ray_jobs.cluster import connect
+        from ray_jobs.lanes import pool
+        from ray_jobs.run import console, state
+        from ray_jobs.run.folder import claim
 
     config = load([], words).config
     parts: dict[str, list[tuple[Any, str]]] = {
-        "start": [(cluster, "connect")],
+        "start": [(connect, "connect")],
         "prepare": [(sweep, "prepare")],
-        "wait": [(driver.Lanes, "run")],
-        "vote": [(results, "fit"), (results, "out_of_fold_answers"), (results, "scores"),
+        "wait": [(pool.Lanes, "run")],
+        "vote": [(ensemble, "fit"), (ensemble, "out_of_fold_answers"), (ensemble, "scores"),
                  (sweep, "answer")],
         "write": [(report, "write")],
     }  # fmt: skip
     with ExitStack() as stack:
         watch(stack, parts, stopwatch.timed)
         in_lanes = functools.partial(lane_loop, folder)
-        stack.enter_context(mock.patch.object(driver, "lane_loop", in_lanes))
+        stack.enter_context(mock.patch.object(pool, "lane_loop", in_lanes))
         with (
             claim(config, config.tasks) as run,
-            run_state.keeping(run.place, "sweep") as board,
+            state.keeping(run.place, "sweep") as board,
             stopwatch.part("start"),
         ):
             console.setup(run.log)
-            cluster.connect()
+            connect.connect()
             sweep.sweep(config, run, board)
     spans = {"driver": stopwatch.spans}
     called = next(start for part, start, _ in spans["driver"] if part == "wait")

@@ -28,16 +28,23 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks import rows, sleeping
-from maskcls import files, folds, manifest, results
-from maskcls.config import Resources
-from maskcls.images import Preprocessing
+from maskcls.config.schema import Resources
+from maskcls.data import folds, manifest
+from maskcls.data.label_fixes import STEMS
+from maskcls.data.preprocess import Preprocessing
 from maskcls.labels import HEADS, AgeBand, Gender, Task
-from maskcls.learner import LABEL_COLUMNS
-from maskcls.manifest import STEMS
-from maskcls.results import ModelVotes
-from ray_jobs import cluster, console, driver, packing, pipeline, worker
-from ray_jobs.driver import Lanes
-from ray_jobs.pipeline import EpochPlan, ImageSource
+from maskcls.learning.learner import LABEL_COLUMNS
+from maskcls.scoring import ensemble
+from maskcls.scoring.ensemble import ModelVotes
+from maskcls.storage import files
+from ray_jobs.cluster import connect, nodes, packing
+from ray_jobs.data import source as pipeline
+from ray_jobs.data import stream
+from ray_jobs.data.source import EpochPlan, ImageSource
+from ray_jobs.lanes import pool
+from ray_jobs.lanes.pool import Lanes
+from ray_jobs.run import console
+from ray_jobs.training import evaluate
 
 FOLDS = 5
 TASKS = (Task.MASK, Task.GENDER, Task.AGE)
@@ -85,14 +92,14 @@ def cost_of_photos(root: Path, folder: Path) -> Seconds:
         out_of_fold.to_parquet(temporary, index=False)
     lap("out of fold")
     out_of_fold = files.read_parquet(folder / "out_of_fold.parquet")
-    fitted = results.fit("hard", out_of_fold)
-    answers = results.out_of_fold_answers("hard", out_of_fold, seed=42)
+    fitted = ensemble.fit("hard", out_of_fold)
+    answers = ensemble.out_of_fold_answers("hard", out_of_fold, seed=42)
     lap("vote")
-    results.scores(answers, seed=42)
+    ensemble.scores(answers, seed=42)
     lap("scores")
     names = photos["key"].tolist()
     said = {task: _probabilities(photos, task) for task in TASKS}
-    results.vote(fitted, [ModelVotes(task, 0, names, heads) for task, heads in said.items()])
+    ensemble.vote(fitted, [ModelVotes(task, 0, names, heads) for task, heads in said.items()])
     lap("answers")
     return spent
 
@@ -102,22 +109,22 @@ def _plan_an_epoch(table: pd.DataFrame, folder: Path) -> None:
     labels_N = table["age_band"].to_numpy()
     plan = EpochPlan(pipeline.training_rows(table), labels_N, np.full(len(AgeBand), 1 / 3), 32, 42)
     source = ImageSource(folder, folder, Preprocessing(1, 1))
-    a_task = pipeline.IMAGES_PER_TASK // plan.batch_size
+    a_task = stream.IMAGES_PER_TASK // plan.batch_size
     with (
         mock.patch.object(ImageSource, "open"),
-        mock.patch.object(pipeline, "_augmented", lambda photos, plan, epochs, items, *_: items),
+        mock.patch.object(stream, "_augmented", lambda photos, plan, epochs, items, *_: items),
     ):
         for first in range(0, plan.steps, a_task):
             orders = {"epoch": np.array([1]), "first": np.array([first]),
                       "last": np.array([min(first + a_task, plan.steps)])}  # fmt: skip
-            pipeline.augment_steps(orders, source=source, plan=plan, augment={"name": "flip"})
+            stream.augment_steps(orders, source=source, plan=plan, augment={"name": "flip"})
 
 
 def _told(task: Task, photos: pd.DataFrame, side: pd.DataFrame) -> pd.DataFrame:
     """The out-of-fold rows of one model."""
     side = side.assign(photo=photos["key"].to_numpy()[side["row"]])
     job = replace(sleeping.named(task), task=task)
-    return worker.out_of_fold_rows(job, _probabilities(side, task), side)
+    return evaluate.out_of_fold_rows(job, _probabilities(side, task), side)
 
 
 def _probabilities(photos: pd.DataFrame, task: Task) -> dict[str, npt.NDArray[Any]]:
@@ -195,12 +202,12 @@ def photos_row(people: Sequence[int], rounds: int, folder: Path) -> rows.Row:
 
 
 def jobs_row(counts: Sequence[int], rounds: int, folder: Path, stack: ExitStack) -> rows.Row:
-    cluster.connect()
+    connect.connect()
     running = []
     for count in counts:
         resources = Resources(jobs_at_once=1, gpus_per_worker=0)
-        plan = packing.plan(resources, count, cluster.nodes())
-        lanes = driver.lanes(plan, resources, folder=folder / f"jobs{count}")
+        plan = packing.plan(resources, count, nodes.nodes())
+        lanes = pool.lanes(plan, resources, folder=folder / f"jobs{count}")
         running.append(stack.enter_context(lanes))
         sleeping.wake(running[-1])
     taken = []

@@ -12,13 +12,15 @@ from unittest import mock
 
 import ray
 
-from maskcls import tracking
-from maskcls.config import Recipe, Tracking
+from maskcls.config.recipe import Recipe
+from maskcls.config.schema import Tracking
 from maskcls.labels import Task
-from ray_jobs import driver, lane, worker
-from ray_jobs.driver import Lanes
-from ray_jobs.job import Job
-from ray_jobs.worker import Session
+from maskcls.learning import tracking
+from ray_jobs.lanes import pool, worker_loop
+from ray_jobs.lanes.pool import Lanes
+from ray_jobs.training import fit
+from ray_jobs.training.job import Job
+from ray_jobs.training.session import Session
 
 EPOCHS = 3
 """Told to the queue by every job."""
@@ -34,14 +36,14 @@ class SleepingJob(Job):
 @contextmanager
 def asleep() -> Iterator[None]:
     """Lanes that are started inside run sleeping jobs."""
-    with mock.patch.object(driver, "lane_loop", _lane_loop):
+    with mock.patch.object(pool, "lane_loop", _lane_loop):
         yield
 
 
 def _lane_loop(config: dict[str, Any]) -> None:
     # In the worker's own process, which runs the jobs of one lane and nothing else.
-    with mock.patch.object(worker, "run", _sleep):
-        lane.lane_loop(config)
+    with mock.patch.object(fit, "run", _sleep):
+        worker_loop.lane_loop(config)
 
 
 def _sleep(job: SleepingJob, session: Session) -> dict[str, Any]:

@@ -23,14 +23,17 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from benchmarks import rows
-from maskcls import demo_faces, tracking
-from maskcls.config_load import load
+from examples.drawn_faces import draw
+from maskcls.config.load import load
 from maskcls.labels import Task
-from ray_jobs import cluster, driver, packing, worker
-from ray_jobs.driver import Lanes
-from ray_jobs.job import Job
-from ray_jobs.prepare import forms_of, prepare
-from ray_jobs.run_folder import RunFolder, make_jobs
+from maskcls.learning import tracking
+from ray_jobs.cluster import connect, nodes, packing
+from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.lanes import pool
+from ray_jobs.lanes.pool import Lanes
+from ray_jobs.run.folder import RunFolder, make_jobs
+from ray_jobs.training import fit
+from ray_jobs.training.job import Job
 
 WORDS = (
     "tasks=[age]", "folds.count=3", "image.size=[32,24]", "model.name=test_efficientnet",
@@ -62,7 +65,7 @@ class Alone:
 def train_alone(config: dict[str, Any]) -> None:
     """The naive ``train_loop_per_worker``."""
     torch.set_num_threads(config["threads"])
-    worker.run(config["job"], Alone())
+    fit.run(config["job"], Alone())
 
 
 def naive(job: Job, threads: int) -> None:
@@ -103,20 +106,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=Path)
     arguments = parser.parse_args()
-    cluster.connect()
+    connect.connect()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        root = demo_faces.draw(folder / "data", people=42, eval_people=6, height=64, width=48)
+        root = draw.draw(folder / "data", people=42, eval_people=6, height=64, width=48)
         config = load([], [f"data.root={root}", f"data.cache={folder / 'cache'}", *WORDS]).config
         data = prepare(config, forms_of(config, [Task.AGE]), folder).without_evaluation()
         (first, *_) = make_jobs(config, RunFolder(folder), data, [(Task.AGE, 0)])
         resources = config.resources.model_copy(update={"jobs_at_once": 1})
-        plan = packing.plan(resources, 1, cluster.nodes())
+        plan = packing.plan(resources, 1, nodes.nodes())
 
         def job(name: str) -> Job:
             return replace(first, name=name, folder=folder / "jobs" / name)
 
-        with driver.lanes(plan, resources, folder=folder) as lanes:
+        with pool.lanes(plan, resources, folder=folder) as lanes:
             in_lane(lanes, job("warm-up"))
             naive(job("naive-warm-up"), plan.threads)
             outside: dict[str, list[float]] = {"naive": [], "lane": []}

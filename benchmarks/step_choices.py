@@ -21,7 +21,7 @@ import timm
 import torch
 
 from benchmarks import rows
-from maskcls import allocator
+from maskcls.learning import allocator
 
 MODEL, SIZE, BATCH = "tf_efficientnet_lite0", (128, 96), 32
 BFLOAT16 = torch.cpu._is_avx512_bf16_supported()

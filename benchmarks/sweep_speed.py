@@ -30,10 +30,11 @@ import psutil
 from safetensors.torch import save_file
 
 from benchmarks import rows
-from maskcls import files, models
-from maskcls.config_load import load
-from ray_jobs import driver
-from ray_jobs.prepare import forms_of, prepare
+from maskcls.config.load import load
+from maskcls.learning import backbones
+from maskcls.storage import files
+from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.lanes import pool
 
 FOLDS, EPOCHS, BATCH = 3, 3, 32
 TASKS = {"mask": "mask", "gender": "gender", "age": "age_band"}
@@ -119,7 +120,7 @@ class Bench:
             "--batch-size", str(BATCH), "--threads", str(self.threads),
             *(["--weights", str(weights)] if weights else []),
         ]  # fmt: skip
-        environment = {**os.environ, **driver.ON_A_CPU}
+        environment = {**os.environ, **pool.ON_A_CPU}
         processes = [
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
             for _ in range(self.lanes)
@@ -145,7 +146,7 @@ class Bench:
             pd.concat([photos, asked], ignore_index=True)[["path", "fold", *TASKS.values()]] \
                 .to_parquet(path)  # fmt: skip
         if setting.weights and not weights.exists():
-            model = models.build(setting.model, {"x": 1}, weights=setting.weights,
+            model = backbones.build(setting.model, {"x": 1}, weights=setting.weights,
                                  image_size=setting.size)  # fmt: skip
             save_file(model.backbone.state_dict(), weights)
         return path, weights if setting.weights else None

@@ -10,16 +10,18 @@ import logging
 
 import pandas as pd
 
-from maskcls import files, results
-from maskcls.config import Config
-from maskcls.config_load import from_command_line
-from maskcls.finished_run import WAYS
+from maskcls.config.load import from_command_line
+from maskcls.config.schema import Config
 from maskcls.labels import ATTRIBUTES, Task
-from ray_jobs import cluster, console, packing, run_state
-from ray_jobs.prepare import forms_of, prepare
-from ray_jobs.run_folder import RunFolder, claim, make_jobs, read_out_of_fold
-from ray_jobs.run_state import Board
-from ray_jobs.sweep import run_all
+from maskcls.reports.finished_run import WAYS
+from maskcls.scoring import ensemble
+from maskcls.storage import files
+from ray_jobs.cluster import connect, nodes, packing
+from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.run import console, state
+from ray_jobs.run.folder import RunFolder, claim, make_jobs, read_out_of_fold
+from ray_jobs.run.jobs import run_all
+from ray_jobs.run.state import Board
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +33,17 @@ def main() -> None:
     with (
         console.answering_in_words("compare", config),
         claim(config, list(Task)) as folder,
-        run_state.keeping(folder.place, "compare") as board,
+        state.keeping(folder.place, "compare") as board,
     ):
         console.setup(folder.log)
-        cluster.connect()
+        connect.connect()
         compare(config, folder, board)
 
 
 def compare(config: Config, folder: RunFolder, board: Board) -> None:
     """Train every route and write routes.csv. Raises RunFailed where a model fails."""
     models = [(task, fold) for task in Task for fold in config.fold_numbers()]
-    packing.plan(config.resources, len(models), cluster.nodes())  # refuse before any work
+    packing.plan(config.resources, len(models), nodes.nodes())  # refuse before any work
     board.phase("preparing photos")
     forms = forms_of(config, list(Task))
     data = prepare(config, forms, folder.path, folder.uri).without_evaluation()
@@ -55,12 +57,12 @@ def compare(config: Config, folder: RunFolder, board: Board) -> None:
         seconds[job.task] += (job.done() or {})["seconds"]
     rows = []
     for route, tasks in ROUTES.items():
-        answers = results.out_of_fold_answers(
+        answers = ensemble.out_of_fold_answers(
             config.ensemble.name,
             out_of_fold[out_of_fold["task"].isin(tasks)],
             seed=config.run.seed,
         )
-        scores = results.scores(answers, seed=config.run.seed)
+        scores = ensemble.scores(answers, seed=config.run.seed)
         low, high = scores["joint"]["macro_f1_interval"]
         rows.append(
             {

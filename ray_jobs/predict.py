@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import logging
 
-from maskcls import checkpoint, files, results
-from maskcls.config import Config
-from maskcls.config_load import from_command_line
-from ray_jobs import cluster, console, packing
-from ray_jobs.driver import RunFailed
-from ray_jobs.ensemble import Ensemble
-from ray_jobs.job import Job
-from ray_jobs.prepare import Photos, prepare_eval
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.sweep import answer, listed, training, votes_name
+from maskcls.config.load import from_command_line
+from maskcls.config.schema import Config
+from maskcls.learning import checkpoint
+from maskcls.scoring import ensemble as results
+from maskcls.storage import files
+from ray_jobs.cluster import connect, nodes, packing
+from ray_jobs.cluster.errors import RunFailed
+from ray_jobs.data.photos import Photos, prepare_eval
+from ray_jobs.run import console
+from ray_jobs.run.folder import RunFolder
+from ray_jobs.run.jobs import answer, listed, training, votes_name
+from ray_jobs.run.votes import Ensemble
+from ray_jobs.training.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +43,8 @@ def predict(config: Config, run: RunFolder) -> None:
         checkpoint.read_info(path.parent) for path in sorted(run.path.glob("jobs/*/job.json"))
     ]
     forms = [info.recipe.image for info in checkpoints]
-    cluster.connect()
-    packing.plan(config.resources, len(checkpoints), cluster.nodes())
+    connect.connect()
+    packing.plan(config.resources, len(checkpoints), nodes.nodes())
     tables = run.place / "new_photos"
     evaluation = prepare_eval(config, forms, tables.local, tables.uri)
     if evaluation is None:
@@ -49,9 +52,7 @@ def predict(config: Config, run: RunFolder) -> None:
     out = run.place / "predictions" / evaluation.digest
     jobs = [_job(config, run, info, evaluation) for info in checkpoints]
     votes = run.place / "votes" / votes_name(evaluation)
-    ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
-        votes.local, votes.uri
-    )
+    ensemble = Ensemble.options(label_selector=nodes.on_this_node()).remote(votes.local, votes.uri)
     with training(config, out.local, jobs, ensemble, out.uri) as (failed, _):
         pass  # the lanes have no more to do
     if failed:

@@ -11,11 +11,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskcls import comparison, finished_run, manifest, report, storage
-from maskcls.config import Config
-from maskcls.storage import Place
-from ray_jobs import console
-from ray_jobs.run_folder import RunFolder
+from maskcls.config.schema import Config
+from maskcls.data import manifest
+from maskcls.reports import comparison, finished_run
+from maskcls.reports import run as report
+from maskcls.storage import uri
+from maskcls.storage.place import Place
+from ray_jobs.run import console
+from ray_jobs.run.folder import RunFolder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _fetched(run: str) -> Place:
     """The folder of a run; of one on an object store, a fresh local copy."""
-    if not storage.is_uri(run):
+    if not uri.is_uri(run):
         return Place(Path(run))
-    folder = RunFolder.of(Config.model_validate({"run": {"dir": storage.check_uri(run)}}))
+    folder = RunFolder.of(Config.model_validate({"run": {"dir": uri.check_uri(run)}}))
     console.show(folder.place)
     folder.pull()
     return folder.place

@@ -15,10 +15,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from maskcls.config_load import from_command_line
-from maskcls.storage import Place, StorageError
-from ray_jobs import run_state
-from ray_jobs.run_state import JobState, Liveness, RunState
+from maskcls.config.load import from_command_line
+from maskcls.storage.place import Place
+from maskcls.storage.remote import StorageError
+from ray_jobs.run import state as run_state
+from ray_jobs.run.state import JobState, Liveness, RunState
 
 LOOK_S, LOOK_AT_STORE_S = 1.0, 10.0
 """Seconds between two looks at the file; an object store gets it every ``BEAT_S``."""

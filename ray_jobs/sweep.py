@@ -9,30 +9,32 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import ray
 
-from maskcls import checkpoint, files, gallery, report, results, submission
-from maskcls.config import Config
-from maskcls.config_load import with_flags
-from maskcls.finished_run import FinishedRun
-from maskcls.gallery import Explained
-from maskcls.images import ImageArray
-from maskcls.manifest import OK
-from maskcls.voting import FittedVote
-from ray_jobs import cluster, console, driver, packing, run_state
-from ray_jobs.driver import Lanes, RunFailed
-from ray_jobs.ensemble import Ensemble
-from ray_jobs.job import Errand, Job
-from ray_jobs.job_queue import Event
-from ray_jobs.prepare import Photos, forms_of, prepare
-from ray_jobs.run_folder import RunFolder, claim, for_driver, make_jobs, read_out_of_fold
-from ray_jobs.run_state import Board
+from maskcls.config.load import with_flags
+from maskcls.config.schema import Config
+from maskcls.data.photos import ImageArray
+from maskcls.learning import checkpoint
+from maskcls.reports import gallery
+from maskcls.reports import run as report
+from maskcls.reports.finished_run import FinishedRun
+from maskcls.reports.gallery import Explained
+from maskcls.scoring import ensemble as results
+from maskcls.scoring.voting import FittedVote
+from maskcls.storage import files
+from ray_jobs.cluster import connect, nodes, packing
+from ray_jobs.cluster.errors import RunFailed
+from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.lanes.pool import Lanes
+from ray_jobs.run import console, state
+from ray_jobs.run.folder import RunFolder, claim, make_jobs, read_out_of_fold
+from ray_jobs.run.jobs import answer, listed, training, votes_name
+from ray_jobs.run.state import Board
+from ray_jobs.run.votes import Ensemble
+from ray_jobs.training.job import Errand, Job
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +48,16 @@ def main() -> None:
     with console.answering_in_words("sweep", config), claim(config, config.tasks) as folder:
         console.setup(folder.log)
         if "plan" in asked:
-            from ray_jobs import estimate  # imports PyTorch, which a sweep leaves to its lanes
+            from ray_jobs.forecast import (
+                measure,  # imports PyTorch, which a sweep leaves to its lanes
+            )
 
-            cluster.connect()
-            if not estimate.show(config, folder, imports + time.monotonic() - began):
+            connect.connect()
+            if not measure.show(config, folder, imports + time.monotonic() - began):
                 sys.exit(1)
             return
-        with run_state.keeping(folder.place, "sweep") as board:
-            cluster.connect()
+        with state.keeping(folder.place, "sweep") as board:
+            connect.connect()
             sweep(config, folder, board)
 
 
@@ -64,15 +68,13 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
     """
     began = time.monotonic()
     models = [(task, fold) for task in config.tasks for fold in config.fold_numbers()]
-    packing.plan(config.resources, len(models), cluster.nodes())  # refuse before any work
+    packing.plan(config.resources, len(models), nodes.nodes())  # refuse before any work
     board.phase("preparing photos")
     data = prepare(config, forms_of(config, config.tasks), folder.path, folder.uri)
     prepared = time.monotonic()
     jobs = make_jobs(config, folder, data, models)
     votes = folder.place / "votes" / votes_name(data.evaluation)
-    ensemble = Ensemble.options(label_selector=cluster.on_this_node()).remote(
-        votes.local, votes.uri
-    )
+    ensemble = Ensemble.options(label_selector=nodes.on_this_node()).remote(votes.local, votes.uri)
     board.phase("training")
     with training(config, folder.path, jobs, ensemble, folder.uri, board) as (failed, lanes):
         trained = time.monotonic()
@@ -152,101 +154,6 @@ def _explainer(lanes: Lanes | None, folder: RunFolder) -> gallery.Explain:
     return explain
 
 
-@contextmanager
-def training(
-    config: Config,
-    folder: Path,
-    jobs: Sequence[Job],
-    ensemble: Any | None = None,
-    uri: str | None = None,
-    board: Board | None = None,
-) -> Iterator[tuple[dict[str, str], Lanes | None]]:
-    """Run those jobs that are not done; yields what failed, and why, and the lanes, which then
-    wait for more, or None where all was done.
-
-    The ensemble is needed where jobs have photos to predict. ``uri`` is where ``folder`` lives, if
-    on an object store: what the jobs left there is fetched. ``board`` shows how far they are.
-    """
-    pending = [job for job in jobs if job.done() is None or _owes_votes(job, ensemble)]
-    trained = sum(job.done() is not None for job in jobs)
-    if trained:
-        log.info("%d of %d models are trained already", trained, len(jobs))
-    if board is not None:
-        board.expect(run_state.of_jobs(jobs))
-    if not pending:
-        yield {}, None
-        return
-    plan = packing.plan(config.resources, len(pending), cluster.nodes())
-    log.info("%s", plan.reason)
-    listeners: list[Callable[[Sequence[Event]], None]] = [
-        console.Progress(len(jobs), len(jobs) - len(pending))
-    ]
-    if board is not None:
-        board.state.lanes = len(plan.lanes)
-        listeners.append(board.hear)
-    with driver.lanes(plan, config.resources, folder=folder, ensemble=ensemble, uri=uri) as lanes:
-        outcomes = lanes.run(pending, *listeners)
-        for job in pending:
-            job.place.pull(for_driver)
-        yield {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}, lanes
-
-
-def run_all(
-    config: Config,
-    folder: Path,
-    jobs: Sequence[Job],
-    uri: str | None = None,
-    board: Board | None = None,
-) -> None:
-    """``training`` where every job is needed. Raises RunFailed where one fails."""
-    with training(config, folder, jobs, uri=uri, board=board) as (failed, _):
-        pass  # the lanes have no more to do
-    if failed:
-        raise RunFailed(f"{len(failed)} of {len(jobs)} models are missing:\n{listed(failed)}")
-
-
-def _owes_votes(job: Job, ensemble: Any) -> bool:
-    return job.evaluation is not None and not ray.get(ensemble.has.remote(str(job.task), job.fold))
-
-
-def answer(
-    fitted: dict[str, FittedVote],
-    jobs: Sequence[Job],
-    evaluation: Photos,
-    ensemble: Any,
-    out: Path,
-    train_table: Path,
-) -> None:
-    """Vote on the photos to predict and write predictions.parquet and submission.csv in ``out``."""
-    models = [(str(job.task), job.fold) for job in jobs]
-    answers = ray.get(ensemble.vote.remote(fitted, models))
-    photos = pd.read_parquet(evaluation.table)
-    answers = photos[["image_id", "status"]].merge(answers, on="image_id", how="left")
-    unreadable = answers["status"] != OK
-    answers["fallback"] = unreadable
-    if "ans" in answers:
-        train = pd.read_parquet(train_table)
-        most_frequent = int(train.loc[train["status"] == OK, "joint"].mode().min())
-        answers["ans"] = answers["ans"].where(~unreadable, most_frequent).astype("int64")
-        if unreadable.any():
-            log.info("%d unreadable photo(s) got class %d", unreadable.sum(), most_frequent)
-    with files.replacing(out / "predictions.parquet") as temporary:
-        answers.to_parquet(temporary, index=False)
-    if "ans" not in answers:
-        log.info("predictions: %s (no submission: these tasks do not make up a class)",
-                 out / "predictions.parquet")  # fmt: skip
-        return
-    submission.write(
-        photos["image_id"].tolist(), answers.set_index("image_id")["ans"], out / "submission.csv"
-    )
-    log.info("submission: %s", out / "submission.csv")
-
-
-def votes_name(evaluation: Photos | None) -> str:
-    """The folder that keeps the votes on these photos: other photos have another."""
-    return evaluation.digest if evaluation else "none"
-
-
 def _show(scores: dict[str, dict[str, Any]]) -> None:
     log.info("out of fold  macro F1 (95 %% interval)  %s", "accuracy")
     for space, values in scores.items():
@@ -255,10 +162,6 @@ def _show(scores: dict[str, dict[str, Any]]) -> None:
             "%-11s  %.3f (%.3f to %.3f)      %.3f",
             space, values["macro_f1"], low, high, values["accuracy"],
         )  # fmt: skip
-
-
-def listed(failed: dict[str, str]) -> str:
-    return "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
 
 
 if __name__ == "__main__":

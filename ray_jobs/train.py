@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 
-from maskcls.config_load import from_command_line
-from ray_jobs import cluster, console, driver, packing, run_state
-from ray_jobs.prepare import prepare
-from ray_jobs.run_folder import claim, make_jobs
+from maskcls.config.load import from_command_line
+from ray_jobs.cluster import connect, nodes, packing
+from ray_jobs.cluster.errors import RunFailed
+from ray_jobs.data.photos import prepare
+from ray_jobs.lanes import pool
+from ray_jobs.run import console, state
+from ray_jobs.run.folder import claim, make_jobs
 
 log = logging.getLogger(__name__)
 
@@ -22,26 +25,26 @@ def main() -> None:
             raise ValueError("task is not set: say which, as in task=age fold=0")
         with (
             claim(config, [config.task]) as folder,
-            run_state.keeping(folder.place, "train") as board,
+            state.keeping(folder.place, "train") as board,
         ):
             console.setup(folder.log)
-            cluster.connect()
-            plan = packing.plan(config.resources, 1, cluster.nodes())
+            connect.connect()
+            plan = packing.plan(config.resources, 1, nodes.nodes())
             board.phase("preparing photos")
             # Nothing to predict: that is for a sweep.
             form = config.recipe(config.task).image
             data = prepare(config, [form], folder.path, folder.uri).without_evaluation()
             (job,) = make_jobs(config, folder, data, [(config.task, config.fold)])
-            board.expect(run_state.of_jobs([job]))
+            board.expect(state.of_jobs([job]))
             if job.done() is None:
                 board.phase("training")
                 log.info("%s", plan.reason)
-                with driver.lanes(
+                with pool.lanes(
                     plan, config.resources, folder=folder.path, uri=folder.uri
                 ) as lanes:
                     outcome = lanes.run([job], console.Progress(1), board.hear)[job.name]
                 if outcome.reason:
-                    raise driver.RunFailed(f"{job.name}: {outcome.reason}")
+                    raise RunFailed(f"{job.name}: {outcome.reason}")
             log.info("weights, scores and out-of-fold probabilities: %s", job.folder)
 
 

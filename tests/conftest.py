@@ -37,10 +37,10 @@ TINY = [
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
     """A data root with drawn faces: 42 people to train on, 6 to predict."""
-    from maskcls import demo_faces
+    from examples.drawn_faces import draw
 
     root = tmp_path_factory.mktemp("drawn") / "data"
-    return demo_faces.draw(root, people=42, eval_people=6, seed=1, height=64, width=48)
+    return draw.draw(root, people=42, eval_people=6, seed=1, height=64, width=48)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def cluster():
     """A cluster of two CPUs on this machine, as the verbs start it."""
     import ray
 
-    from ray_jobs.cluster import quiet
+    from ray_jobs.cluster.connect import quiet
 
     os.environ.pop("RAY_ADDRESS", None)
     quiet()
@@ -142,7 +142,7 @@ def verb(drawn, cache):
 def here(drawn, cache, monkeypatch, capsys):
     """A verb in this process, which spares seconds of imports; for what it says before it starts
     anything."""
-    from ray_jobs import console
+    from ray_jobs.run import console
 
     def run(name, *words):
         monkeypatch.setattr(sys, "argv", command(name, *words, drawn=drawn, cache=cache)[2:])

@@ -10,11 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from maskcls import checkpoint, files, inference, labels, models, results, tracking
-from maskcls.config import Config
+from maskcls import labels
+from maskcls.config.schema import Config
+from maskcls.data.label_fixes import STEMS
 from maskcls.labels import HEADS, Task
-from maskcls.learner import LABEL_COLUMNS
-from maskcls.manifest import STEMS
+from maskcls.learning import backbones, checkpoint, predict, tracking
+from maskcls.learning.learner import LABEL_COLUMNS
+from maskcls.scoring import ensemble as results
+from maskcls.storage import files
 
 SIZE = (48, 36)
 TASKS = (Task.MASK, Task.GENDER, Task.AGE)
@@ -127,8 +130,8 @@ def _job(folder, task, fold, weights):
     )  # fmt: skip
     torch.manual_seed(fold)
     if weights:
-        sizes = inference.head_sizes(task, recipe.loss.name)
-        model = models.build("test_efficientnet", sizes, weights=None, image_size=SIZE)
+        sizes = predict.head_sizes(task, recipe.loss.name)
+        model = backbones.build("test_efficientnet", sizes, weights=None, image_size=SIZE)
         checkpoint.save(job, model.state_dict(), info)
     else:
         files.write_text(job / "checkpoint.json", info.model_dump_json())

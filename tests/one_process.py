@@ -2,7 +2,8 @@
 
 import torch
 
-from ray_jobs import pipeline
+from ray_jobs.data import source as pipeline
+from ray_jobs.data import stream
 
 
 class Alone:
@@ -32,5 +33,5 @@ def batches(source, plan, augment, *, first_epoch, last_epoch, title, streams):
     for epoch in range(first_epoch, last_epoch + 1):
         for step in range(plan.steps):
             orders = {"epoch": [epoch], "first": [step], "last": [step + 1]}
-            made = pipeline.augment_steps(orders, source=source, plan=plan, augment=augment)
+            made = stream.augment_steps(orders, source=source, plan=plan, augment=augment)
             yield pipeline.Batch(epoch, step, made["item"], made["image"])

@@ -5,9 +5,11 @@ import typing
 
 import pytest
 
-from maskcls import appearance, config, models
+from maskcls.config import recipe, schema
+from maskcls.data.label_fixes import LabelFixes, load_fixes
 from maskcls.labels import Task
-from maskcls.manifest import LabelFixes, load_fixes
+from maskcls.learning import backbones
+from maskcls.quality import appearance
 from tests.conftest import ROOT
 
 NAMES = (ROOT / "docs" / "names.md").read_text(encoding="utf-8")
@@ -16,13 +18,13 @@ READMES = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")
 }
 SECTIONS = {
-    "Augmentations": config.Augment,
-    "Batch mixing": config.Mix,
-    "Losses": config.Loss,
-    "Optimisers": config.Optimizer,
-    "Schedules": config.Schedule,
-    "Samplers": config.Sampler,
-    "Ensembles": config.Ensemble,
+    "Augmentations": recipe.Augment,
+    "Batch mixing": recipe.Mix,
+    "Losses": recipe.Loss,
+    "Optimisers": recipe.Optimizer,
+    "Schedules": recipe.Schedule,
+    "Samplers": recipe.Sampler,
+    "Ensembles": schema.Ensemble,
 }
 
 
@@ -39,8 +41,8 @@ def test_the_page_of_names_is_complete(heading):
 
 def test_tasks_backbones_and_searchers_are_listed():
     assert names_under("Tasks") == {str(task) for task in Task}
-    assert names_under("Backbones") == set(models.BACKBONES)
-    searchers = config.Tune.model_fields["searcher"].annotation
+    assert names_under("Backbones") == set(backbones.BACKBONES)
+    searchers = schema.Tune.model_fields["searcher"].annotation
     assert names_under("Searchers") == set(typing.get_args(searchers))
 
 

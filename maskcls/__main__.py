@@ -1,0 +1,40 @@
+"""maskcls: look at data, judge labels, vote, score. Nothing here needs Ray.
+
+    maskcls eda DATA --out FOLDER         sizes, colours and counts of a data set
+    maskcls check DATA --out FOLDER       what is wrong with a data set, before training
+    maskcls labels RUN                    labels that a finished run doubts, to accept or reject
+    maskcls vote OUT A.csv B.csv ...      a vote over submission files
+    maskcls score SUBMISSION ANSWERS      scores of a submission
+    maskcls preview OUT.png PHOTO ...     what each augmentation does to photos
+
+Each takes --help. Training, tuning and prediction are the verbs of ray_jobs: python -m
+ray_jobs.sweep --help.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+VERBS: Final = ("eda", "check", "labels", "vote", "score", "preview")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the status of the program, 2 for a command line that means nothing."""
+    verb, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if verb in ("-h", "--help"):
+        print((__doc__ or "").strip())
+        return 0
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(VERBS)} is expected"
+        print(f"maskcls: no verb {verb!r}; {hint}", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"maskcls.commands.{verb}").main(rest) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""`maskcls check DATA --out FOLDER`: what is wrong with a data set, before training on it.
+
+Ends with status 1 where a run with the same settings would stop, and 0 where it would not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maskcls.config.schema import Data, Folds
+from maskcls.data.label_fixes import load_fixes
+from maskcls.progress import Progress
+from maskcls.quality.checks import check
+from maskcls.quality.findings import KINDS, Checked
+from maskcls.reports.check import write
+from maskcls.storage.uri import on_this_machine
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check a data set from the command line; the status of the program."""
+    parser = argparse.ArgumentParser(
+        prog="maskcls check",
+        description="What is wrong with a data set: a page with thumbnails and findings.csv. "
+        "Status 1 where a run would stop, else 0.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "root", type=on_this_machine, metavar="DATA_ROOT", help="holds train/ and eval/"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="to write to")
+    parser.add_argument("--fixes", type=Path, metavar="YAML", help="known label errors")
+    parser.add_argument(
+        "--variants", nargs="+", choices=["original", "rembg"], default=["original"],
+        help="of the photos to train on, as in data.variants",
+    )  # fmt: skip
+    parser.add_argument("--folds", type=int, default=_default(Folds, "count"), help="folds.count")
+    parser.add_argument(
+        "--max-bad-share", type=float, default=_default(Data, "max_bad_share"),
+        metavar="SHARE", help="data.max_bad_share",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that decode photos")
+    arguments = parser.parse_args(argv)
+    try:
+        checked = check(
+            arguments.root,
+            variants=arguments.variants,
+            fixes=load_fixes(arguments.fixes) if arguments.fixes else None,
+            folds=arguments.folds,
+            max_bad_share=arguments.max_bad_share,
+            threads=arguments.threads,
+            progress=Progress("photos checked", always=True),
+        )
+        page = write(arguments.out, checked)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    _tell(checked)
+    print(f"{len(checked.photos):,} photos checked, see {page}")
+    return int(checked.would_stop)
+
+
+def _default(section: type[Data] | type[Folds], key: str) -> Any:
+    return section.model_fields[key].default
+
+
+def _tell(checked: Checked) -> None:
+    counts = Counter(finding.kind for finding in checked.findings)
+    for kind, (level, title, _) in KINDS.items():
+        if counts[kind]:
+            print(f"{level:8} {title}: {counts[kind]:,}")
+    for finding in checked.findings:
+        if KINDS[finding.kind].level == "error":
+            about = finding.photos[0] + ": " if finding.photos else ""
+            print(f"error    {about}{finding.message}", file=sys.stderr)

@@ -1,0 +1,257 @@
+"""Photos on disk -> one row a photo: who is on it, what is true of it, what is wrong with it.
+
+    train/images/<id>_<gender>_<race>_<age>/<photo>.<ext>
+    eval/images/<ImageID>      eval/info.csv
+
+The folders decide; train/train.csv is not read. Nothing here opens a photo.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from maskcls.data.label_fixes import STEMS, LabelFixes
+from maskcls.labels import Gender, Mask, age_band, encode
+from maskcls.scoring.submission import read_info
+
+OK: Final = "ok"
+"""The status of a photo that nothing is wrong with."""
+
+_EXTENSIONS: Final = {".jpg", ".jpeg", ".png", ".ppm", ".bmp"}
+_FOLDER: Final = re.compile(
+    r"(?P<person>(?P<group>[^_]+?)(?:-[0-9]+)?)"
+    r"_(?P<gender>male|female)_(?P<race>[^_]+)_(?P<age>1[01][0-9]|[0-9]{1,2})"
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Photos, one a row, numbered from 0, and notes on what a user should know about them."""
+
+    photos: pd.DataFrame
+    notes: list[str]
+
+
+def read_train(
+    root: Path, *, variants: Sequence[str] = ("original",), fixes: LabelFixes | None = None
+) -> Manifest:
+    """List the photos to train on, under ``root/train/images``, sorted by key.
+
+    ``variants`` picks ``original`` photos, ``rembg`` copies or both. Columns: ``key`` (path
+    relative to ``root``), ``path``, ``person`` (id), ``group`` (id without ``-suffix``: one side of
+    a split), ``stem``, ``variant``, ``gender``, ``age`` (years), ``race``, ``mask``, ``age_band``,
+    ``joint``, ``fix`` (label fixes applied, or "") and ``status`` (``ok``, or what is wrong).
+    People that ``fixes`` leaves out have no rows.
+
+    Raises FileNotFoundError where there is no folder or no photo, and ValueError for folder names
+    that do not parse, two folders of one id and two photos of one name.
+    """
+    images = root.absolute() / "train" / "images"
+    people, others = _people(images)
+    rows: list[dict[str, Any]] = []
+    doubled: list[str] = []
+    for folder, person in people.items():
+        photos, rest = _photos_of(images / folder)
+        others += rest
+        for (stem, variant), entries in photos.items():
+            if len(entries) > 1:
+                doubled.append(f"{folder}: {' and '.join(entry.name for entry in entries)}")
+            if variant in variants:
+                labels = {"stem": stem, "variant": variant, "mask": int(STEMS[stem])}
+                rows.append(_row(root, entries[0]) | person | labels)
+    if doubled:
+        raise ValueError(f"{images}: photos that stand twice, keep one each: {_some(doubled)}")
+    if not rows:
+        raise FileNotFoundError(
+            f"{images}: no photo of the variants {list(variants)}; expected "
+            "<id>_<gender>_<race>_<age>/ with mask1.jpg ... mask5.jpg, incorrect_mask.jpg, "
+            "normal.jpg in each"
+        )
+    rows.sort(key=lambda row: row["key"])
+    frame = pd.DataFrame(rows)
+    notes = _short_people(frame, [person["person"] for person in people.values()], variants)
+    if others:
+        notes.append(f"{images}: ignored, no photo by name: {_some(others)}")
+    frame, fix_notes = _fixed(frame, fixes or LabelFixes())
+    frame["age_band"] = age_band(frame["age"])
+    frame["joint"] = encode(frame["mask"], frame["gender"], frame["age_band"])
+    return Manifest(frame, notes + fix_notes)
+
+
+def of_variants(variants: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a file below ``train`` is of use where these variants are asked for, by its name."""
+    chosen = {{"original": False, "rembg": True}[variant] for variant in variants}
+    return lambda name: Path(name).stem.endswith("_rembg") in chosen
+
+
+def read_eval(root: Path) -> Manifest:
+    """List the photos to predict, in the order of ``root/eval/info.csv``.
+
+    Without that file: all photos under ``root/eval/images``, sorted by name. Columns: ``key``
+    (path relative to ``root``), ``path``, ``image_id`` and ``status`` (``ok``, ``empty file`` or
+    ``missing file``).
+
+    Raises FileNotFoundError where there is no folder or no photo, ValueError for an ImageID that
+    is a path, and what ``read_info`` raises.
+    """
+    images, info = root.absolute() / "eval" / "images", root / "eval" / "info.csv"
+    on_disk = {entry.name: entry for entry in _listing(images) if entry.is_file()}
+    photos = [name for name in on_disk if Path(name).suffix.lower() in _EXTENSIONS]
+    if info.is_file():
+        image_ids = read_info(info)["ImageID"].tolist()
+        outside = [name for name in image_ids if Path(name).name != name or name == ".."]
+        if outside:
+            raise ValueError(
+                f"{info}: an ImageID is the name of a file in eval/images, not a path: "
+                f"{_some(outside)}"
+            )
+        notes = []
+    else:
+        image_ids = photos
+        notes = [f"{info}: not there, so all {len(photos)} photos of {images} are taken"]
+    if on_disk.keys().isdisjoint(image_ids):
+        raise FileNotFoundError(f"{images}: no photo to predict ({len(image_ids)} are listed)")
+    rows = [
+        _row(root, on_disk[name])
+        if name in on_disk
+        else {"key": f"eval/images/{name}", "path": str(images / name), "status": "missing file"}
+        for name in image_ids
+    ]
+    missing = [name for name in image_ids if name not in on_disk]
+    if missing:
+        notes.append(f"{images}: photos of {info.name} that are not there: {_some(missing)}")
+    known = set(image_ids)
+    extra = [name for name in photos if name not in known]
+    if extra:
+        notes.append(f"{images}: photos that {info.name} does not list: {_some(extra)}")
+    return Manifest(pd.DataFrame(rows).assign(image_id=image_ids), notes)
+
+
+def _people(images: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Folder name -> the person it names; and the names of what is no folder."""
+    people: dict[str, dict[str, Any]] = {}
+    folders_of: dict[str, list[str]] = defaultdict(list)
+    bad, others = [], []
+    for entry in _listing(images):
+        if not entry.is_dir():
+            others.append(entry.name)
+        elif match := _FOLDER.fullmatch(entry.name):
+            gender = int(Gender[match["gender"].upper()])
+            people[entry.name] = match.groupdict() | {"gender": gender, "age": int(match["age"])}
+            folders_of[match["person"]].append(entry.name)
+        else:
+            bad.append(entry.name)
+    if bad:
+        raise ValueError(
+            f"{images}: folder names must read <id>_<male|female>_<race>_<age>, as in "
+            f"000001_female_Asian_45; rename or remove: {_some(bad)}"
+        )
+    twice = [" and ".join(folders) for folders in folders_of.values() if len(folders) > 1]
+    if twice:
+        raise ValueError(f"{images}: one id must have one folder, but there are: {_some(twice)}")
+    return people, others
+
+
+def _photos_of(
+    folder: Path,
+) -> tuple[dict[tuple[str, str], list[os.DirEntry[str]]], list[str]]:
+    """(stem, variant) -> its files, which should be one; and what is no photo by its name."""
+    photos: dict[tuple[str, str], list[os.DirEntry[str]]] = defaultdict(list)
+    others = []
+    for entry in _listing(folder):
+        name = Path(entry.name)
+        stem = name.stem.removesuffix("_rembg")
+        if stem in STEMS and name.suffix.lower() in _EXTENSIONS and entry.is_file():
+            photos[stem, "original" if stem == name.stem else "rembg"].append(entry)
+        else:
+            others.append(f"{folder.name}/{entry.name}")
+    return photos, others
+
+
+def _listing(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name, without hidden files."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; data.root must hold train/images and eval/images"
+        )
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _row(root: Path, entry: os.DirEntry[str]) -> dict[str, Any]:
+    return {
+        "key": Path(entry.path).relative_to(root.absolute()).as_posix(),
+        "path": entry.path,
+        "status": OK if entry.stat().st_size else "empty file",
+    }
+
+
+def _short_people(frame: pd.DataFrame, people: list[str], variants: Sequence[str]) -> list[str]:
+    notes = []
+    for variant in variants:
+        counts = frame.loc[frame["variant"] == variant, "person"].value_counts()
+        short = [f"{p} ({counts.get(p, 0)})" for p in people if counts.get(p, 0) < len(STEMS)]
+        if short:
+            notes.append(f"people with fewer than {len(STEMS)} {variant} photos: {_some(short)}")
+    return notes
+
+
+def _fixed(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, list[str]]:
+    """The photos with corrected labels, and notes on what was left out or matched nobody."""
+
+    def of(ids: Collection[str]) -> pd.Series:
+        return frame["person"].isin(ids)
+
+    incorrect, normal = frame["stem"] == "incorrect_mask", frame["stem"] == "normal"
+    swapped = of(fixes.swap_incorrect_and_normal)
+    corrections: list[tuple[pd.Series, str, Any, str]] = [
+        (swapped & incorrect, "mask", int(Mask.NOT_WORN), "incorrect and normal swapped"),
+        (swapped & normal, "mask", int(Mask.INCORRECT), "incorrect and normal swapped"),
+        (of(fixes.incorrect_is_worn) & incorrect, "mask", int(Mask.WORN), "incorrect is worn"),
+        *(
+            (of([person]) & (frame["stem"] == stem), "mask", int(Mask[name.upper()]), "mask set")
+            for person, photos in fixes.set_mask.items()
+            for stem, name in photos.items()
+        ),
+        (of(fixes.flip_gender), "gender", 1 - frame["gender"], "gender flipped"),
+        (of(fixes.set_age), "age", frame["person"].map(fixes.set_age), "age set"),
+    ]
+    frame = frame.assign(fix="")
+    for rows, column, value, name in corrections:
+        frame[column] = frame[column].mask(rows, value).astype("int64")
+        frame["fix"] = frame["fix"].mask(rows, (frame["fix"] + ", " + name).str.removeprefix(", "))
+
+    notes = []
+    listed = {person for _, ids in fixes for person in ids}
+    unknown = listed - set(frame["person"])
+    if unknown:
+        notes.append(f"label fixes for people who are not here: {_some(sorted(unknown))}")
+    here = set(zip(frame["person"], frame["stem"], strict=True))
+    gone = [
+        f"{person}/{stem}"
+        for person in sorted(fixes.set_mask.keys() - unknown)
+        for stem in fixes.set_mask[person]
+        if (person, stem) not in here
+    ]
+    if gone:
+        notes.append(f"label fixes for photos that are not here: {_some(gone)}")
+    left_out = of(fixes.leave_out)
+    if left_out.any():
+        people = frame.loc[left_out, "person"].unique()
+        notes.append(f"left out by the label fixes: {_some(people)}")
+    return frame[~left_out].reset_index(drop=True), notes
+
+
+def _some(names: Iterable[str]) -> str:
+    """``12 (a, b, ...)``: how many, and the first ten."""
+    every = list(names)
+    return f"{len(every)} ({', '.join(every[:10])}{', ...' if len(every) > 10 else ''})"

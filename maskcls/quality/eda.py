@@ -1,0 +1,164 @@
+"""What is in a data set: counts, sizes and colours.
+
+Photos stream through a few threads, so any number of them takes the same memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from maskcls.data.label_fixes import LabelFixes
+from maskcls.data.manifest import read_eval, read_train
+from maskcls.data.photos import PhotoError, ahead, decode
+from maskcls.labels import IntArray, class_names
+
+CHANNELS: Final = ("red", "green", "blue")
+COUNTED: Final = ("gender", "age_band", "mask", "race", "age", "joint")
+"""Columns of the manifest by which people and photos are counted, in the order of the page."""
+
+Look = tuple[tuple[int, int], IntArray]
+"""(Height, width) of a photo and its histogram [3, 256]."""
+
+
+@dataclass
+class Pixels:
+    """Sizes and colours of photos as whole numbers: the same sums in whatever order they add up.
+
+    ``sizes`` maps (height, width) to photos, ``histogram_CV`` [3, 256] counts the pixels of each
+    value in each RGB channel, ``unreadable`` maps the key of a photo to what is wrong with it.
+    """
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    histogram_CV: IntArray = field(default_factory=lambda: np.zeros((3, 256), np.int64))
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def mean_std(self) -> tuple[list[float], list[float]] | None:
+        """Mean and (population) standard deviation of each channel over all pixels, 0 to 1.
+
+        Exact up to the last rounding. None where no photo could be read.
+        """
+        if not self.sizes:
+            return None
+        mean, std = [], []
+        for counts in self.histogram_CV.tolist():  # Python's integers do not overflow
+            pixels = sum(counts)
+            total = sum(value * n for value, n in enumerate(counts))
+            squares = sum(value**2 * n for value, n in enumerate(counts))
+            mean.append(total / (255 * pixels))
+            std.append(math.sqrt((pixels * squares - total**2) / (255 * pixels) ** 2))
+        return mean, std
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the page shows of the data set ``name``.
+
+    ``people``, ``photos`` and ``counts``, a table of both for each of ``COUNTED``, are of the train
+    folder; ``pixels`` are of ``train`` and, where there is such a folder, ``eval``.
+    """
+
+    name: str
+    people: int
+    photos: int
+    counts: dict[str, pd.DataFrame]
+    pixels: dict[str, Pixels]
+    notes: list[str]
+
+
+def explore(
+    root: Path,
+    *,
+    fixes: LabelFixes | None = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Findings:
+    """Count, measure and decode every photo under ``root``; findings do not depend on ``threads``.
+
+    ``progress`` is told ``(done, total)`` after each photo. Photos that cannot be read still count
+    as photos. Raises what ``read_train`` and ``read_eval`` raise, and ValueError for no threads.
+    """
+    manifests = {"train": read_train(root, fixes=fixes)}
+    if (root / "eval" / "images").is_dir():
+        manifests["eval"] = read_eval(root)
+    train = manifests["train"].photos
+    done, total = itertools.count(1), sum(len(manifest.photos) for manifest in manifests.values())
+    return Findings(
+        name=root.absolute().name,
+        people=train["person"].nunique(),
+        photos=len(train),
+        counts={column: count(train, column) for column in COUNTED},
+        pixels={
+            name: measure(
+                manifest.photos, threads=threads, progress=lambda: progress(next(done), total)
+            )
+            for name, manifest in manifests.items()
+        },
+        notes=[note for manifest in manifests.values() for note in manifest.notes],
+    )
+
+
+def count(photos: pd.DataFrame, column: str) -> pd.DataFrame:
+    """``people`` and ``photos`` for each value of one of the columns ``COUNTED``.
+
+    Classes have a row each, named, even where nobody is in them; so has each year of age from the
+    youngest to the oldest. Races come the most frequent first.
+    """
+    groups = photos.groupby(column)["person"]
+    table = pd.DataFrame({"people": groups.nunique(), "photos": groups.size()})
+    if column == "race":
+        return table.sort_values("photos", ascending=False, kind="stable")
+    if column == "age":
+        return table.reindex(range(table.index.min(), table.index.max() + 1), fill_value=0)
+    names = class_names("age" if column == "age_band" else column)
+    return table.reindex(range(len(names)), fill_value=0).set_axis(names)
+
+
+def measure(
+    photos: pd.DataFrame, *, threads: int, progress: Callable[[], None] = lambda: None
+) -> Pixels:
+    """Decode ``photos`` (columns ``key`` and ``path``) and add up their sizes and colours.
+
+    ``progress`` is called after each. Raises ValueError for fewer than one thread.
+    """
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    pixels = Pixels()
+    with ThreadPoolExecutor(threads) as pool:
+        looks = ahead(pool, _look_at, photos["path"], window=4 * threads)
+        for key, photo in zip(photos["key"], looks, strict=True):
+            try:
+                size, histogram_CV = photo.result()
+                pixels.sizes[size] += 1
+                pixels.histogram_CV += histogram_CV
+            except PhotoError as error:
+                pixels.unreadable[key] = str(error)
+            progress()
+    return pixels
+
+
+def _look_at(path: str) -> Look:
+    """Raises PhotoError where a photo cannot be read."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise PhotoError(f"cannot be read: {error.strerror}") from error
+    image_HWC = decode(data)
+    histogram_CV = np.zeros((3, 256), np.int64)
+    pixels = image_HWC.reshape(-1, 1, 3)
+    # OpenCV hands counts back as float32, which is exact up to 2**24.
+    for start in range(0, len(pixels), 2**24):
+        for channel in range(3):
+            counts = cv2.calcHist([pixels[start : start + 2**24]], [channel], None, [256], [0, 256])
+            histogram_CV[channel] += counts[:, 0].astype(np.int64)
+    return image_HWC.shape[:2], histogram_CV

@@ -1,0 +1,201 @@
+"""Whether one run is better than another, or luck: both on the same photos of the same people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Final
+
+import matplotlib
+import pandas as pd
+
+from maskcls.reports import analysis, charts, page
+from maskcls.reports.analysis import Difference
+from maskcls.reports.finished_run import FinishedRun
+from maskcls.scoring.metrics import confusion, macro_f1
+from maskcls.storage import files
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run against the first one.
+
+    ``scores`` are the macro F1 of both, and ``gains`` the run's minus the first's, of each space
+    that both answer, on ``photos`` photos of ``people`` people. ``relabelled`` photos, which the
+    two runs have under other labels, are left out.
+    """
+
+    first: str
+    second: str
+    people: int
+    photos: int
+    relabelled: int
+    scores: dict[str, tuple[float, float]]
+    gains: dict[str, Difference]
+
+    @property
+    def verdict(self) -> str:
+        """In words, by the joint class where both runs answer it."""
+        space, gain = next(iter(self.gains.items()))
+        if not gain.clear:
+            return f"{self.second} cannot be told from {self.first}: {space} {gain}"
+        word = "better" if gain.value > 0 else "worse"
+        return f"{self.second} is {word} than {self.first}: {space} {gain}"
+
+
+def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Comparison:
+    """Compare ``second`` with ``first``, out of fold; ``names`` are what to call them.
+
+    Photos are matched by key. Raises ValueError where the two have no person, or nothing that
+    both answer, in common.
+    """
+    spaces = [space for space in first.spaces if space in second.spaces]
+    if not spaces:
+        raise ValueError(
+            f"{names[0]} answers {', '.join(first.spaces)} and {names[1]} "
+            f"{', '.join(second.spaces)}: nothing to compare"
+        )
+    both = first.answers.merge(second.answers, on=["photo", "person"], suffixes=("_1", "_2"))
+    if both.empty:
+        raise ValueError(
+            f"{names[0]} and {names[1]} have no person in common, so they cannot be compared: "
+            "train both on the same data"
+        )
+    alike = pd.Series(True, index=both.index)
+    for space in spaces:
+        alike &= both[f"{space}_truth_1"] == both[f"{space}_truth_2"]
+    kept = both[alike]
+    if kept.empty:
+        raise ValueError(f"{names[0]} and {names[1]} have other labels for every photo")
+    scores, gains = {}, {}
+    for space in spaces:
+        truth, one, two = (
+            kept[f"{space}_{kind}"].to_numpy() for kind in ("truth_1", "predicted_1", "predicted_2")
+        )
+        classes = analysis.size(space)
+        scores[space] = (
+            macro_f1(confusion(truth, one, classes)),
+            macro_f1(confusion(truth, two, classes)),
+        )
+        gains[space] = analysis.difference(
+            truth, one, two, kept["person"].to_numpy(), classes=classes, seed=first.seed
+        )
+    return Comparison(
+        first=names[0],
+        second=names[1],
+        people=kept["person"].nunique(),
+        photos=len(kept),
+        relabelled=int((~alike).sum()),
+        scores=scores,
+        gains=gains,
+    )
+
+
+def names_of(runs: Sequence[FinishedRun]) -> list[str]:
+    """What to call the runs: their folders' names, or paths where two are alike."""
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
+
+
+def table(found: Sequence[Comparison]) -> pd.DataFrame:
+    """The comparisons as a table to print, one row a space."""
+    return pd.DataFrame(
+        [
+            {
+                "run": comparison.second,
+                "against": comparison.first,
+                "score": space,
+                "macro F1": f"{comparison.scores[space][1]:.3f}",
+                "of the other": f"{comparison.scores[space][0]:.3f}",
+                "difference": f"{gain.value:+.3f}",
+                "95 % interval": f"{gain.low:+.3f} to {gain.high:+.3f}",
+                "verdict": _word(gain),
+                "people": comparison.people,
+            }
+            for comparison in found
+            for space, gain in comparison.gains.items()
+        ]
+    )
+
+
+def write(path: Path, runs: Sequence[FinishedRun]) -> list[Comparison]:
+    """Compare each run with the first and write the page ``path``.
+
+    Raises what ``compare`` raises, and OSError where the page cannot be written.
+    """
+    names = names_of(runs)
+    found = [
+        compare(runs[0], run, [names[0], name])
+        for run, name in zip(runs[1:], names[1:], strict=True)
+    ]
+    with matplotlib.rc_context(page.PLOT_STYLE):
+        sections = [page.section(escape(c.verdict), _note(c), *_details(c)) for c in found]
+    body = [
+        f"<header><h1>{escape(' against '.join([', '.join(names[1:]), names[0]]))}</h1>"
+        f"<p>{NOTE}{MANY_NOTE if len(found) > 1 else ''}</p></header>",
+        "<main>",
+        *sections,
+        page.section("Runs", RUNS_NOTE, _runs(runs, names)),
+        "</main>",
+    ]
+    text = page.PAGE.format(
+        title=escape(f"{names[0]} compared"), css=page.CSS, body="\n".join(body)
+    )
+    files.write_text(path, text)
+    return found
+
+
+def _note(found: Comparison) -> str:
+    left = f"; {found.relabelled:,} photos with other labels left out" if found.relabelled else ""
+    return f"{found.people:,} people in common, {found.photos:,} photos{left}."
+
+
+def _details(found: Comparison) -> list[str]:
+    clear = [space for space, gain in found.gains.items() if gain.clear]
+    story = f"clear of 0: {', '.join(clear)}" if clear else "no difference is clear of 0"
+    rows = table([found]).drop(columns=["run", "against", "people"])
+    head = ["", found.second, found.first, *rows.columns[3:]]
+    return [
+        page.plot(charts.differences(story, found.gains), "differences; see the table"),
+        page.table("Macro F1 on the people in common", head, rows.to_numpy().tolist()),
+    ]
+
+
+def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> str:
+    rows = []
+    for run, name in zip(runs, names, strict=True):
+        first = run.spaces[0]
+        score = run.scores["out_of_fold"][first]
+        recipes = dict.fromkeys(
+            f"{recipe.model.name} {recipe.image.size[0]}x{recipe.image.size[1]}"
+            for recipe in run.recipes.values()
+        )
+        rows.append(
+            [
+                name,
+                ", ".join(run.tasks),
+                ", ".join(recipes),
+                f"{run.scores['people']:,}",
+                f"{first} {score['macro_f1']:.3f}",
+                "{:.3f} to {:.3f}".format(*score["macro_f1_interval"]),
+            ]
+        )
+    head = ["run", "tasks", "models", "people", "macro F1 on all its people", "95 % interval"]
+    return page.table("Each run alone", head, rows)
+
+
+def _word(gain: Difference) -> str:
+    if not gain.clear:
+        return "not clear"
+    return "better" if gain.value > 0 else "worse"
+
+
+NOTE: Final = (
+    "Both runs answer the same photos by models that never saw their person; people are resampled "
+    "for both at once. An interval that leaves 0 out is a clear difference on people like these. "
+    "It does not cover the luck of the training seed. "
+)
+MANY_NOTE: Final = "Of many comparisons one in twenty looks clear by chance. "
+RUNS_NOTE: Final = "<i>From scores.json of each run, on all of its own people.</i>"

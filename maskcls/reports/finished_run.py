@@ -1,0 +1,170 @@
+"""A finished run, read from its folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from maskcls.config.recipe import Recipe
+from maskcls.labels import ATTRIBUTES, IntArray, Task, class_names, tells
+from maskcls.learning import checkpoint, tracking
+from maskcls.scoring import ensemble as results
+from maskcls.scoring.ensemble import ModelVotes
+from maskcls.storage import files
+
+SPACES = ("joint", *ATTRIBUTES)
+"""What is answered and scored."""
+
+WAYS = {
+    "three models": [Task.MASK, Task.GENDER, Task.AGE],
+    "joint": [Task.JOINT],
+    "multi": [Task.MULTI],
+}
+"""Models that tell all three attributes, without any other."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a sweep left behind.
+
+    ``photos`` is manifest.parquet indexed by the photo's key. ``answers`` has a row a photo with
+    its person and, for each of ``SPACES`` that the models tell, ``{space}_truth`` and
+    ``{space}_predicted`` by models that never saw the person.
+    """
+
+    folder: Path
+    scores: dict[str, Any]
+    photos: pd.DataFrame
+    out_of_fold: pd.DataFrame
+    answers: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def seed(self) -> int:
+        return int(self.scores["seed"])
+
+    @property
+    def spaces(self) -> list[str]:
+        return [space for space in SPACES if f"{space}_predicted" in self.answers]
+
+    @property
+    def tasks(self) -> list[Task]:
+        present = {job["task"] for job in self.scores["jobs"]}
+        return [task for task in Task if task in present]
+
+    def job(self, task: Task, fold: int) -> Path:
+        return self.folder / "jobs" / f"{task}-fold{fold}"
+
+    def only(self, keys: Sequence[str]) -> FinishedRun:
+        """The same run with no more than what it says of these training photos."""
+        return replace(
+            self,
+            photos=self.photos.loc[self.photos.index.isin(keys)],
+            out_of_fold=self.out_of_fold[self.out_of_fold["photo"].isin(keys)],
+            answers=self.answers[self.answers["photo"].isin(keys)],
+        )
+
+    @cached_property
+    def recipes(self) -> dict[Task, Recipe]:
+        """What the models of each task were trained with."""
+        first = {Task(job["task"]): job["fold"] for job in reversed(self.scores["jobs"])}
+        return {
+            task: checkpoint.read_info(self.job(task, first[task])).recipe for task in self.tasks
+        }
+
+    @cached_property
+    def histories(self) -> dict[tuple[Task, int], pd.DataFrame]:
+        """The epochs of each job that told any."""
+        jobs = [(Task(job["task"]), job["fold"]) for job in self.scores["jobs"]]
+        read = {job: tracking.read_metrics(self.job(*job)) for job in sorted(jobs)}
+        return {job: table for job, table in read.items() if len(table)}
+
+    def ways(self) -> dict[str, list[Task]]:
+        """Those of ``WAYS`` that this run has."""
+        return {name: tasks for name, tasks in WAYS.items() if set(tasks) <= set(self.tasks)}
+
+    @property
+    def ensemble(self) -> str:
+        return str(self.scores["ensemble"]["name"])
+
+    def answers_of(self, tasks: Sequence[Task], ensemble: str) -> pd.DataFrame:
+        """``answers``, had only the models of these tasks voted, in this kind of ensemble."""
+        rows = self.out_of_fold[self.out_of_fold["task"].isin(tasks)]
+        return results.out_of_fold_answers(ensemble, rows, seed=self.seed)
+
+    @cached_property
+    def votes(self) -> list[ModelVotes]:
+        """What each model says of the photos to predict; none where there are none."""
+        if not self.scores["votes"]:
+            return []
+        folder = self.folder / "votes" / self.scores["votes"]
+        return [
+            _read_votes(path, Task(job["task"]), job["fold"])
+            for job in self.scores["jobs"]
+            if (path := folder / f"{job['task']}-fold{job['fold']}.parquet").is_file()
+        ]
+
+
+def read(folder: Path) -> FinishedRun:
+    """The run in ``folder``. Raises FileNotFoundError where a sweep has not come to its end."""
+    for name in ("scores.json", "out_of_fold.parquet", "manifest.parquet"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder}: no finished run here (no {name}); a sweep with run.dir={folder} makes "
+                "or completes it"
+            )
+    scores = files.read_json(folder / "scores.json")
+    out_of_fold = files.read_parquet(folder / "out_of_fold.parquet")
+    try:
+        answers = results.out_of_fold_answers(
+            scores["ensemble"]["name"], out_of_fold, seed=scores["seed"]
+        )
+    except ValueError as error:
+        raise ValueError(f"{folder / 'out_of_fold.parquet'}: {error}") from None
+    return FinishedRun(
+        folder=folder,
+        scores=scores,
+        photos=files.read_parquet(folder / "manifest.parquet").set_index("key"),
+        out_of_fold=out_of_fold,
+        answers=answers,
+    )
+
+
+def _read_votes(path: Path, task: Task, fold: int) -> ModelVotes:
+    table = files.read_parquet(path)
+    by_head = {str(head): rows.set_index("image_id") for head, rows in table.groupby("head")}
+    image_ids = sorted(table["image_id"].unique())
+    return ModelVotes(
+        task,
+        fold,
+        image_ids,
+        {
+            head: np.stack(rows.loc[image_ids, "probabilities"].tolist())
+            for head, rows in by_head.items()
+        },
+    )
+
+
+def readable(space: str) -> list[str]:
+    """The class names of ``space`` as a reader wants them."""
+    return [name.replace("_", " ") for name in class_names(space)]
+
+
+def voters(votes: Sequence[ModelVotes], space: str) -> dict[str, IntArray]:
+    """What each model that speaks of ``space`` answers on the photos to predict, by its name."""
+    return {
+        f"{vote.task} {vote.fold}": results.in_space(vote.probabilities, vote.task, space).argmax(
+            axis=1
+        )
+        for vote in votes
+        if tells(vote.task, space)
+    }

@@ -1,0 +1,185 @@
+"""Photos of a run as small pictures, with what each model said and what it looked at."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Final
+
+import cv2
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from maskcls import labels
+from maskcls.data import photos as images
+from maskcls.data import preprocess
+from maskcls.data.photos import ImageArray, PhotoError
+from maskcls.data.preprocess import Preprocessing
+from maskcls.labels import Task
+from maskcls.reports import analysis, page
+from maskcls.reports.finished_run import FinishedRun, readable
+from maskcls.reports.thumbnails import embedded
+
+WIDTH: Final = 120
+"""Of a picture, in pixels."""
+
+HEAT_SHARE: Final = 0.45
+"""Of the colours of a heat map in the picture under it."""
+
+Explain = Callable[[FinishedRun, pd.DataFrame, Mapping[str, ImageArray]], "Explained"]
+"""Of the shape of ``explain``."""
+
+Key = tuple[str, str]
+"""(photo, attribute)."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Photos with heat maps over them, and why others have none."""
+
+    pictures: dict[Key, ImageArray]
+    notes: list[str]
+
+
+def read_photos(run: FinishedRun, keys: Sequence[str]) -> tuple[dict[str, ImageArray], list[str]]:
+    """The decoded photos, and what is wrong with those that cannot be shown."""
+    photos: dict[str, ImageArray] = {}
+    problems = []
+    for key in dict.fromkeys(keys):
+        try:
+            photos[key] = images.decode(Path(run.photos["path"][key]).read_bytes())
+        except OSError as error:
+            problems.append(f"{key}: {error.strerror}")
+        except PhotoError as error:
+            problems.append(f"{key}: {error}")
+    return photos, problems
+
+
+def explain(
+    run: FinishedRun, mistakes: pd.DataFrame, photos: Mapping[str, ImageArray]
+) -> Explained:
+    """Heat maps of what spoke for each wrong answer (a row of ``analysis.worst``) in the fold's
+    model that gave it, which sees the photo as it did then. What cannot be explained is noted.
+    """
+    import torch
+
+    from maskcls.learning import predict, saliency
+
+    wanted: defaultdict[tuple[Task, int, str], list[tuple[Key, int]]] = defaultdict(list)
+    fold_of = run.photos["fold"].to_dict()
+    for row in mistakes[mistakes["photo"].isin(list(photos))].to_dict("records"):
+        task, head, answer = _speaker(run, row["photo"], row["attribute"], row["predicted"])
+        fold = fold_of[row["photo"]]
+        wanted[task, fold, head].append(((row["photo"], row["attribute"]), answer))
+    pictures: dict[Key, ImageArray] = {}
+    notes = []
+    for (task, fold, head), items in wanted.items():
+        try:
+            predictor, info = predict.load(run.job(task, fold), torch.device("cpu"))
+            form = info.recipe.image
+            recipe = Preprocessing(
+                *form.size, crop=form.crop, crop_margin=form.crop_margin, background=form.background
+            )
+            seen = np.stack(
+                [preprocess.apply(photos[photo], [recipe])[0][0] for (photo, _), _ in items]
+            )
+            heat_NHW = saliency.heat_maps(predictor, seen, head, [answer for _, answer in items])
+        except (ValueError, OSError, RuntimeError) as error:  # such as weights of another timm
+            notes.append(f"{task} {fold}: {error}")
+            continue
+        for (key, _), image_HWC, heat_HW in zip(items, seen, heat_NHW, strict=True):
+            pictures[key] = overlaid(image_HWC, heat_HW)
+    return Explained(pictures, notes)
+
+
+def _speaker(run: FinishedRun, photo: str, attribute: str, answer: int) -> tuple[Task, str, int]:
+    """The task whose model gave this answer on its own (else the first that speaks of the
+    attribute), the head it spoke with, and what that head answered."""
+    rows = run.out_of_fold[run.out_of_fold["photo"] == photo]
+    answers = rows.set_index(["task", "head"])["predicted"].to_dict()
+    speakers = []
+    for task in analysis.tasks_of(run, attribute):
+        head = "joint" if task is Task.JOINT else attribute
+        told = answers[str(task), head]
+        agrees = (labels.decode(told)[attribute] if head == "joint" else told) == answer
+        speakers.append((not agrees, task, head, told))
+    _, task, head, told = min(speakers, key=lambda speaker: speaker[0])
+    return task, head, told
+
+
+def overlaid(image_HWC: ImageArray, heat_HW: npt.NDArray[np.float32]) -> ImageArray:
+    """A photo under a heat map [H, W] from 0 to 1: yellow spoke most for the answer."""
+    colours = (matplotlib.colormaps["cividis"](heat_HW)[..., :3] * 255).astype(np.uint8)
+    return np.asarray(
+        cv2.addWeighted(image_HWC, 1 - HEAT_SHARE, colours, HEAT_SHARE, 0.0), np.uint8
+    )
+
+
+def thumbnail(image_HWC: ImageArray, alt: str) -> str:
+    """A photo as a small embedded JPEG."""
+    height = max(1, round(image_HWC.shape[0] * WIDTH / image_HWC.shape[1]))
+    return embedded(image_HWC, alt, width=WIDTH, height=height)
+
+
+def cards(
+    run: FinishedRun,
+    chosen: pd.DataFrame,
+    photos: Mapping[str, ImageArray],
+    explained: Mapping[Key, ImageArray],
+) -> str:
+    """A card a chosen answer: photo, heat map, truth, and what each model said."""
+    said = {
+        (task, attribute): analysis.said(run, task, attribute)
+        for attribute in chosen["attribute"].unique()
+        for task in analysis.tasks_of(run, attribute)
+    }
+    shown = []
+    for row in chosen.to_dict("records"):
+        photo, attribute = row["photo"], row["attribute"]
+        person = run.photos.loc[photo]
+        names = readable(attribute)
+        truth, answer = names[row["truth"]], names[row["predicted"]]
+        right = row["truth"] == row["predicted"]
+        pictures = ""
+        if photo in photos:
+            pictures = thumbnail(photos[photo], f"{photo}: {_truths(person)}")
+        if (photo, attribute) in explained:
+            pictures += thumbnail(
+                explained[photo, attribute], f"what spoke for {answer} in {photo}"
+            )
+        models = [
+            [f"{task} {person['fold']}", *(f"{p:.2f}" for p in said[task, attribute].loc[photo])]
+            for task in analysis.tasks_of(run, attribute)
+        ]
+        verdict = "right" if right else f"really {truth}"
+        shown.append(
+            f'<figure class="photo">{pictures and f"<div>{pictures}</div>"}<figcaption>'
+            f"<b>{attribute}: {answer}</b> ({row['sure']:.0%}), {verdict}<br>"
+            f"{escape(str(person['person']))} {escape(str(person['stem']))}: "
+            f"{_truths(person)}</figcaption>"
+            f"<table>{page.plain_rows(['', *names], models)}</table></figure>"
+        )
+    return f'<div class="photos">{"".join(shown)}</div>'
+
+
+def _truths(person: pd.Series) -> str:
+    mask, gender = (readable(name)[person[name]] for name in ("mask", "gender"))
+    return f"{gender}, {person['age']} years, mask {mask}"
+
+
+CSS: Final = """
+.photos { display: grid; gap: 12px; width: 100%;
+          grid-template-columns: repeat(auto-fill, minmax(min(100%, 270px), 1fr)); }
+.photo { background: #fff; border: 1px solid #e5e7eb; border-radius: 8px; padding: 10px;
+         display: flex; flex-wrap: wrap; align-content: start; gap: 6px 10px; }
+.photo div { display: flex; gap: 6px; align-items: start; }
+.photo figcaption { flex: 1 1 110px; margin: 0; }
+.photo img { width: 120px; border-radius: 4px; }
+.photo table { flex: 1 1 100%; border: 0; padding: 0; font-size: 12px; }
+.photo table th, .photo table td { padding: 0 6px 0 0; }
+"""

@@ -1,0 +1,213 @@
+"""From the models of a run to its scores and its answers.
+
+Models vote where they speak of the same thing: joint models alone on the 18 classes, any other
+set on mask, gender and age apart (a joint model through its marginals), and the three answers make
+up the joint class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from maskcls import labels
+from maskcls.labels import ATTRIBUTES, NUM_JOINT, FloatArray, IntArray, Task
+from maskcls.scoring import metrics, voting
+from maskcls.scoring.voting import FittedVote
+
+
+@dataclass(frozen=True)
+class ModelVotes:
+    """What one model says of new photos: ``image_ids_N`` and probabilities [N, K] of each head."""
+
+    task: Task
+    fold: int
+    image_ids: list[str]
+    probabilities: Mapping[str, FloatArray]
+
+
+def spaces(tasks: Iterable[Task]) -> dict[str, list[Task]]:
+    """What is voted on -> the tasks that vote on it, in the order of ``Task``."""
+    chosen = set(tasks)
+    present = [task for task in Task if task in chosen]
+    if present == [Task.JOINT]:
+        return {"joint": present}
+    voters = {
+        attribute: [task for task in present if labels.tells(task, attribute)]
+        for attribute in ATTRIBUTES
+    }
+    return {attribute: tasks_ for attribute, tasks_ in voters.items() if tasks_}
+
+
+def fit(name: str, out_of_fold: pd.DataFrame) -> dict[str, FittedVote]:
+    """Fit the ensemble ``name`` for every space on out-of-fold rows (see the worker's table)."""
+    return {
+        space: voting.fit(name, *_stacked(out_of_fold, space, tasks)[:2])
+        for space, tasks in spaces(_tasks(out_of_fold)).items()
+    }
+
+
+def to_json(fitted: Mapping[str, FittedVote]) -> dict[str, Any]:
+    """Fitted votes as plain data."""
+    return {space: dataclasses.asdict(vote) for space, vote in fitted.items()}
+
+
+def from_json(content: Mapping[str, Any]) -> dict[str, FittedVote]:
+    """The inverse of ``to_json``."""
+    return {space: FittedVote(**vote) for space, vote in content.items()}
+
+
+def out_of_fold_answers(name: str, out_of_fold: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """What the ensemble would have said of each training photo, by models that never saw its
+    person: photo, person, and truth and prediction of each attribute and of the joint class.
+
+    Ensembles that learn are fitted on other people (nested cross-validation).
+    """
+    answers: pd.DataFrame | None = None
+    for space, tasks in spaces(_tasks(out_of_fold)).items():
+        probabilities_MNK, truth_N, photos = _stacked(out_of_fold, space, tasks)
+        if name in ("hard", "soft"):
+            predicted_N, _ = voting.apply(voting.fit(name, probabilities_MNK, truth_N),
+                                          probabilities_MNK)  # fmt: skip
+        else:
+            _, predicted_N = voting.nested_score(
+                name, probabilities_MNK, truth_N, photos["person"].to_numpy(), seed=seed
+            )
+        part = photos.assign(**{f"{space}_truth": truth_N, f"{space}_predicted": predicted_N})
+        answers = part if answers is None else answers.merge(part, on=["photo", "person"])
+    assert answers is not None, "no task"
+    for kind in ("truth", "predicted"):
+        if f"joint_{kind}" in answers:
+            parts = labels.decode(answers[f"joint_{kind}"].to_numpy())
+            answers = answers.assign(**{f"{a}_{kind}": parts[a] for a in ATTRIBUTES})
+        elif all(f"{a}_{kind}" in answers for a in ATTRIBUTES):
+            answers[f"joint_{kind}"] = labels.encode(
+                *(answers[f"{attribute}_{kind}"].to_numpy() for attribute in ATTRIBUTES)
+            )
+    return answers
+
+
+def attribute_probabilities(
+    out_of_fold: pd.DataFrame, attribute: str
+) -> tuple[FloatArray, IntArray, pd.DataFrame] | None:
+    """Mean probabilities [N, K] of the models that tell ``attribute``, by models that never saw the
+    person; the given classes [N]; and the photos (columns ``photo`` and ``person``).
+
+    None where no model tells it.
+    """
+    present = _tasks(out_of_fold)
+    voters = [task for task in present if labels.tells(task, attribute)]
+    if not voters:
+        return None
+    probabilities_MNK, given_N, photos = _stacked(out_of_fold, attribute, voters)
+    return probabilities_MNK.mean(axis=0), given_N, photos
+
+
+def scores(answers: pd.DataFrame, *, seed: int) -> dict[str, dict[str, Any]]:
+    """Macro F1 with its 95 % interval over people, accuracy, precision and recall, for ``joint``
+    and each attribute that was answered."""
+    result: dict[str, dict[str, Any]] = {}
+    for space, count in {"joint": NUM_JOINT, **{a: len(v) for a, v in ATTRIBUTES.items()}}.items():
+        if f"{space}_predicted" not in answers:
+            continue
+        truth, predicted = (
+            answers[f"{space}_{kind}"].to_numpy() for kind in ("truth", "predicted")
+        )
+        low, high = metrics.bootstrap_interval(
+            truth, predicted, answers["person"].to_numpy(), count, seed=seed
+        )
+        result[space] = {
+            **metrics.scores(metrics.confusion(truth, predicted, count)),
+            "macro_f1_interval": [low, high],
+        }
+    return result
+
+
+def vote(fitted: Mapping[str, FittedVote], models: Sequence[ModelVotes]) -> pd.DataFrame:
+    """The ensemble's answers: ``image_id``, a column for each space, and ``ans`` (the joint class)
+    where the models tell all of it.
+
+    Every photo must have been seen by every model. Raises ValueError where not.
+    """
+    image_ids = sorted(models[0].image_ids)
+    answers: dict[str, IntArray] = {}
+    for space, tasks in spaces(model.task for model in models).items():
+        voters = [model for model in models if model.task in tasks]
+        probabilities_MNK = np.stack([_aligned(model, space, image_ids) for model in voters])
+        routes_M = [tasks.index(model.task) for model in voters]
+        answers[space], _ = voting.apply(fitted[space], probabilities_MNK, routes_M)
+    if "joint" in answers:
+        answers |= labels.decode(answers["joint"])
+    elif set(answers) == set(ATTRIBUTES):
+        answers["joint"] = labels.encode(**answers)
+    table = pd.DataFrame({"image_id": image_ids, **answers})
+    return table.assign(ans=table["joint"]) if "joint" in table else table
+
+
+def _aligned(model: ModelVotes, space: str, image_ids: list[str]) -> FloatArray:
+    """A model's probabilities [N, K] in the order of ``image_ids``."""
+    place = {image_id: i for i, image_id in enumerate(model.image_ids)}
+    missing = [image_id for image_id in image_ids if image_id not in place]
+    if missing or len(place) != len(image_ids):
+        raise ValueError(
+            f"the model of task {model.task}, fold {model.fold} has not seen the same photos as "
+            f"the others: {len(missing)} missing, {len(place)} seen, such as {missing[:3]}"
+        )
+    order = [place[image_id] for image_id in image_ids]
+    return in_space(model.probabilities, model.task, space)[order]
+
+
+def in_space(probabilities: Mapping[str, Any], task: Task, space: str) -> FloatArray:
+    """What a model of ``task`` says [N, K] of ``space``, from the probabilities of its heads."""
+    if task is Task.JOINT and space != "joint":
+        return labels.marginal(np.asarray(probabilities["joint"], float), space)
+    return np.asarray(probabilities[space], float)
+
+
+def _tasks(out_of_fold: pd.DataFrame) -> list[Task]:
+    return [Task(task) for task in out_of_fold["task"].unique()]
+
+
+def _stacked(
+    out_of_fold: pd.DataFrame, space: str, tasks: Sequence[Task]
+) -> tuple[FloatArray, IntArray, pd.DataFrame]:
+    """Out-of-fold probabilities [routes, N, K], truth [N] and the photos, which all routes saw."""
+    tables = []
+    for task in tasks:
+        head = "joint" if task is Task.JOINT else space
+        rows = out_of_fold[(out_of_fold["task"] == task) & (out_of_fold["head"] == head)]
+        tables.append(rows.set_index("photo").sort_index())
+    photos = tables[0].index
+    for table in tables[1:]:
+        photos = photos.intersection(table.index)
+    if photos.empty:
+        raise ValueError(
+            f"the tasks {', '.join(tasks)} answer {space} together, but have no photo in common: "
+            "train them on the same folds"
+        )
+    first = tables[0].loc[photos]
+    stacked = [
+        in_space(
+            {
+                ("joint" if task is Task.JOINT else space): np.stack(
+                    table.loc[photos, "probabilities"]
+                )
+            },
+            task,
+            space,
+        )
+        for task, table in zip(tasks, tables, strict=True)
+    ]
+    truth_N = first["truth"].to_numpy(np.int64)
+    if tasks[0] is Task.JOINT and space != "joint":
+        truth_N = labels.decode(truth_N)[space]
+    return (
+        np.stack(stacked),
+        truth_N,
+        pd.DataFrame({"photo": photos, "person": first["person"].to_numpy()}),
+    )

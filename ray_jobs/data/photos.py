@@ -1,0 +1,183 @@
+"""python -m ray_jobs.prepare: manifest, folds, and every photo decoded and resized once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from maskcls.config import layers
+from maskcls.config.recipe import Image
+from maskcls.config.schema import Config
+from maskcls.data import folds, label_fixes, manifest
+from maskcls.data.manifest import OK
+from maskcls.data.prepared import Prepared
+from maskcls.data.prepared import prepare as prepare_images
+from maskcls.data.preprocess import Preprocessing
+from maskcls.labels import Task
+from maskcls.progress import Progress
+from maskcls.storage import files
+from maskcls.storage.place import Place
+from ray_jobs.data.source import ImageSource
+
+log = logging.getLogger(__name__)
+NAMED = 10
+"""Bad files that a message names; the manifest lists all."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of one side, train or eval: their table, and their images in each form asked for."""
+
+    table: Path
+    images: dict[Image, ImageSource]
+
+    @property
+    def digest(self) -> str:
+        """Changes when a pixel or the list of photos does."""
+        return layers.digest(sorted({s.folder.name for s in self.images.values()}))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All that the jobs of a run read. ``digest`` changes when a trained model would."""
+
+    train: Photos
+    evaluation: Photos | None
+    digest: str
+
+    def without_evaluation(self) -> Dataset:
+        """The same, with nothing to predict."""
+        return replace(self, evaluation=None)
+
+
+def forms_of(config: Config, tasks: Sequence[Task]) -> list[Image]:
+    """The forms in which the models of these tasks see a photo."""
+    return list(dict.fromkeys(config.recipe(task).image for task in tasks))
+
+
+def prepare(
+    config: Config, forms: Sequence[Image], tables: Path, uri: str | None = None
+) -> Dataset:
+    """Prepare photos in the forms asked for; what is prepared already is only looked up.
+
+    ``tables`` gets manifest.parquet (one row a training photo: person, labels, fold, status) and
+    eval.parquet; ``uri`` is where that folder lives, if on an object store. Photos on one are
+    fetched first. Raises ValueError or FileNotFoundError for photos that cannot be used.
+    """
+    found = training_photos(config)
+    train = prepare_photos(config, found, forms, Place(tables, uri), "manifest.parquet")
+    Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
+    photos = pd.read_parquet(train.table)
+    columns = ["key", "mask", "gender", "age", "fold", "status"]
+    return Dataset(
+        train=train,
+        evaluation=prepare_eval(config, forms, tables, uri),
+        digest=layers.digest(
+            train.digest,
+            photos[columns].to_csv(index=False),
+        ),
+    )
+
+
+def training_photos(config: Config) -> manifest.Manifest:
+    """The photos to train on, with their ``fold``; those on an object store are fetched, and none
+    is opened.
+
+    Raises ValueError or FileNotFoundError where they cannot be used.
+    """
+    fixes = label_fixes.load_fixes(config.data.label_fixes) if config.data.label_fixes else None
+    root = config.place(config.data.root)
+    (root / "train").pull(
+        manifest.of_variants(config.data.variants), Progress("train: files fetched")
+    )
+    found = manifest.read_train(root.local, variants=config.data.variants, fixes=fixes)
+    people = folds.assign(
+        found.photos, config.folds.count, config.run.seed, config.folds.allow_thin
+    )
+    found.photos["fold"] = found.photos["person"].map(people)
+    return found
+
+
+def photos_to_predict(config: Config) -> manifest.Manifest | None:
+    """The photos to predict, fetched if on an object store; None where there is no eval folder."""
+    root = config.place(config.data.root)
+    (root / "eval").pull(progress=Progress("eval: files fetched"))
+    return manifest.read_eval(root.local) if (root.local / "eval").is_dir() else None
+
+
+def prepare_eval(
+    config: Config, forms: Sequence[Image], tables: Path, uri: str | None = None
+) -> Photos | None:
+    """Prepare the photos to predict; None where the data has no eval folder.
+
+    Raises ValueError with the list of those that cannot be read, unless data.bad_eval allows them.
+    """
+    found = photos_to_predict(config)
+    if found is None:
+        log.info("%s has no eval folder: nothing to predict", config.data.root)
+        return None
+    photos = prepare_photos(config, found, forms, Place(tables, uri), "eval.parquet")
+    table = pd.read_parquet(photos.table)
+    bad = table[table["status"] != OK]
+    if len(bad) and config.data.bad_eval == "error":
+        raise ValueError(
+            f"{len(bad)} photo(s) to predict cannot be read: {_listed(bad)}\nRepair them, or set "
+            "data.bad_eval=most_frequent to answer the most frequent class for them"
+        )
+    return photos
+
+
+def prepare_photos(
+    config: Config, found: manifest.Manifest, forms: Sequence[Image], tables: Place, name: str
+) -> Photos:
+    """Decode and resize, write the table with what became of each photo, tell what is odd."""
+    table = tables.local / name
+    for note in found.notes:
+        log.info("%s", note)
+    wanted = {form: preprocessing(form) for form in forms}
+    what = f"{table.stem}: photos prepared"
+    prepared = prepare_images(
+        found.photos,
+        list(dict.fromkeys(wanted.values())),
+        config.data.cache,
+        threads=os.cpu_count() or 1,
+        progress=Progress(what),
+    )
+    by_form = dict(zip(dict.fromkeys(wanted.values()), prepared, strict=True))
+    photos = found.photos.assign(status=prepared[0].index["status"].to_numpy())
+    bad = photos[photos["status"] != OK]
+    if len(bad):
+        log.info("%d of %d photos cannot be used: %s", len(bad), len(photos), _listed(bad))
+    with files.replacing(table) as temporary:
+        photos.to_parquet(temporary, index=False)
+    tables.push(lambda file: file == name)
+    root = config.place(config.data.root)
+    remote = {
+        "tables": tables if tables.uri else None,
+        "root": root if root.uri else None,
+    }
+    return Photos(
+        table,
+        {form: ImageSource(by_form[p].folder, table, p, **remote) for form, p in wanted.items()},
+    )
+
+
+def preprocessing(form: Image) -> Preprocessing:
+    """How photos are prepared for a model that sees ``form``."""
+    return Preprocessing(
+        height=form.size[0],
+        width=form.size[1],
+        crop=form.crop,
+        crop_margin=form.crop_margin,
+        background=form.background,
+    )
+
+
+def _listed(bad: pd.DataFrame) -> str:
+    named = [f"{row.key} ({row.status})" for row in bad.head(NAMED).itertuples()]
+    return ", ".join(named) + (", ..." if len(bad) > NAMED else "")

@@ -1,0 +1,109 @@
+"""What an epoch shows: prepared photos, in an order that depends on the seed alone."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from maskcls.data import prepared as images
+from maskcls.data import sampling
+from maskcls.data.prepared import Prepared
+from maskcls.data.preprocess import Preprocessing
+from maskcls.storage.place import Place
+
+EPOCHS_KEPT = 8
+"""Epochs whose order a process keeps: jobs side by side share Ray's processes."""
+
+UInt8Array = npt.NDArray[np.uint8]
+
+_epochs: dict[tuple[str, int], sampling.Epoch] = {}
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Prepared images that any node can open; where they are missing or damaged, it
+    prepares them.
+
+    ``table`` is the parquet of the photos, one a row in the order of the images. ``tables`` is the
+    folder of it, and ``root`` that of the photos, where they lie on an object store: a node that
+    lacks the images fetches photos, which are smaller.
+    """
+
+    folder: Path
+    table: Path
+    preprocessing: Preprocessing
+    tables: Place | None = None
+    root: Place | None = None
+
+    def open(self) -> UInt8Array:
+        """Images [N, H, W, 3], memory-mapped."""
+        prepared = Prepared(self.folder)
+        try:
+            return prepared.open()
+        except (FileNotFoundError, ValueError):
+            if self.root is not None:
+                self.root.pull(set(self.photos()["key"]).__contains__)
+            images.prepare(self.photos(), [self.preprocessing], self.folder.parent, threads=2)
+            return prepared.open()
+
+    def photos(self) -> pd.DataFrame:
+        """The table."""
+        if self.tables is not None:
+            self.tables.fetch(self.table.name)
+        return pd.read_parquet(self.table)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What every task of a stream needs to work out any step of any epoch."""
+
+    rows: Mapping[str, npt.NDArray[Any]]
+    labels_N: npt.NDArray[np.int64]
+    shares: npt.NDArray[np.float64] | None
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self.labels_N) // self.batch_size)
+
+    def epoch(self, number: int) -> sampling.Epoch:
+        """Worked out once a process: every task of an epoch asks for it, and to shuffle all its
+        items for 64 of them would cost as the square of their number."""
+        key = (self.name, number)
+        if key not in _epochs:
+            while len(_epochs) >= EPOCHS_KEPT:
+                del _epochs[next(iter(_epochs))]
+            _epochs[key] = sampling.epoch(
+                self.labels_N,
+                shares=self.shares,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                number=number,
+            )
+        return _epochs[key]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training step's share of one process: ``items_B`` index the training table."""
+
+    epoch: int
+    step: int
+    items_B: npt.NDArray[np.int64]
+    images_BHWC: UInt8Array
+
+
+def training_rows(table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+    """The columns of a training table that say where pixels come from."""
+    return {name: table[name].to_numpy() for name in ("row", "row2", "weight2", "key")}

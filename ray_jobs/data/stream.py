@@ -1,0 +1,141 @@
+"""Ray Data: prepared images -> augmented batches, in training order.
+
+One stream serves all epochs of a job. Its input is a list of work orders (an epoch and a few of
+its steps); each task works out the steps from ``(seed, epoch)``, reads the images from the shared
+memory-mapped file and augments them. Nothing depends on which task runs where or when, so the
+pixels are the same for any parallelism, and the start of a pipeline is paid once a job.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import ray
+import ray.data
+from ray.data import DataContext, ExecutionResources
+from ray.data._internal.execution import streaming_executor
+
+from maskcls.augment import augmentations
+from maskcls.learning import allocator
+from ray_jobs.cluster.ray_internals import NoScaling, Unhurried
+from ray_jobs.data.source import Batch, EpochPlan, ImageSource, UInt8Array
+
+IMAGES_PER_TASK = 256
+"""Enough that the pause between two tasks does not count: with tasks of 64 one of two processes
+stood idle (Ray 2.60; why is not known, a shorter wait of the executor does not cure it)."""
+
+TASKS_AHEAD = 8
+"""Tasks, under way or finished, whose output may wait for the trainer; bounds memory and work in
+vain. With half as many a core stands idle."""
+
+
+def augment_steps(
+    orders: Mapping[str, npt.NDArray[Any]],
+    *,
+    source: ImageSource,
+    plan: EpochPlan,
+    augment: Mapping[str, Any],
+) -> dict[str, npt.NDArray[Any]]:
+    """The Ray Data task: work orders -> augmented images, in order."""
+    cv2.setNumThreads(0)  # tasks run side by side already
+    allocator.keep_freed("cpu")
+    parts: dict[str, list[npt.NDArray[Any]]] = {"epoch": [], "step": [], "item": [], "draw": []}
+    for number, first, last in zip(orders["epoch"], orders["first"], orders["last"], strict=True):
+        epoch = plan.epoch(int(number))
+        for step in range(int(first), int(last)):
+            chosen = epoch.step(step, plan.rank, plan.world)
+            items = epoch.items_N[chosen]
+            parts["item"].append(items)
+            parts["draw"].append(epoch.draws_N[chosen])
+            parts["epoch"].append(np.full(len(items), number, np.int32))
+            parts["step"].append(np.full(len(items), step, np.int32))
+    columns = {name: np.concatenate(values) for name, values in parts.items()}
+    drawn = columns["epoch"], columns["item"], columns.pop("draw")
+    apply = augmentations.build(**augment)
+    return {**columns, "image": _augmented(source.open(), plan, *drawn, apply)}
+
+
+def _augmented(
+    photos_NHWC: UInt8Array,
+    plan: EpochPlan,
+    epochs_B: npt.NDArray[np.int32],
+    items_B: npt.NDArray[np.int64],
+    draws_B: npt.NDArray[np.int64],
+    apply: augmentations.Augmentation,
+) -> UInt8Array:
+    images_BHWC = np.empty((len(items_B), *photos_NHWC.shape[1:]), np.uint8)
+    for place, (epoch, item, draw) in enumerate(zip(epochs_B, items_B, draws_B, strict=True)):
+        image = photos_NHWC[plan.rows["row"][item]]
+        if plan.rows["row2"][item] >= 0:
+            weight = float(plan.rows["weight2"][item])
+            second = photos_NHWC[plan.rows["row2"][item]]
+            image = cv2.addWeighted(image, 1 - weight, second, weight, 0.0)
+        key = int(plan.rows["key"][item])
+        rng = np.random.default_rng((plan.seed, int(epoch), key, int(draw)))
+        images_BHWC[place] = apply(np.ascontiguousarray(image), rng)
+    return images_BHWC
+
+
+def batches(
+    source: ImageSource,
+    plan: EpochPlan,
+    augment: Mapping[str, Any],
+    *,
+    first_epoch: int,
+    last_epoch: int,
+    title: str,
+    streams: Callable[[], int] = lambda: 1,
+) -> Iterator[Batch]:
+    """The batches of epochs ``first_epoch`` to ``last_epoch`` (both included), step by step.
+
+    ``title`` is what Ray's dashboard shows of the data set and of its tasks. ``streams`` tells,
+    asked once a second, how many there are at the moment, which share the cluster's CPUs.
+    """
+    steps_per_task = max(1, round(IMAGES_PER_TASK * plan.world / plan.batch_size))
+    orders = [
+        {"epoch": epoch, "first": first, "last": min(first + steps_per_task, plan.steps)}
+        for epoch in range(first_epoch, last_epoch + 1)
+        for first in range(0, plan.steps, steps_per_task)
+    ]
+    height, width = source.preprocessing.height, source.preprocessing.width
+    task_bytes = steps_per_task * (plan.batch_size // plan.world + 1) * height * width * 3
+    _configure(task_bytes, streams)
+
+    def named(orders: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        return augment_steps(orders, source=source, plan=plan, augment=augment)
+
+    named.__name__ = title
+    stream = ray.data.from_items(orders, override_num_blocks=len(orders)).map_batches(
+        named, batch_size=None, num_cpus=1
+    )
+    stream.set_name(title)
+    for block in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+        edges = np.flatnonzero(np.diff(block["step"]) | np.diff(block["epoch"])) + 1
+        bounds = [0, *edges.tolist(), len(block["step"])]
+        for start, stop in itertools.pairwise(bounds):
+            yield Batch(
+                epoch=int(block["epoch"][start]),
+                step=int(block["step"][start]),
+                items_B=block["item"][start:stop],
+                images_BHWC=block["image"][start:stop],
+            )
+
+
+def _configure(task_bytes: int, streams: Callable[[], int]) -> None:
+    # Ray Data 2.60 offers two autoscalers, both with that actor, and no way to bring a third.
+    streaming_executor.create_cluster_autoscaler = lambda *_, **__: NoScaling(streams)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.custom_execution_callback_classes = [Unhurried]
+    # A task's output must stay one block: a split inside a step would tear the step apart.
+    context.target_max_block_size = max(128 * 2**20, 4 * task_bytes)
+    context.execution_options.preserve_order = True
+    # Before the first output Ray Data knows of no memory, only of CPUs.
+    context.execution_options.resource_limits = ExecutionResources(
+        cpu=TASKS_AHEAD, object_store_memory=TASKS_AHEAD * task_bytes
+    )

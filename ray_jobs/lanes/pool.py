@@ -1,0 +1,264 @@
+"""Lanes: long-lived Ray Train runs whose workers take one job after the other.
+
+A Train run costs seconds of imports before its loop and is paid here once a lane, not once a job;
+the CUDA context and compiled kernels stay warm too. A lane that dies is restarted by Ray Train and
+takes its own job again, which goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+import ray.train
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+
+from maskcls.config.layers import digest
+from maskcls.config.schema import Resources
+from maskcls.learning import allocator
+from ray_jobs.cluster.connect import shown
+from ray_jobs.cluster.nodes import check_shared, live_nodes, on_this_node
+from ray_jobs.cluster.packing import Lane, Plan
+from ray_jobs.cluster.ray_internals import LaneTrainer, LaneWorkers, TellQueue, last_line
+from ray_jobs.lanes.queue import Event, JobQueue
+from ray_jobs.training.job import Assignment, Errand
+
+log = logging.getLogger(__name__)
+WATCH_S = 2.0
+"""Seconds between two looks at whether jobs can still go on."""
+
+END_S = 30.0
+"""Seconds that lanes get to end by themselves when there is nothing left to do."""
+
+ASK_S = 15.0
+"""Seconds that an errand waits for a lane that is free; lanes may have lost their workers."""
+
+ABORT_S = 20.0
+"""Seconds that lanes get to end when they are told to."""
+
+ON_A_CPU = {**allocator.ONE_ARENA, "OMP_WAIT_POLICY": "PASSIVE"}
+"""The environment of workers that compute on CPUs. Lanes together may have more threads than cores:
+one that waits for its fellows must not spin on a core that another lane could use."""
+
+
+@dataclass
+class Outcome:
+    """What became of a job: its report, or why there is none."""
+
+    job: str
+    report: dict[str, Any] | None = None
+    reason: str | None = None
+
+
+@dataclass
+class Lanes:
+    """Running lanes and the queue that feeds them."""
+
+    queue: Any
+    failures: dict[int, str] = field(default_factory=dict)
+    threads: dict[int, threading.Thread] = field(default_factory=dict)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def ask(self, errand: Errand) -> Outcome:
+        """Have an errand done by the first lane that is free, if one is within ``ASK_S``."""
+        deadline, begun = time.monotonic() + ASK_S, False
+
+        def lose_patience(events: Sequence[Event]) -> None:
+            nonlocal begun
+            begun = begun or bool(events)
+            if not begun and time.monotonic() > deadline:
+                ray.get(self.queue.cancel.remote(errand.name))
+
+        return self.run([errand], lose_patience)[errand.name]
+
+    def run(
+        self, jobs: Sequence[Assignment], *listeners: Callable[[Sequence[Event]], None]
+    ) -> dict[str, Outcome]:
+        """Run jobs to their end, in this order.
+
+        ``listeners`` hear what happens meanwhile, and every few seconds that nothing did. A job
+        that fails, or cannot be run, is told in its outcome.
+        """
+        seen = ray.get(self.queue.events_so_far.remote())
+        ray.get(self.queue.submit.remote(list(jobs)))
+        outcomes = {job.name: Outcome(job.name) for job in jobs}
+        left = set(outcomes)
+        while left:
+            seen, events = ray.get(self.queue.events.remote(seen))
+            for listen in listeners:
+                listen(events)
+            for event in events:
+                if event.kind == "done":
+                    outcomes[event.job].report = event.values
+                elif event.kind in ("failed", "cancelled"):
+                    outcomes[event.job].reason = event.values.get("reason", event.kind)
+                if event.kind in ("done", "failed", "cancelled"):
+                    left.discard(event.job)
+        return outcomes
+
+
+def queue_name(folder: Path) -> str:
+    """The name of a run's queue actor, for those who cannot be handed its handle."""
+    return f"maskcls-queue-{shown(folder.name)}-{digest(folder)}"
+
+
+@contextmanager
+def lanes(
+    plan: Plan,
+    resources: Resources,
+    *,
+    folder: Path,
+    ensemble: Any | None = None,
+    uri: str | None = None,
+) -> Iterator[Lanes]:
+    """Start the lanes of a plan; at the end their workers are gone, and their reservations at the
+    latest with this program (that of a lane which has to be killed before it has a worker).
+
+    ``folder`` keeps what Ray Train itself writes, and is removed. Lanes start in the background.
+    Where waiting is in vain, every job fails with the reason: nothing waits without a limit.
+    Raises Refused where a node does not see ``folder`` or, with ``uri``, its object store.
+    """
+    storage = folder / ".ray_train"
+    storage.mkdir(parents=True, exist_ok=True)
+    # A file of this run: another node may have a folder of the same name that is its own.
+    mark = storage / f"seen-{uuid.uuid4().hex}"
+    mark.touch()
+    place = uri or mark
+    check_shared(place)
+    options = {"name": queue_name(folder), "label_selector": on_this_node()}
+    queue = JobQueue.options(**options).remote(resources.attempts)
+    running = Lanes(queue)
+    for lane in plan.lanes:
+        arguments = (lane, plan, resources, running, ensemble, storage, place)
+        thread = threading.Thread(target=_run_lane, args=arguments, daemon=True)
+        running.threads[lane.number] = thread
+        thread.start()
+    watch = threading.Thread(target=_watch, args=(running, plan, resources), daemon=True)
+    watch.start()
+    try:
+        yield running
+        # Only on the way out of a finished run: an interrupted one does not wait for its jobs.
+        at_work = ray.get(queue.close.remote())
+        deadline = time.monotonic() + END_S
+        for lane_number in at_work.difference(running.failures):
+            running.threads[lane_number].join(max(0.0, deadline - time.monotonic()))
+    finally:
+        running.ended.set()
+        # A thread that still asks Ray something when this program ends would end it with status 1.
+        _abort(running)
+        ray.kill(queue)
+        watch.join(ABORT_S)
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _abort(running: Lanes) -> None:
+    """End the lanes that still run, as Ray Train itself does at Ctrl-C in its main thread."""
+    if not any(thread.is_alive() for thread in running.threads.values()):
+        return
+    with suppress(ray.exceptions.RayError):  # a lost queue or cluster has no lanes to end
+        controllers, at_work = ray.get(running.queue.end.remote(), timeout=ABORT_S)
+        for number, controller in controllers.items():
+            if number in at_work:
+                controller.abort.remote()
+            else:
+                # It waits for a worker, perhaps for a node, and hears nothing meanwhile.
+                ray.kill(controller)
+        deadline = time.monotonic() + ABORT_S
+        for number, thread in running.threads.items():
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive() and number in controllers:
+                ray.kill(controllers[number])
+                thread.join(1.0)
+
+
+def _watch(running: Lanes, plan: Plan, resources: Resources) -> None:
+    """Fail all jobs as soon as it is clear that they cannot go on."""
+    while not running.ended.wait(WATCH_S):
+        try:
+            live = live_nodes()
+            _give_up_lost_nodes(running, plan, {node.id for node in live})
+            reason = ray.get(running.queue.trouble.remote(resources, plan.lanes_on(live) > 0))
+            if len(running.failures) == len(running.threads):
+                reason = "no worker is left: " + "; ".join(sorted(set(running.failures.values())))
+            if reason:
+                ray.get(running.queue.abort.remote(reason))
+                return
+        except ray.exceptions.RayError:
+            return  # The queue is gone, and whoever asks it next hears of that.
+
+
+def _give_up_lost_nodes(running: Lanes, plan: Plan, alive: Container[str | None]) -> None:
+    """Ray Train would wait for ever for a node that its lane is pinned to."""
+    for lane in plan.lanes:
+        if lane.node and lane.node not in alive and lane.number not in running.failures:
+            running.failures[lane.number] = reason = f"lane {lane.number}: its node was lost"
+            ray.get(running.queue.release.remote(lane.number, reason))
+
+
+def _run_lane(
+    lane: Lane,
+    plan: Plan,
+    resources: Resources,
+    running: Lanes,
+    ensemble: Any,
+    storage: Path,
+    place: Path | str,
+) -> None:
+    name = f"{shown(storage.parent.name)}-lane-{lane.number}"
+    trainer = LaneTrainer(
+        lane_loop,
+        train_loop_config={
+            "queue": running.queue,
+            "ensemble": ensemble,
+            "lane": lane.number,
+            "threads": plan.threads,
+            "backend": plan.backend,
+            "timeout_s": resources.stall_timeout_s,
+            "place": place,
+        },
+        backend_config=LaneWorkers(),
+        scaling_config=ScalingConfig(
+            num_workers=plan.workers_per_job,
+            use_gpu=plan.gpus_per_worker > 0,
+            resources_per_worker=plan.worker_resources(),
+            label_selector={"ray.io/node-id": lane.node} if lane.node else None,
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(storage),
+            failure_config=FailureConfig(
+                max_failures=-1,  # the queue counts those of each job, our callback the others
+                controller_failure_limit=resources.attempts,
+            ),
+            logging_config=LoggingConfig(log_level="ERROR"),
+            worker_runtime_env={"env_vars": {} if plan.gpus_per_worker else ON_A_CPU},
+            callbacks=[TellQueue(running.queue, lane.number, name, resources.attempts)],
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        # Whatever ends a lane, its job must go back to the queue and the run must hear of it.
+        reason = f"lane {lane.number}: {last_line(error)}"
+        log.debug("lane %d ended", lane.number, exc_info=True)
+        running.failures[lane.number] = reason
+        if not running.ended.is_set():
+            with suppress(ray.exceptions.RayError):  # the queue may have gone with the lane
+                ray.get(running.queue.release.remote(lane.number, reason))
+
+
+def lane_loop(config: dict[str, Any]) -> None:
+    """The ``train_loop_per_worker`` of a lane."""
+    from ray_jobs.lanes import worker_loop  # imports PyTorch, which the driver has no use for
+
+    worker_loop.lane_loop(config)

@@ -1,0 +1,121 @@
+"""What the user reads: one line an epoch or job, and the same lines, dated, in the run's log."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ray.exceptions
+
+from maskcls.config.schema import Config
+from maskcls.learning import tracking
+from maskcls.storage.place import Place
+
+if TYPE_CHECKING:
+    from ray_jobs.lanes.queue import Event
+
+
+log = logging.getLogger(__name__)
+ROOMS = ("maskcls", "ray_jobs", "__main__")
+INTERRUPTED = "Interrupted: what is finished is kept; the same command goes on from there."
+"""Seconds between two lines about the same long step."""
+
+
+_uris: dict[str, str] = {}
+
+
+def show(place: Place) -> None:
+    """From here on, tell the local copy of a folder on an object store by its URI."""
+    if place.uri:
+        _uris[str(place.local)] = place.uri
+
+
+def told(text: str) -> str:
+    """``text`` with local copies named by the URIs of what they are copies of."""
+    for local, uri in _uris.items():
+        text = text.replace(local, uri)
+    return text
+
+
+def _by_uri(record: logging.LogRecord) -> bool:
+    record.msg, record.args = told(record.getMessage()), ()
+    return True
+
+
+def setup(log_file: Path | None = None) -> None:
+    """Send the lines of both packages to the terminal and, dated, to ``log_file``."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for handler in handlers:
+        handler.addFilter(_by_uri)
+    for room in ROOMS:
+        logger = logging.getLogger(room)
+        logger.setLevel(logging.INFO)
+        logger.handlers = handlers
+        logger.propagate = False
+
+
+class Progress:
+    """Lines about a run's jobs, as the events come."""
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        self._total, self._done = total, done
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        values = event.values
+        if event.kind == "started" and values["attempt"] > 1:
+            log.info("%s  starts again (attempt %d)", event.job, values["attempt"])
+        elif event.kind == "epoch":
+            log.info("%s", tracking.console_line(event.job, values))
+        elif event.kind in ("done", "failed", "cancelled"):
+            self._done += 1
+            told = values.get("reason", event.kind)
+            if event.kind == "done":
+                told = (
+                    f"macro F1 {values['scores']['macro_f1']:.3f} in epoch "
+                    f"{values['best_epoch']}, {values['seconds']:.1f} s"
+                )
+            log.info("[%d/%d] %s  %s: %s", self._done, self._total, event.job, event.kind, told)
+
+
+@contextmanager
+def answering_in_words(program: str, config: Config | None = None) -> Iterator[None]:
+    """End the program with a sentence instead of a traceback for what a user can mend.
+
+    With ``config``, lines are shown from here on, and its folders told as it names them.
+    """
+    if config is not None:
+        setup()
+        show(config.place(config.run.dir))
+        show(config.place(config.data.root))
+    try:
+        yield
+    except KeyboardInterrupt:
+        # By Ctrl-C, or by SIGTERM, which `ray job stop` sends; see ``cluster.connect``.
+        log.info(INTERRUPTED)
+        sys.exit(128 + signal.SIGINT)
+    except ray.exceptions.RayError as error:
+        lost = f"the cluster was lost ({type(error).__name__}); what is finished is kept"
+        print(f"{program}: {lost}, the same command goes on from there", file=sys.stderr)
+        sys.exit(1)
+    except (ValueError, OSError, RuntimeError) as error:
+        log.debug("refused", exc_info=True)
+        print(f"{program}: {told(str(error))}", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        # The interpreter would look through a million objects of PyTorch's before it ends: seconds.
+        gc.freeze()

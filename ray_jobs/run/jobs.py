@@ -1,0 +1,129 @@
+"""Jobs of a run: trained on lanes, and what their models answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+
+from maskcls.config.schema import Config
+from maskcls.data.manifest import OK
+from maskcls.scoring import submission
+from maskcls.scoring.voting import FittedVote
+from maskcls.storage import files
+from ray_jobs.cluster import nodes, packing
+from ray_jobs.cluster.errors import RunFailed
+from ray_jobs.data.photos import Photos
+from ray_jobs.lanes import pool
+from ray_jobs.lanes.pool import Lanes
+from ray_jobs.lanes.queue import Event
+from ray_jobs.run import console, state
+from ray_jobs.run.folder import for_driver
+from ray_jobs.run.state import Board
+from ray_jobs.training.job import Job
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def training(
+    config: Config,
+    folder: Path,
+    jobs: Sequence[Job],
+    ensemble: Any | None = None,
+    uri: str | None = None,
+    board: Board | None = None,
+) -> Iterator[tuple[dict[str, str], Lanes | None]]:
+    """Run those jobs that are not done; yields what failed, and why, and the lanes, which then
+    wait for more, or None where all was done.
+
+    The ensemble is needed where jobs have photos to predict. ``uri`` is where ``folder`` lives, if
+    on an object store: what the jobs left there is fetched. ``board`` shows how far they are.
+    """
+    pending = [job for job in jobs if job.done() is None or _owes_votes(job, ensemble)]
+    trained = sum(job.done() is not None for job in jobs)
+    if trained:
+        log.info("%d of %d models are trained already", trained, len(jobs))
+    if board is not None:
+        board.expect(state.of_jobs(jobs))
+    if not pending:
+        yield {}, None
+        return
+    plan = packing.plan(config.resources, len(pending), nodes.nodes())
+    log.info("%s", plan.reason)
+    listeners: list[Callable[[Sequence[Event]], None]] = [
+        console.Progress(len(jobs), len(jobs) - len(pending))
+    ]
+    if board is not None:
+        board.state.lanes = len(plan.lanes)
+        listeners.append(board.hear)
+    with pool.lanes(plan, config.resources, folder=folder, ensemble=ensemble, uri=uri) as lanes:
+        outcomes = lanes.run(pending, *listeners)
+        for job in pending:
+            job.place.pull(for_driver)
+        yield {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}, lanes
+
+
+def run_all(
+    config: Config,
+    folder: Path,
+    jobs: Sequence[Job],
+    uri: str | None = None,
+    board: Board | None = None,
+) -> None:
+    """``training`` where every job is needed. Raises RunFailed where one fails."""
+    with training(config, folder, jobs, uri=uri, board=board) as (failed, _):
+        pass  # the lanes have no more to do
+    if failed:
+        raise RunFailed(f"{len(failed)} of {len(jobs)} models are missing:\n{listed(failed)}")
+
+
+def _owes_votes(job: Job, ensemble: Any) -> bool:
+    return job.evaluation is not None and not ray.get(ensemble.has.remote(str(job.task), job.fold))
+
+
+def answer(
+    fitted: dict[str, FittedVote],
+    jobs: Sequence[Job],
+    evaluation: Photos,
+    ensemble: Any,
+    out: Path,
+    train_table: Path,
+) -> None:
+    """Vote on the photos to predict and write predictions.parquet and submission.csv in ``out``."""
+    models = [(str(job.task), job.fold) for job in jobs]
+    answers = ray.get(ensemble.vote.remote(fitted, models))
+    photos = pd.read_parquet(evaluation.table)
+    answers = photos[["image_id", "status"]].merge(answers, on="image_id", how="left")
+    unreadable = answers["status"] != OK
+    answers["fallback"] = unreadable
+    if "ans" in answers:
+        train = pd.read_parquet(train_table)
+        most_frequent = int(train.loc[train["status"] == OK, "joint"].mode().min())
+        answers["ans"] = answers["ans"].where(~unreadable, most_frequent).astype("int64")
+        if unreadable.any():
+            log.info("%d unreadable photo(s) got class %d", unreadable.sum(), most_frequent)
+    with files.replacing(out / "predictions.parquet") as temporary:
+        answers.to_parquet(temporary, index=False)
+    if "ans" not in answers:
+        log.info("predictions: %s (no submission: these tasks do not make up a class)",
+                 out / "predictions.parquet")  # fmt: skip
+        return
+    submission.write(
+        photos["image_id"].tolist(), answers.set_index("image_id")["ans"], out / "submission.csv"
+    )
+    log.info("submission: %s", out / "submission.csv")
+
+
+def votes_name(evaluation: Photos | None) -> str:
+    """The folder that keeps the votes on these photos: other photos have another."""
+    return evaluation.digest if evaluation else "none"
+
+
+def listed(failed: dict[str, str]) -> str:
+    return "\n".join(f"  {name}: {reason}" for name, reason in failed.items())

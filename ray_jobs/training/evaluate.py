@@ -1,0 +1,159 @@
+"""Validation, out-of-fold probabilities and predictions of one model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch.distributed as dist
+
+from maskcls import labels
+from maskcls.data.manifest import OK
+from maskcls.learning import checkpoint, tracking
+from maskcls.learning import predict as inference
+from maskcls.learning.learner import LABEL_COLUMNS, Learner
+from maskcls.scoring import metrics
+from maskcls.storage import files
+from ray_jobs.data import source
+from ray_jobs.training.job import Job
+from ray_jobs.training.session import FloatArray, Session
+
+MISTAKES = 10
+"""Wrong photos that a job shows."""
+
+
+def score(
+    probabilities: dict[str, FloatArray], table: pd.DataFrame
+) -> tuple[dict[str, float], npt.NDArray[np.int64]]:
+    """Scores and confusion matrix of one model against the truth in ``table``: of its head, or,
+    with several heads, of the joint class they make up. ``loss`` is the mean negative
+    log-likelihood of the truth."""
+    predicted = {head: values.argmax(axis=1) for head, values in probabilities.items()}
+    truth = {head: table[LABEL_COLUMNS[head]].to_numpy() for head in probabilities}
+    loss = sum(
+        float(-np.log(values[np.arange(len(values)), truth[head]].clip(1e-12)).mean())
+        for head, values in probabilities.items()
+    )
+    if len(probabilities) > 1:
+        joint = labels.encode(**predicted)
+        confusion_KK = metrics.confusion(table["joint"].to_numpy(), joint, labels.NUM_JOINT)
+    else:
+        ((head, values),) = probabilities.items()
+        confusion_KK = metrics.confusion(truth[head], predicted[head], values.shape[1])
+    return {"loss": loss, **metrics.scores(confusion_KK)}, confusion_KK
+
+
+def validate(
+    learner: Learner,
+    photos_NHWC: source.UInt8Array,
+    rows_M: npt.NDArray[np.int64],
+    session: Session,
+) -> dict[str, FloatArray]:
+    """Probabilities of every validation photo, in order, on every process of the job."""
+    predictor = learner.predictor()
+    mine = predictor(photos_NHWC, rows_M[session.rank :: session.world], session.beat)
+    if session.world == 1:
+        return mine
+    shares: list[Any] = [None] * session.world
+    dist.all_gather_object(shares, mine)
+    merged = {
+        head: np.empty((len(rows_M), values.shape[1]), np.float32) for head, values in mine.items()
+    }
+    for rank, share in enumerate(shares):
+        for head, values in share.items():
+            merged[head][rank :: session.world] = values
+    return merged
+
+
+def save_best(
+    job: Job,
+    learner: Learner,
+    epoch: int,
+    values: dict[str, float],
+    probabilities: dict[str, FloatArray],
+    validation: pd.DataFrame,
+) -> None:
+    out_of_fold = out_of_fold_rows(job, probabilities, validation)
+    with files.replacing(job.folder / "out_of_fold.parquet") as temporary:
+        out_of_fold.to_parquet(temporary, index=False)
+    checkpoint.save(
+        job.folder,
+        learner.model.state_dict(),
+        checkpoint.Info(
+            identity=job.identity,
+            task=job.task,
+            fold=job.fold,
+            recipe=job.recipe,
+            classes=checkpoint.labels_of(job.task),
+            mean=learner.normalize.mean,
+            std=learner.normalize.std,
+            seed=job.seed,
+            epoch=epoch,
+            scores={
+                name.removeprefix("val/"): value
+                for name, value in values.items()
+                if name.startswith("val/")
+            },
+            versions=checkpoint.versions(),
+        ),
+    )
+
+
+def out_of_fold_rows(
+    job: Job, probabilities: dict[str, FloatArray], validation: pd.DataFrame
+) -> pd.DataFrame:
+    """One row a photo and head: photo, person, task, head, fold, truth, predicted,
+    probabilities."""
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "photo": validation["photo"].to_numpy(),
+                    "person": validation["person"].to_numpy(),
+                    "task": str(job.task),
+                    "head": head,
+                    "fold": job.fold,
+                    "truth": validation[LABEL_COLUMNS[head]].to_numpy(),
+                    "predicted": values.argmax(axis=1),
+                    "probabilities": list(values),
+                }
+            )
+            for head, values in probabilities.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def predict(job: Job, session: Session) -> None:
+    """The best model on the photos to predict; only the first process works, it is quick."""
+    assert job.evaluation is not None
+    if session.rank != 0:
+        return
+    predictor, _ = inference.load(job.folder, session.device)
+    photos = job.evaluation.photos()
+    readable = (photos["status"] == OK).to_numpy()
+    probabilities = predictor(job.evaluation.open(), np.flatnonzero(readable), session.beat)
+    session.vote(job, photos.loc[readable, "image_id"].tolist(), probabilities)
+
+
+def show_mistakes(job: Job, tracker: tracking.Tracker) -> None:
+    """Confusion matrices, and the photos that the model is most surely wrong about."""
+    assert job.train is not None
+    out_of_fold = pd.read_parquet(job.folder / "out_of_fold.parquet")
+    out_of_fold["sure"] = out_of_fold["probabilities"].map(max)
+    row_of = pd.Series(range(len(photos := job.train.photos())), index=photos["key"])
+    matrices = {}
+    for head, rows in out_of_fold.groupby("head"):
+        size = len(labels.class_names(str(head)))
+        matrices[str(head)] = metrics.confusion(rows["truth"], rows["predicted"], size)
+    tracker.confusion(matrices)
+    images, captions = [], []
+    wrong = out_of_fold[out_of_fold["truth"] != out_of_fold["predicted"]]
+    for photo in wrong.nlargest(MISTAKES, "sure").to_dict("records"):
+        names = labels.class_names(photo["head"])
+        images.append(job.train.open()[row_of[photo["photo"]]])
+        taken = f"taken for {names[photo['predicted']]} ({photo['sure']:.0%})"
+        captions.append(f"{names[photo['truth']]}, {taken}")
+    tracker.mistakes(images, captions)

@@ -1,0 +1,298 @@
+"""The loop that a Train worker runs: one job, from weights to out-of-fold probabilities."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import torch.distributed as dist
+
+from maskcls import labels
+from maskcls.config.recipe import Recipe
+from maskcls.data import folds, sampling
+from maskcls.learning import checkpoint, tracking
+from maskcls.learning.learner import LABEL_COLUMNS, Learner, options
+from maskcls.scoring import metrics
+from maskcls.storage import files
+from ray_jobs.data import source
+from ray_jobs.data import stream as pipeline
+from ray_jobs.training.evaluate import predict, save_best, score, show_mistakes, validate
+from ray_jobs.training.job import Job
+from ray_jobs.training.session import Session
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """An epoch's numbers; ``keep`` writes down that it is over, so that a later attempt goes on
+    from there."""
+
+    number: int
+    values: dict[str, float]
+    confusion_KK: npt.NDArray[np.int64]
+    keep: Callable[[], None]
+
+
+def run(job: Job, session: Session) -> dict[str, Any]:
+    """Train the job unless that is done, predict unless that is done; returns its report.
+
+    Raises ValueError for a recipe that cannot be built and FloatingPointError for a loss that is
+    no number; nothing is left half written in either case. Raises StorageError where the run lies
+    on an object store that does not answer.
+    """
+    started = time.monotonic()
+    # What another node left; last.safetensors is for users, nothing here reads it.
+    job.place.pull(lambda name: name != "last.safetensors")
+    known = job.done()
+    report = known or _train_to_the_end(job, session, started)
+    if job.evaluation is not None and not (known and session.has_voted(job)):
+        predict(job, session)
+    return report
+
+
+def _train_to_the_end(job: Job, session: Session, started: float) -> dict[str, Any]:
+    tracker = _tracker(job) if session.rank == 0 else None
+    history: list[dict[str, float]] = []
+    for reports in _side_by_side([train(j, session) for j in (job, *job.companions)]):
+        values = _together(reports)
+        history.append(values)
+        if tracker:
+            tracker.epoch(values)
+            for report in reports:
+                report.keep()
+            # The best weights before the state that says they are behind it.
+            job.place.push(last=["resume.pt"])
+        session.epoch(reports[0].number, values)
+        if job.supervised and not session.go_on(reports[0].number):
+            break
+    info = checkpoint.read_info(job.folder)
+    outcome = {
+        "identity": job.identity,
+        "task": job.task,
+        "fold": job.fold,
+        "best_epoch": info.epoch,
+        "epochs": round(history[-1]["epoch"]) if history else info.epoch,
+        "scores": info.scores,
+        "node": session.node,
+        "seconds": round(time.monotonic() - started, 3),
+        "training_seconds": round(sum(values["seconds"] for values in history), 3),
+    }
+    if session.rank == 0:
+        if tracker:
+            show_mistakes(job, tracker)
+            tracker.finish(info.scores)
+        files.write_json(job.folder / "job.json", outcome)
+        job.place.push(last=["job.json"])
+        if not job.supervised:
+            (job.folder / "resume.pt").unlink(missing_ok=True)
+            job.place.push(gone=["resume.pt"])
+    return outcome
+
+
+def _side_by_side(folds_F: Sequence[Iterator[EpochReport]]) -> Iterator[list[EpochReport]]:
+    """The reports of all folds, epoch by epoch.
+
+    A process that ended between the states of two folds left one of them an epoch ahead: it tells
+    that epoch again, and waits for the others.
+    """
+    for reports in zip(*folds_F, strict=True):
+        number = max(report.number for report in reports)
+        yield [
+            report if report.number == number else next(fold)
+            for report, fold in zip(reports, folds_F, strict=True)
+        ]
+
+
+def _together(reports: Sequence[EpochReport]) -> dict[str, float]:
+    """The numbers of one epoch over all folds of a job: macro F1 is that of all their people."""
+    if len(reports) == 1:
+        return reports[0].values
+    total = {
+        name: float(np.mean([report.values[name] for report in reports]))
+        for name in reports[0].values
+    }
+    pooled = metrics.scores(
+        sum(report.confusion_KK for report in reports[1:]) + reports[0].confusion_KK
+    )
+    return {
+        **total,
+        **{f"val/{name}": value for name, value in pooled.items()},
+        "seconds": sum(report.values["seconds"] for report in reports),
+    }
+
+
+def train(job: Job, session: Session) -> Iterator[EpochReport]:
+    """Train epoch by epoch, going on where an earlier attempt stopped; yields after each.
+
+    After the yield of a best epoch its weights and out-of-fold probabilities are on disk. A
+    supervised job that is resumed tells its last epoch again, since nobody may have judged it.
+    """
+    recipe, rank = job.recipe, session.rank
+    assert job.train is not None, "only a finished job comes without training photos"
+    learner, plan, validation = begin(job, session)
+    state = checkpoint.load_resume(job.folder, job.identity)
+    history: list[dict[str, float]] = []
+    if state is not None:
+        learner.restore(state)
+        history = state["history"]
+    if _out_of_patience(history, recipe.train.patience):
+        return
+    if state is not None and job.supervised:
+        confusion_KK = np.array(state["confusion"], np.int64)
+        yield EpochReport(len(history), history[-1], confusion_KK, keep=lambda: None)
+    stream = pipeline.batches(
+        job.train,
+        plan,
+        options(recipe.augment),
+        first_epoch=len(history) + 1,
+        last_epoch=recipe.train.epochs,
+        title=job.title,
+        streams=session.streams,
+    )
+    for epoch in range(len(history) + 1, recipe.train.epochs + 1):
+        began = time.monotonic()
+        loss = _train_epoch(learner, stream, plan, epoch, session)
+        probabilities = validate(learner, job.train.open(), validation["row"].to_numpy(), session)
+        scores, confusion_KK = score(probabilities, validation)
+        values = {
+            "epoch": float(epoch),
+            "epochs": float(recipe.train.epochs),
+            "train/loss": loss,
+            "train/lr": learner.lr,
+            **{f"val/{name}": value for name, value in scores.items()},
+        }
+        best = not history or _rank_of(values) > max(map(_rank_of, history))
+        history.append(values)
+        if rank == 0 and best:
+            save_best(job, learner, epoch, values, probabilities, validation)
+        values["seconds"] = time.monotonic() - began
+        keep = functools.partial(_keep, job, learner, history, confusion_KK)
+        yield EpochReport(epoch, values, confusion_KK, keep)
+        if _out_of_patience(history, recipe.train.patience):
+            return
+
+
+def begin(job: Job, session: Session) -> tuple[Learner, source.EpochPlan, pd.DataFrame]:
+    """What learns, what it trains on, and the table of what it validates on."""
+    assert job.train is not None
+    photos = job.train.photos()
+    training, validation = tables(photos, job.fold, job.recipe, job.seed)
+    validation["photo"] = photos["key"].to_numpy()[validation["row"]]
+    plan = epoch_plan(job.task, job.recipe, job.seed, training, session.rank, session.world)
+    torch.manual_seed(job.seed)
+    learner = Learner(
+        job.task,
+        job.recipe,
+        {name: training[name].to_numpy() for name in (*LABEL_COLUMNS.values(), "age")},
+        steps_per_epoch=plan.steps,
+        device=session.device,
+        seed=job.seed,
+        world=session.world,
+    )
+    return learner, plan, validation
+
+
+def tables(
+    photos: pd.DataFrame, fold: int, recipe: Recipe, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a fold trains on and what it validates on; see ``folds``."""
+    fold_of = photos.drop_duplicates("person").set_index("person")["fold"]
+    people = recipe.people.model_dump()
+    training = folds.training_table(photos, fold_of, fold, seed=seed, **people)
+    return training, folds.validation_table(photos, fold_of, fold)
+
+
+def epoch_plan(
+    task: labels.Task, recipe: Recipe, seed: int, training: pd.DataFrame, rank: int, world: int
+) -> source.EpochPlan:
+    """What every epoch shows, in which steps. Raises ValueError for shares that cannot be had."""
+    head, classes = next(iter(labels.HEADS[task].items()))
+    if task is labels.Task.MULTI:
+        head, classes = "joint", labels.NUM_JOINT
+    labels_N = training[LABEL_COLUMNS[head]].to_numpy()
+    sampler = recipe.sampler
+    return source.EpochPlan(
+        rows=source.training_rows(training),
+        labels_N=labels_N,
+        shares=sampling.class_shares(sampler.name, labels_N, classes, sampler.shares),
+        batch_size=recipe.train.batch_size,
+        seed=seed,
+        rank=rank,
+        world=world,
+    )
+
+
+def _train_epoch(
+    learner: Learner,
+    stream: Iterator[source.Batch],
+    plan: source.EpochPlan,
+    epoch: int,
+    session: Session,
+) -> float:
+    """One pass over the training photos; returns the mean loss of a photo."""
+    learner.start_epoch(epoch, session.rank)
+    bounds_S = plan.epoch(epoch).bounds_S
+    total = torch.zeros((), device=session.device)
+    for step in range(plan.steps):
+        batch = next(stream)
+        assert (batch.epoch, batch.step) == (epoch, step), "the stream lost its order"
+        total += learner.step(
+            batch.images_BHWC,
+            batch.items_B,
+            epoch=epoch,
+            number=(epoch - 1) * plan.steps + step,
+            total=int(bounds_S[step + 1] - bounds_S[step]),
+        )
+        session.beat()
+    if session.world > 1:
+        dist.all_reduce(total)
+    loss = float(total) / int(bounds_S[-1])
+    if not np.isfinite(loss):
+        raise FloatingPointError(
+            f"the training loss became {loss} in epoch {epoch}: lower train.lr, "
+            "set train.clip_grad_norm, or use train.precision=float32"
+        )
+    return loss
+
+
+def _rank_of(values: dict[str, float]) -> tuple[float, float]:
+    """Epochs compare by macro F1, then by the lower validation loss."""
+    return values["val/macro_f1"], -values["val/loss"]
+
+
+def _out_of_patience(history: list[dict[str, float]], patience: int | None) -> bool:
+    if patience is None or not history:
+        return False
+    best = max(range(len(history)), key=lambda i: (*_rank_of(history[i]), -i))
+    return len(history) - 1 - best >= patience
+
+
+def _keep(
+    job: Job,
+    learner: Learner,
+    history: list[dict[str, float]],
+    confusion_KK: npt.NDArray[np.int64],
+) -> None:
+    """Write what the next epoch needs, or after the last one its weights."""
+    if len(history) == job.recipe.train.epochs:
+        checkpoint.save_weights(job.folder / "last.safetensors", learner.model.state_dict())
+        return
+    state = {"identity": job.identity, "history": history, "confusion": confusion_KK.tolist()}
+    checkpoint.save_resume(job.folder, {**state, **learner.state()})
+
+
+def _tracker(job: Job) -> tracking.Tracker:
+    return tracking.Tracker(
+        folder=job.folder,
+        run_name=job.name,
+        group=job.group,
+        job_type=str(job.task),
+        config=job.recipe.model_dump(mode="json"),
+        **options(job.tracking),
+    )

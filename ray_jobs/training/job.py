@@ -1,0 +1,97 @@
+"""A job: one model to train, on one fold of one task, with everything that its worker needs.
+
+And the other kind of work that lanes do, errands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskcls.config import layers
+from maskcls.config.recipe import Recipe
+from maskcls.config.schema import Tracking
+from maskcls.labels import Task
+from maskcls.storage import files
+from maskcls.storage.place import Place
+from ray_jobs.cluster.connect import shown
+from ray_jobs.data.source import ImageSource
+
+
+@dataclass(frozen=True)
+class Job:
+    """One (task, fold). ``folder`` keeps all it leaves; ``identity`` changes when its result would.
+
+    Where the run lives on an object store, ``uri`` is that of ``folder``, which then is this
+    node's copy.
+
+    ``train`` are the training photos, whose table has their folds; a job that is done needs none.
+    ``evaluation`` are the photos that the finished model predicts, where there are any. A
+    ``supervised`` job asks after each epoch whether it should go on; its ``companions`` are the
+    same recipe on other folds, trained epoch by epoch beside it and scored together with it. A
+    ``rehearsal`` is measured, not trained: see ``rehearsal``.
+    """
+
+    name: str
+    task: Task
+    fold: int
+    recipe: Recipe
+    seed: int
+    identity: str
+    folder: Path
+    train: ImageSource | None
+    evaluation: ImageSource | None
+    group: str
+    tracking: Tracking
+    supervised: bool = False
+    rehearsal: bool = False
+    companions: tuple[Job, ...] = ()
+    uri: str | None = None
+
+    @property
+    def place(self) -> Place:
+        """The folder, and where it lives."""
+        return Place(self.folder, self.uri)
+
+    @property
+    def title(self) -> str:
+        """What Ray's dashboard shows of it: run, trial where it is one, task and fold."""
+        own = f"{self.task}-fold{self.fold}"
+        return shown(":".join(dict.fromkeys((self.group, self.name, own))))
+
+    def done(self) -> dict[str, Any] | None:
+        """What the finished job reported, or None while it is not finished."""
+        path = self.folder / "job.json"
+        if not path.is_file():
+            return None
+        report: dict[str, Any] = files.read_json(path)
+        if report["identity"] != self.identity:
+            raise ValueError(
+                f"{self.folder} belongs to another configuration or other photos: "
+                "choose another run.dir, or delete it to train anew"
+            )
+        stopped_early = self.supervised and report["epochs"] < self.recipe.train.epochs
+        # A trial that was stopped may be asked to go on: it still has what it needs for that.
+        return None if stopped_early else report
+
+
+@dataclass(frozen=True)
+class Errand:
+    """Something small that the driver has done by a lane, whose process has imported what it needs.
+
+    Its report is ``{"answer": do()}``.
+    """
+
+    name: str
+    do: Callable[[], Any]
+
+
+Assignment = Job | Errand
+"""What a lane takes from the queue."""
+
+
+def identity(recipe: Recipe, *, task: Task, fold: int, seed: int, data: str) -> str:
+    """Sixteen digits that change when anything that shapes the trained model changes."""
+    return layers.digest(recipe.model_dump(mode="json"), task, fold, seed, data)

@@ -1,0 +1,54 @@
+"""What a job needs of the process that runs it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+from ray_jobs.training.job import Job
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Session(Protocol):
+    """What a job needs of the process that runs it."""
+
+    rank: int
+    world: int
+    node: str
+    device: torch.device
+
+    def beat(self) -> None:
+        """Say that the job is alive; raises Cancelled when nobody wants it any more."""
+
+    def epoch(self, number: int, values: dict[str, float]) -> None:
+        """Tell the driver of an epoch."""
+
+    def streams(self) -> int:
+        """How many streams of batches share the cluster at the moment."""
+
+    def go_on(self, number: int) -> bool:
+        """Whether a supervised job shall train on after this epoch."""
+
+    def vote(self, job: Job, keys: list[str], probabilities: dict[str, FloatArray]) -> None:
+        """Hand the ensemble what this model says of the photos to predict."""
+
+    def has_voted(self, job: Job) -> bool:
+        """Whether the ensemble has this model's votes already."""
+
+
+class Cancelled(Exception):  # noqa: N818 -- not an error: somebody decided so
+    """Nobody wants the job any more."""
+
+
+def shared(value: Any, world: int) -> Any:
+    """The first worker's value, on every worker of the job."""
+    if world == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskcls.data import sampling
+
+LABELS = np.array([0] * 50 + [1] * 7 + [2] * 3)
+
+
+def make_epoch(labels_N=LABELS, name="none", batch_size=8, seed=0, number=1, shares=None):
+    classes = int(labels_N.max()) + 1
+    return sampling.epoch(
+        labels_N,
+        shares=sampling.class_shares(name, labels_N, classes, shares),
+        batch_size=batch_size,
+        seed=seed,
+        number=number,
+    )
+
+
+@st.composite
+def requests(draw):
+    """Labels in which every class of 0 to K - 1 occurs, and a share for each class."""
+    counts = draw(st.lists(st.integers(1, 30), min_size=1, max_size=6))
+    shares = draw(
+        st.lists(
+            st.one_of(st.just(0.0), st.floats(0.01, 10)),
+            min_size=len(counts),
+            max_size=len(counts),
+        ).filter(any)
+    )
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return np.random.default_rng(draw(st.integers(0, 99))).permutation(labels), shares
+
+
+def test_no_sampler_shows_every_item_once():
+    epoch = make_epoch()
+    assert sorted(epoch.items_N) == list(range(len(LABELS)))
+    assert not epoch.draws_N.any()
+    assert epoch.items_N.tolist() != sorted(epoch.items_N)
+
+
+@given(requests())
+def test_class_counts_are_exact_by_largest_remainder(request_):
+    labels_N, shares = request_
+    epoch = make_epoch(labels_N, "explicit", shares=shares)
+    counts = np.bincount(labels_N[epoch.items_N], minlength=len(shares))
+    exact = np.array(shares) / sum(shares) * len(labels_N)
+    assert counts.sum() == len(labels_N)
+    assert (np.abs(counts - exact) < 1).all()
+    assert not counts[np.array(shares) == 0].any()
+    # Who was rounded up has no smaller remainder than who was rounded down.
+    remainder = exact - np.floor(exact)
+    up, down = counts > exact, counts < exact
+    if up.any() and down.any():
+        assert remainder[up].min() >= remainder[down].max() - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("labels", "shares", "expected"),
+    [
+        ([0, 0, 0, 0, 1, 2, 2, 2], [1, 1, 2], [2, 2, 4]),
+        ([0, 0, 1, 1, 2, 2, 2], [1, 1, 1], [3, 2, 2]),  # equal remainders: the lower class
+        ([0, 0, 1, 1, 2, 2], [0, 1, 1], [0, 3, 3]),
+    ],
+)
+def test_shares_by_hand(labels, shares, expected):
+    labels_N = np.array(labels)
+    epoch = make_epoch(labels_N, "explicit", shares=shares)
+    assert np.bincount(labels_N[epoch.items_N], minlength=3).tolist() == expected
+
+
+def test_class_balanced_shows_each_class_that_occurs_equally_often():
+    labels_N = np.array([0] * 40 + [2] * 5 + [5] * 3)
+    shares = sampling.class_shares("class_balanced", labels_N, 18)
+    assert np.flatnonzero(shares).tolist() == [0, 2, 5]
+    epoch = make_epoch(labels_N, "class_balanced")
+    assert np.bincount(labels_N[epoch.items_N]).tolist() == [16, 0, 16, 0, 0, 16]
+
+
+@given(requests())
+def test_no_item_is_shown_again_before_all_of_its_class_were_shown(request_):
+    labels_N, shares = request_
+    epoch = make_epoch(labels_N, "explicit", shares=shares)
+    for label in set(labels_N):
+        members = np.flatnonzero(labels_N == label)
+        shown = epoch.items_N[labels_N[epoch.items_N] == label]
+        for start in range(0, len(shown), len(members)):
+            pass_ = shown[start : start + len(members)]
+            assert len(set(pass_)) == len(pass_)
+
+
+@given(requests())
+def test_draws_count_how_often_an_item_was_shown_before(request_):
+    labels_N, shares = request_
+    epoch = make_epoch(labels_N, "explicit", shares=shares)
+    shown: dict[int, int] = {}
+    for item, draw in zip(epoch.items_N, epoch.draws_N, strict=True):
+        assert draw == shown.get(item, 0)
+        shown[item] = draw + 1
+
+
+@pytest.mark.parametrize("name", ["none", "class_balanced"])
+def test_the_same_seed_and_epoch_give_the_same_order_and_others_another(name):
+    def order(**change):
+        return make_epoch(name=name, **change).items_N.tolist()
+
+    assert order() == order()
+    assert order() != order(seed=1)
+    assert order() != order(number=2)
+    assert order(seed=1, number=0) != order(seed=0, number=1)
+
+
+def test_classes_are_mixed_along_the_epoch():
+    epoch = make_epoch(np.repeat([0, 1], 200), "class_balanced")
+    first_half = (epoch.items_N[:200] < 200).mean()
+    assert 0.4 < first_half < 0.6
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 5))
+def test_steps_differ_by_at_most_one_and_ranks_share_each(items, batch_size, world):
+    epoch = make_epoch(np.zeros(items, np.int64), batch_size=batch_size)
+    sizes = np.diff(epoch.bounds_S)
+    assert epoch.steps == len(sizes) == -(-items // batch_size)
+    assert sizes.max() - sizes.min() <= 1
+    assert 1 <= sizes.min() <= sizes.max() <= batch_size
+    positions = np.arange(items)
+    seen = []
+    for step in range(epoch.steps):
+        parts = [positions[epoch.step(step, rank, world)] for rank in range(world)]
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert sum(map(len, parts)) == sizes[step]
+        seen += [position for part in parts for position in part]
+    assert sorted(seen) == list(range(items))
+    assert positions[epoch.step(0)].tolist() == list(range(sizes[0]))
+
+
+def test_no_sampler_has_no_shares():
+    assert sampling.class_shares("none", LABELS, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ([1, 1], r"sampler\.shares: expected 3 values, got 2"),
+        ([1, 1, 1, 1], r"sampler\.shares: expected 3 values, got 4"),
+    ],
+)
+def test_explicit_shares_are_one_a_class(shares, message):
+    with pytest.raises(ValueError, match=message):
+        sampling.class_shares("explicit", LABELS, 3, shares)
+
+
+def test_a_class_without_photos_cannot_have_a_share():
+    with pytest.raises(ValueError, match=r"no training photo of class \[1, 3\]"):
+        sampling.class_shares("explicit", np.array([0, 2]), 4, [1, 1, 1, 1])
+    shares = sampling.class_shares("explicit", np.array([0, 2]), 4, [3, 0, 1, 0])
+    assert shares.tolist() == [0.75, 0, 0.25, 0]

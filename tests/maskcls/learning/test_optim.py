@@ -1,0 +1,188 @@
+"""Optimisers are torch's with the right settings; schedules agree with torch's schedulers."""
+
+import inspect
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.optim import lr_scheduler
+
+from maskcls.learning import optim
+
+EPOCHS, STEPS = 6, 10
+TOTAL = EPOCHS * STEPS
+
+
+def parameters():
+    return [torch.nn.Parameter(torch.ones(3))]
+
+
+def build_optimizer(name, **options):
+    return optim.build_optimizer(name, parameters(), lr=0.1, weight_decay=0.01, **options)
+
+
+def build_schedule(name, **options):
+    return optim.build_schedule(name, epochs=EPOCHS, steps_per_epoch=STEPS, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "settings"),
+    [
+        ("adam", torch.optim.Adam, {"amsgrad": False}),
+        ("adamw", torch.optim.AdamW, {"amsgrad": False}),
+        ("rmsprop", torch.optim.RMSprop, {"alpha": 0.9, "momentum": 0.9}),
+        ("sgd", torch.optim.SGD, {"momentum": 0.9}),
+    ],
+)
+def test_optimizers_are_torchs_with_our_defaults(name, kind, settings):
+    optimizer = build_optimizer(name)
+    assert type(optimizer) is kind
+    (group,) = optimizer.param_groups
+    expected = {"lr": 0.1, "weight_decay": 0.01, **settings}
+    assert {key: group[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("option", "value"), [("amsgrad", True), ("momentum", 0.5), ("alpha", 0.5)]
+)
+def test_an_optimizer_option_arrives_or_is_refused(name, option, value):
+    if option in inspect.signature(optim.OPTIMIZERS[name]).parameters:
+        assert build_optimizer(name, **{option: value}).param_groups[0][option] == value
+    else:
+        with pytest.raises(ValueError, match=f"'{name}'.*got {option}"):
+            build_optimizer(name, **{option: value})
+
+
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+def test_optimizers_step_downhill(name):
+    weights = parameters()
+    optimizer = optim.build_optimizer(name, weights, lr=0.01, weight_decay=0.0)
+    (weights[0] ** 2).sum().backward()
+    optimizer.step()
+    assert (weights[0] < 1).all()
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown optimizer 'adamww': did you mean 'adamw'"):
+        build_optimizer("adamww")
+    with pytest.raises(ValueError, match="unknown schedule 'cosin': did you mean 'cosine'"):
+        build_schedule("cosin")
+
+
+def test_set_lr_reaches_every_group():
+    first, second = parameters(), parameters()
+    optimizer = torch.optim.SGD([{"params": first}, {"params": second, "lr": 3.0}], lr=1.0)
+    optim.set_lr(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+def cosine(optimizer, steps):
+    return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps, eta_min=0.1)
+
+
+def restarts(optimizer, steps):
+    return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=steps // 4, eta_min=0.1)
+
+
+def step(optimizer, steps):
+    return lr_scheduler.StepLR(optimizer, step_size=15, gamma=0.3)
+
+
+def exponential(optimizer, steps):
+    return lr_scheduler.ExponentialLR(optimizer, gamma=0.5 ** (1 / STEPS))
+
+
+def linear(optimizer, steps):
+    return lr_scheduler.LinearLR(optimizer, 1.0, end_factor=0.1, total_iters=steps)
+
+
+def constant(optimizer, steps):
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+EQUIVALENTS = [
+    ("constant", {}, constant),
+    ("cosine", {"min_factor": 0.1}, cosine),
+    ("cosine_restarts", {"min_factor": 0.1, "cycles": 4}, restarts),
+    ("step", {"step_epochs": 1.5, "gamma": 0.3}, step),
+    ("exponential", {"gamma": 0.5}, exponential),
+    ("linear", {"min_factor": 0.1}, linear),
+]
+
+
+@pytest.mark.parametrize("warmup_epochs", [0.0, 1.2])
+@pytest.mark.parametrize(("name", "options", "torchs"), EQUIVALENTS)
+def test_schedules_agree_with_torch(name, options, torchs, warmup_epochs):
+    warmup = round(warmup_epochs * STEPS)
+    optimizer = torch.optim.SGD(parameters(), lr=1.0)
+    scheduler = torchs(optimizer, TOTAL - warmup)
+    if warmup:
+        rise = lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
+        scheduler = lr_scheduler.SequentialLR(optimizer, [rise, scheduler], milestones=[warmup])
+    factor = build_schedule(name, warmup_epochs=warmup_epochs, **options)
+    for number in range(TOTAL):
+        assert factor(number) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9), number
+        optimizer.step()
+        scheduler.step()
+
+
+@given(
+    name=st.sampled_from(sorted(optim.SCHEDULES)),
+    epochs=st.integers(1, 40),
+    steps_per_epoch=st.integers(1, 50),
+    warmup=st.floats(0, 0.9),
+)
+def test_factors_are_shares_of_the_highest_rate_which_is_reached(
+    name, epochs, steps_per_epoch, warmup
+):
+    total = epochs * steps_per_epoch
+    factor = optim.build_schedule(
+        name,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        warmup_epochs=int(warmup * total) / steps_per_epoch,
+    )
+    factors = [factor(number) for number in range(total)]
+    assert all(0 < value <= 1 for value in factors)
+    assert max(factors) == 1
+
+
+@pytest.mark.parametrize("name", ["step", "exponential"])
+def test_a_floor_holds(name):
+    assert build_schedule(name, gamma=0.1, min_factor=0.05)(TOTAL - 1) == 0.05
+
+
+def test_restarts_start_at_the_highest_rate_also_when_cycles_do_not_divide_the_steps():
+    factor = optim.build_schedule("cosine_restarts", epochs=1, steps_per_epoch=100, cycles=3)
+    jumps = [number for number in range(1, 100) if factor(number) > factor(number - 1)]
+    assert jumps == [34, 67]
+    assert all(factor(number) > 0.99 for number in jumps)
+
+
+def test_step_drops_at_each_third_by_default():
+    factor = build_schedule("step")
+    drops = [number for number in range(1, TOTAL) if factor(number) < factor(number - 1)]
+    assert drops == [20, 40]
+
+
+OPTIONS = {"min_factor": 0.6, "cycles": 2, "step_epochs": 1.0, "gamma": 0.7}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", optim.SCHEDULES)
+def test_a_schedule_option_is_used_or_refused(name, option):
+    options = {option: OPTIONS[option]}
+    if option in inspect.signature(optim.SCHEDULES[name]).parameters:
+        plain, changed = build_schedule(name), build_schedule(name, **options)
+        assert any(plain(number) != changed(number) for number in range(TOTAL))
+    else:
+        with pytest.raises(ValueError, match=f"'{name}'.*got {option}"):
+            build_schedule(name, **options)
+
+
+@pytest.mark.parametrize("warmup_epochs", [-1.0, EPOCHS, EPOCHS + 1.0])
+def test_a_warmup_that_leaves_no_step_is_refused(warmup_epochs):
+    with pytest.raises(ValueError, match="warmup_epochs"):
+        build_schedule("cosine", warmup_epochs=warmup_epochs)

@@ -1,0 +1,227 @@
+"""The queue behind the lanes, without Ray: its class is an ordinary one."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from maskcls.config.recipe import Recipe
+from maskcls.config.schema import Resources, Tracking
+from maskcls.labels import Task
+from ray_jobs.lanes import queue as job_queue
+from ray_jobs.lanes.queue import _JobQueue
+from ray_jobs.training.job import Errand, Job
+
+JOB = Job(
+    name="age-fold0",
+    task=Task.AGE,
+    fold=0,
+    recipe=Recipe(),
+    seed=42,
+    identity="0" * 16,
+    folder=Path("/nowhere"),
+    train=None,
+    evaluation=None,
+    group="run",
+    tracking=Tracking(),
+)
+JOBS = [replace(JOB, name=name) for name in "abc"]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(job_queue, "POLL_S", 0.05)
+
+
+def in_a_loop(test):
+    def run():
+        asyncio.run(test())
+
+    return run
+
+
+async def names_of(queue):
+    _, events = await queue.events(0)
+    return [(event.kind, event.job) for event in events]
+
+
+@in_a_loop
+async def test_jobs_are_taken_in_order_and_end_when_closed():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:2])
+    assert (await queue.take(0)).name == "a"
+    assert (await queue.take(1)).name == "b"
+    await queue.finish("a", {})
+    assert await queue.take(0) == "wait"
+    await queue.close()
+    assert await queue.take(0) is None
+
+
+@in_a_loop
+async def test_a_restarted_lane_gets_its_own_job_again_until_its_attempts_are_used():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:2])
+    assert (await queue.take(0)).name == "a"
+    await queue.release(0, "its worker died")
+    assert (await queue.take(0)).name == "a"
+    await queue.release(0, "its worker died")
+    assert (await queue.take(0)).name == "b"
+    assert ("failed", "a") in await names_of(queue)
+
+
+@in_a_loop
+async def test_the_folds_in_training_are_those_of_jobs_that_run():
+    queue = _JobQueue(attempts=2)
+    trial = replace(JOB, name="trial", companions=tuple(JOBS[:2]))
+    await queue.submit([trial, *JOBS[:1], Errand("looks", dict), *JOBS[1:]])
+    for lane, folds in enumerate((3, 4, 4, 5)):
+        await queue.take(lane)
+        assert await queue.folds_in_training() == folds
+    await queue.finish("trial", {})
+    assert await queue.folds_in_training() == 2
+
+
+@in_a_loop
+async def test_a_job_that_gets_on_may_lose_any_number_of_workers():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:1])
+    for number in range(1, 6):
+        assert (await queue.take(number)).name == "a"
+        await queue.epoch("a", number, {})
+        await queue.release(number, "the node was taken back")
+    assert ("failed", "a") not in await names_of(queue)
+
+
+@in_a_loop
+async def test_a_job_that_dies_behind_the_same_epoch_again_and_again_fails():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:1])
+    for _ in range(2):
+        assert (await queue.take(0)).name == "a"
+        await queue.epoch("a", 3, {})
+        await queue.release(0, "its worker process died")
+    assert ("failed", "a") in await names_of(queue)
+
+
+@in_a_loop
+async def test_lanes_that_have_a_worker_are_known():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:2])
+    assert not await queue.release(0, "before its first worker")
+    await queue.take(0)
+    await queue.take(1)
+    assert await queue.release(1, "its worker died")
+    assert not await queue.release(1, "its next worker died before it asked for a job")
+    assert await queue.close() == {0}
+    assert (await queue.end())[1] == {0}
+
+
+@in_a_loop
+async def test_a_lost_lane_gives_its_job_to_another():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:1])
+    await queue.take(0)
+    await queue.release(0, "the node went away")
+    assert (await queue.take(1)).name == "a"
+    await queue.release(1, "the node went away")
+    assert ("failed", "a") in await names_of(queue)
+
+
+@in_a_loop
+async def test_what_is_said_twice_counts_once():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:1])
+    await queue.submit(JOBS[:1])
+    await queue.take(0)
+    await queue.finish("a", {})
+    await queue.finish("a", {})
+    await queue.fail("a", "too late")
+    assert await names_of(queue) == [("started", "a"), ("done", "a")]
+
+
+@in_a_loop
+async def test_a_waiting_lane_is_woken_by_a_new_job():
+    job_queue.POLL_S = 5.0
+    queue = _JobQueue(attempts=1)
+    waiting = asyncio.create_task(queue.take(0))
+    await asyncio.sleep(0.01)
+    await queue.submit(JOBS[:1])
+    assert (await asyncio.wait_for(waiting, 1)).name == "a"
+
+
+@in_a_loop
+async def test_a_supervised_job_waits_for_its_verdict_and_stops_when_cancelled():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:1])
+    await queue.take(0)
+    assert await queue.verdict("a", 1) == "wait"
+    await queue.decide("a", 1, go_on=True)
+    assert await queue.verdict("a", 1) is True
+    await queue.cancel("a")
+    assert await queue.verdict("a", 2) is False
+    assert await queue.beat("a") is False
+
+
+@in_a_loop
+async def test_a_job_without_a_sign_of_life_is_trouble():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:1])
+    await queue.take(0)
+    await asyncio.sleep(0.05)
+    limits = Resources(start_timeout_s=60, stall_timeout_s=0.04)
+    assert "no sign of life from a" in await queue.trouble(limits, True)
+    await queue.beat("a")
+    assert await queue.trouble(limits, True) is None
+
+
+@in_a_loop
+async def test_jobs_that_nobody_takes_are_trouble_but_an_empty_queue_is_not():
+    queue = _JobQueue(attempts=1)
+    limits = Resources(start_timeout_s=0.04)
+    await asyncio.sleep(0.05)
+    assert await queue.trouble(limits, True) is None
+    await queue.submit(JOBS[:1])
+    await asyncio.sleep(0.05)
+    assert "no worker took one" in await queue.trouble(limits, True)
+
+
+@in_a_loop
+async def test_a_node_that_must_start_is_waited_for_longer_and_then_the_worker_anew():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:1])
+    slow = Resources(start_timeout_s=0.04, node_timeout_s=60)
+    await asyncio.sleep(0.05)
+    assert await queue.trouble(slow, False) is None
+    assert await queue.trouble(slow, True) is None
+    await asyncio.sleep(0.05)
+    assert "no worker took one" in await queue.trouble(slow, True)
+    impatient = Resources(node_timeout_s=0.04)
+    told = await queue.trouble(impatient, False)
+    assert "no node for them came within 0.04 s (resources.node_timeout_s)" in told
+
+
+@in_a_loop
+async def test_after_an_abort_every_job_fails_for_its_reason_also_a_later_one():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:2])
+    await queue.take(0)
+    await queue.abort("the power is out")
+    await queue.submit(JOBS[2:])
+    _, events = await queue.events(0)
+    failed = {e.job: e.values["reason"] for e in events if e.kind == "failed"}
+    assert failed == dict.fromkeys("abc", "the power is out")
+
+
+@in_a_loop
+async def test_a_lane_that_starts_after_the_end_is_not_wanted():
+    queue = _JobQueue(attempts=3)
+    assert await queue.lane_started(0, "controller")
+    assert await queue.end() == ({0: "controller"}, set())
+    assert not await queue.lane_started(1, "late")
+
+
+def test_what_ray_s_dashboard_shows_of_a_job_is_ascii():
+    job = replace(JOB, name="age-fold0", group="run é 1")
+    assert job.title == "run _ 1:age-fold0"
+    assert replace(job, name="a1b2_00003").title == "run _ 1:a1b2_00003:age-fold0"

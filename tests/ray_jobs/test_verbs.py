@@ -1,0 +1,232 @@
+"""The verbs as a user runs them: results, restarts, refusals."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from maskcls.labels import Task
+from maskcls.scoring import submission
+from ray_jobs.run import state as run_state
+from tests.conftest import ROOT, command
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+TASKS = ("mask", "gender", "age")
+DEMO = ("--config", str(ROOT / "configs" / "demo.yaml"), "model.weights=null",
+        "resources.jobs_at_once=2")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("run dir é") / "sweep é"
+
+
+@pytest.fixture(scope="module")
+def swept(run_dir, drawn, cache):
+    """What a sweep printed; its results are in ``run_dir``."""
+    words = command("sweep", *DEMO, f"run.dir={run_dir}", "tracking.tensorboard=true",
+                    drawn=drawn, cache=cache)  # fmt: skip
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_sweep_leaves_every_result_and_says_where(swept, run_dir, drawn):
+    for name in ("submission.csv", "scores.json", "out_of_fold.parquet", "report.html"):
+        assert str(run_dir / name) in swept
+    rows = submission.read_answers(run_dir / "submission.csv")
+    info = submission.read_info(drawn / "eval" / "info.csv")
+    assert rows["ImageID"].tolist() == info["ImageID"].tolist()
+    scores = json.loads((run_dir / "scores.json").read_text())
+    assert set(scores["out_of_fold"]) == {"joint", *TASKS}
+    assert {(job["task"], job["fold"]) for job in scores["jobs"]} == {
+        (task, fold) for task in TASKS for fold in range(2)
+    }
+    assert scores["complete"]
+    state = run_state.read(run_dir)
+    assert state.ended == "done"
+    assert state.counts()["done"] == len(state.jobs) == 6
+    assert all(job.timed_epochs == job.epoch == 2 and job.timed_s > 0 for job in state.jobs)
+    assert sum(scores["phases"].values()) == pytest.approx(scores["seconds"], abs=0.5)
+    out_of_fold = pd.read_parquet(run_dir / "out_of_fold.parquet")
+    photos = pd.read_parquet(run_dir / "manifest.parquet")
+    for task in TASKS:
+        mine = out_of_fold[out_of_fold["task"] == task]
+        assert sorted(mine["photo"]) == sorted(photos["key"])
+        folds = mine.set_index("photo")["fold"]
+        assert (folds.loc[photos["key"]].to_numpy() == photos["fold"].to_numpy()).all()
+
+
+def test_a_report_is_made_again_from_the_run_alone_and_runs_are_compared(swept, run_dir, tmp_path):
+    def report(*words):
+        line = [sys.executable, "-m", "ray_jobs.report", *map(str, words)]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    before = (run_dir / "report.html").read_text()
+    assert "data:image/jpeg" in before
+    assert "Not every answer has a heat map" not in before
+    (run_dir / "report.html").unlink()
+    assert report(run_dir).stdout == f"report: {run_dir / 'report.html'}\n"
+    assert (run_dir / "report.html").read_text() == before
+    copy = shutil.copytree(run_dir, tmp_path / "copy")
+    told = report(run_dir, copy).stdout
+    assert f"comparison: {copy / 'comparison.html'}" in told
+    assert "copy cannot be told from sweep é: joint +0.000" in told
+    assert report(run_dir, copy, "--out", tmp_path / "c.html").returncode == 0
+    assert (tmp_path / "c.html").read_text() == (copy / "comparison.html").read_text()
+    assert "no finished run here" in report(tmp_path).stderr
+    assert report(tmp_path).returncode == 1
+    assert report(run_dir, "--out", "x").returncode == 2
+    assert "RUN" in report("--help").stdout
+
+
+def test_a_sweep_says_one_readable_line_an_epoch_and_nothing_of_ray(swept):
+    lines = [line for line in swept.splitlines() if line.strip()]
+    assert sum("epoch" in line and "macro F1" in line and "/fold" not in line for line in lines)
+    for noise in ("raylet", "WARNING", "INFO", "RayTrainWorker", "pid="):
+        assert noise not in swept, swept
+
+
+def test_the_same_command_again_trains_nothing(swept, run_dir, verb):
+    before = (run_dir / "jobs" / "age-fold0" / "model.safetensors").stat().st_mtime_ns
+    told = verb("sweep", *DEMO, f"run.dir={run_dir}")
+    assert "6 of 6 models are trained already" in told
+    assert (run_dir / "jobs" / "age-fold0" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_configuration_needs_another_folder(swept, run_dir, verb):
+    told = verb("sweep", *DEMO, f"run.dir={run_dir}", "train.lr=1e-4", ok=False)
+    assert "train.lr (task mask): 0.003 -> 0.0001" in told
+    assert "choose another run.dir" in told
+
+
+def test_the_checkpoint_alone_predicts_the_same_on_new_photos(
+    swept, run_dir, verb, drawn, tmp_path
+):
+    new = tmp_path / "new photos"
+    shutil.copytree(drawn / "eval", new / "eval")
+    (new / "eval" / "info.csv").unlink()
+    told = verb("predict", f"run.dir={run_dir}", f"data.root={new}")
+    (written,) = run_dir.glob("predictions/*/submission.csv")
+    assert str(written) in told
+    again = submission.read_answers(written).set_index("ImageID")["ans"]
+    first = submission.read_answers(run_dir / "submission.csv").set_index("ImageID")["ans"]
+    assert again.sort_index().equals(first.sort_index())
+
+
+def test_unreadable_photos_to_predict_are_listed_or_answered_and_marked(
+    swept, run_dir, verb, drawn, tmp_path
+):
+    shutil.copytree(drawn / "eval", tmp_path / "eval")
+    bad = sorted((tmp_path / "eval" / "images").iterdir())[0]
+    bad.write_bytes(b"no photo")
+    words = (f"run.dir={run_dir}", f"data.root={tmp_path}")
+    told = verb("predict", *words, ok=False)
+    assert bad.name in told
+    assert "data.bad_eval=most_frequent" in told
+    told = verb("predict", *words, "data.bad_eval=most_frequent")
+    written = next(line for line in told.splitlines() if line.startswith("submission: "))
+    answers = pd.read_parquet(written.removeprefix("submission: ").replace(
+        "submission.csv", "predictions.parquet"))  # fmt: skip
+    assert answers.set_index("image_id")["fallback"].to_dict()[bad.name]
+    assert answers["fallback"].sum() == 1
+
+
+def test_one_job_alone_is_the_same_as_in_a_sweep_and_is_taken_over(swept, run_dir, verb, tmp_path):
+    told = verb("train", *DEMO, "task=age", "fold=1", f"run.dir={tmp_path}")
+    assert str(tmp_path / "jobs" / "age-fold1") in told
+    alone, in_sweep = (
+        (run / "jobs" / "age-fold1" / "model.safetensors").read_bytes()
+        for run in (tmp_path, run_dir)
+    )
+    assert alone == in_sweep
+    told = verb("sweep", *DEMO, f"run.dir={tmp_path}", "tasks=[age]")
+    assert "1 of 2 models are trained already" in told
+    assert "no submission" in told
+
+
+def test_a_missing_model_is_said_and_no_submission_looks_whole(verb, tmp_path):
+    # Focal weights of the wrong length fail in the worker, for one task only.
+    words = (f"run.dir={tmp_path}", "recipes.gender.loss.class_weights=[1,1,1]")
+    told = verb("sweep", *words, ok=False)
+    assert "gender-fold0" in told
+    assert "no submission is written" in told
+    assert not (tmp_path / "submission.csv").exists()
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert not scores["complete"]
+    assert set(scores["failed"]) == {"gender-fold0", "gender-fold1"}
+
+
+def test_two_workers_share_a_job_and_every_row_counts_once(verb, tmp_path):
+    verb("train", "task=gender", f"run.dir={tmp_path}", "resources.workers_per_job=2")
+    out_of_fold = pd.read_parquet(tmp_path / "jobs" / "gender-fold0" / "out_of_fold.parquet")
+    photos = pd.read_parquet(tmp_path / "manifest.parquet")
+    assert sorted(out_of_fold["photo"]) == sorted(photos.loc[photos["fold"] == 0, "key"])
+    assert out_of_fold["probabilities"].map(sum).between(0.999, 1.001).all()
+
+
+def test_every_shipped_recipe_trains_and_the_routes_are_compared(verb, tmp_path):
+    # Only what a laptop without a hub cannot do is changed: backbone, size, epochs.
+    small = ("model.pretrained=false", "train.epochs=1", "folds.only=[0]")
+    words = [f"recipes.{task}.augment.name=autoaugment" for task in Task]
+    told = verb("compare", "--config", str(ROOT / "configs" / "sweep.yaml"), *small, *words,
+                "ensemble.name=stacking", f"run.dir={tmp_path}")  # fmt: skip
+    table = pd.read_csv(tmp_path / "routes.csv")
+    assert table["route"].tolist() == ["three models", "joint", "multi", "all together"]
+    assert str(tmp_path / "routes.csv") in told
+    stored = json.loads((tmp_path / "jobs" / "age-fold0" / "checkpoint.json").read_text())["recipe"]
+    assert stored["loss"]["name"] == "focal_smoothing"
+    assert stored["sampler"]["name"] == "class_balanced"
+    assert stored["people"]["drop_ages"] == [[28, 29], [57, 59]]
+
+
+@pytest.mark.parametrize(
+    "name", ["prepare", "train", "sweep", "predict", "tune", "compare", "status", "doctor"]
+)
+def test_every_verb_has_help(here, name):
+    status, told = here(name, "--help")
+    assert status == 0
+    assert "--config FILE" in told
+    assert "key.sub=value" in told
+
+
+def test_a_bad_word_is_answered_with_the_nearest(here, tmp_path):
+    status, told = here("sweep", f"run.dir={tmp_path}", "train.epoch=3")
+    assert status == 2
+    assert "did you mean train.epochs?" in told
+
+
+def test_what_cannot_be_scheduled_is_refused_before_anything_starts(verb, tmp_path):
+    told = verb("sweep", f"run.dir={tmp_path}", "resources.gpus_per_worker=1", ok=False)
+    assert "the largest node has 0 GPU" in told
+    assert not list(tmp_path.glob("jobs/*"))
+
+
+def test_a_plan_tells_time_cost_and_what_cannot_run(verb, tmp_path):
+    words = (f"run.dir={tmp_path}", "--plan", "tasks=[joint,gender]", "resources.jobs_at_once=2",
+             "plan.price_per_hour={head: 3600}")  # fmt: skip
+    told = verb("sweep", *words, "recipes.gender.loss.class_weights=[1,1,1]", ok=False)
+    assert "CANNOT RUN    gender-fold1: " in told
+    assert re.search(r"^ *joint-fold0 .* (s|min) +0 +\S+ (s|min)$", told, re.MULTILINE), told
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert set(plan["cannot_run"]) == {"gender-fold0", "gender-fold1"}
+    assert set(plan["jobs"]) == {"joint-fold0", "joint-fold1"}
+    assert plan["seconds"] == pytest.approx(sum(plan["phases"].values()), abs=1)
+    cost = float(re.search(r"^cost +([0-9.]+) for", told, re.MULTILINE)[1])
+    assert cost == pytest.approx(plan["seconds"], abs=0.1)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".lock", "config.yaml", "plan.json", "run.log"
+    }  # fmt: skip
+
+
+def test_the_stored_configuration_is_the_one_of_the_run(swept, run_dir):
+    stored = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert stored["train"]["epochs"] == 2
+    assert stored["model"]["name"] == "test_efficientnet"

@@ -1,0 +1,124 @@
+"""A job of several folds that ends in the middle goes on as if it had not."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from maskcls.config.load import load
+from maskcls.data import folds
+from maskcls.labels import Task
+from maskcls.learning import checkpoint, tracking
+from ray_jobs.data import stream
+from ray_jobs.training import fit
+from ray_jobs.training import job as jobs
+from ray_jobs.training.job import Job
+from tests import one_process
+from tests.ray_jobs.test_chance import Photos, make_photos
+
+EPOCHS = 3
+
+
+class Death(BaseException):
+    """The process is gone."""
+
+
+class Mortal(one_process.Alone):
+    """A session whose process dies at a certain beat."""
+
+    def __init__(self, beats):
+        super().__init__()
+        self._beats = beats
+
+    def beat(self):
+        self._beats -= 1
+        if self._beats < 0:
+            raise Death
+
+
+@pytest.fixture(scope="module")
+def photos():
+    table, images_NHWC = make_photos(seed=3)
+    return Photos(
+        table.assign(fold=table["person"].map(folds.assign(table, 2, seed=1))), images_NHWC
+    )
+
+
+def job_of_two_folds(folder, photos):
+    words = ["model.name=test_efficientnet", "model.pretrained=false", "image.size=[32,24]",
+             f"train.epochs={EPOCHS}", "train.batch_size=24", "folds.count=2"]  # fmt: skip
+    config = load([], words).config
+    recipe = config.recipe(Task.GENDER)
+    first, second = (
+        Job(
+            name="trial", task=Task.GENDER, fold=fold, recipe=recipe, seed=1,
+            identity=jobs.identity(recipe, task=Task.GENDER, fold=fold, seed=1, data="photos"),
+            folder=folder / f"fold{fold}", train=photos, evaluation=None, group="run",
+            tracking=config.tracking, supervised=True,
+        )
+        for fold in range(2)
+    )  # fmt: skip
+    return replace(first, companions=(second,))
+
+
+def left_by(job):
+    """What a finished job leaves, but for times."""
+    metrics = tracking.read_metrics(job.folder).drop(columns="seconds")
+    weights = [(j.folder / "model.safetensors").read_bytes() for j in (job, *job.companions)]
+    said = [pd.read_parquet(j.folder / "out_of_fold.parquet").astype(str)
+            for j in (job, *job.companions)]  # fmt: skip
+    return metrics, weights, said
+
+
+def assert_same(one, other):
+    pd.testing.assert_frame_equal(one[0], other[0])
+    assert one[1] == other[1]
+    for a, b in zip(one[2], other[2], strict=True):
+        pd.testing.assert_frame_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "batches", one_process.batches)
+        job = job_of_two_folds(tmp_path_factory.mktemp("undisturbed"), photos)
+        session = one_process.Alone()
+        fit.run(job, session)
+    assert session.told.count("go on?") == EPOCHS
+    return left_by(job), session.told.count("beat")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.55, 0.8, 0.97])
+def test_it_may_die_in_any_fold_of_any_epoch(undisturbed, photos, tmp_path, monkeypatch, share):
+    expected, beats = undisturbed
+    monkeypatch.setattr(stream, "batches", one_process.batches)
+    job = job_of_two_folds(tmp_path, photos)
+    with pytest.raises(Death):
+        fit.run(job, Mortal(int(share * beats)))
+    fit.run(job, one_process.Alone())
+    assert_same(left_by(job), expected)
+
+
+@pytest.mark.slow
+def test_it_may_die_between_the_states_of_two_folds(undisturbed, photos, tmp_path, monkeypatch):
+    expected, _ = undisturbed
+    monkeypatch.setattr(stream, "batches", one_process.batches)
+    job = job_of_two_folds(tmp_path, photos)
+    save, saved = checkpoint.save_resume, []
+
+    def save_three(folder, state):
+        if len(saved) == 3:
+            raise Death
+        save(folder, state)
+        saved.append(folder)
+
+    monkeypatch.setattr(checkpoint, "save_resume", save_three)
+    with pytest.raises(Death):
+        fit.run(job, one_process.Alone())
+    monkeypatch.setattr(checkpoint, "save_resume", save)
+    session = one_process.Alone()
+    fit.run(job, session)
+    assert_same(left_by(job), expected)
+    # The second epoch is told again, to be judged.
+    assert session.told.count("go on?") == 2
