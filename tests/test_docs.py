@@ -55,7 +55,7 @@ def test_the_commands_of_the_readme_exist(name):
 
 
 def test_every_kind_of_bad_input_is_tested():
-    rows = re.findall(r"^\| .* \| `(\w+\.py)::(\w+)` \|$", BAD_INPUT, re.MULTILINE)
+    rows = re.findall(r"^\| .* \| `([\w/]+\.py)::(\w+)` \|$", BAD_INPUT, re.MULTILINE)
     assert len(rows) >= 40
     for file, test in rows:
         source = (ROOT / "tests" / file).read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from torchvision.transforms import v2
 
 from maskcls.augment import augmentations, operations, policies, preview
-from maskcls.commands import preview as transforms
+from maskcls.commands import preview as command
 
 SPACES = {
     "standard": (policies.standard_ranges, v2.AutoAugment._AUGMENTATION_SPACE, 10),
@@ -206,7 +206,7 @@ def drawn(monkeypatch):
         calls.append((name, magnitude))
         return image
 
-    monkeypatch.setattr(operations, "operate", record)
+    monkeypatch.setattr(augmentations, "operate", record)
     return calls
 
 
@@ -272,7 +272,7 @@ def test_augmix_of_random_depth_draws_one_to_three(drawn):
 
 
 def test_augmix_weighs_the_photo_evenly_between_none_and_all(monkeypatch):
-    monkeypatch.setattr(operations, "operate", lambda image, *_: np.zeros_like(image))
+    monkeypatch.setattr(augmentations, "operate", lambda image, *_: np.zeros_like(image))
     shares = np.array([image[0, 0, 0] for image in run(2000, name="augmix")]) / 200
     assert shares.mean() == pytest.approx(0.5, abs=0.03)
     assert np.quantile(shares, [0.1, 0.9]) == pytest.approx([0.1, 0.9], abs=0.04)
@@ -319,7 +319,7 @@ def test_jitter_draws_factors_evenly_from_its_range(place, name, low, high, monk
 def test_jitter_stops_at_black(monkeypatch):
     factors = []
     monkeypatch.setattr(
-        operations, "brightness", lambda image, factor: factors.append(factor) or image
+        augmentations, "brightness", lambda image, factor: factors.append(factor) or image
     )
     run(500, name="base", jitter=(2.0, 0, 0, 0))
     assert 0 <= min(factors) < 0.1
@@ -419,8 +419,9 @@ def test_what_cannot_be_built_says_why(recipe, message):
 
 
 def test_importing_it_loads_nothing_heavy():
-    code = "import json, sys; import maskcls.transforms; print(json.dumps(sorted(sys.modules)))"
-    package = Path(augmentations.__file__).parent
+    code = "import json, sys; import maskcls.augment.augmentations"
+    code += "; print(json.dumps(sorted(sys.modules)))"
+    package = Path(augmentations.__file__).parents[1]
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=package.parent
     ).stdout
@@ -456,7 +457,7 @@ def test_a_preview_needs_photos(tmp_path):
 def test_the_command_writes_the_preview(tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "photo.png"), make_photo(40, 30))
     out = tmp_path / "preview.png"
-    transforms.main(["--preview", str(out), str(tmp_path / "photo.png")])
+    command.main([str(out), str(tmp_path / "photo.png")])
     assert out.is_file()
     assert capsys.readouterr().out.strip() == str(out)
 
@@ -467,6 +468,6 @@ def test_the_command_names_the_photo_it_cannot_read(tmp_path, capsys, content):
     if content is not None:
         photo.write_bytes(content)
     with pytest.raises(SystemExit):
-        transforms.main(["--preview", str(tmp_path / "preview.png"), str(photo)])
+        command.main([str(tmp_path / "preview.png"), str(photo)])
     assert "broken.jpg" in capsys.readouterr().err
     assert not (tmp_path / "preview.png").exists()

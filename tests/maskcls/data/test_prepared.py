@@ -277,7 +277,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Any:
     searches = []
 
     def set_face(face: faces.Box | None) -> list[None]:
-        monkeypatch.setattr(faces, "find_face", lambda _: searches.append(None) or face)
+        monkeypatch.setattr(preprocess, "find_face", lambda _: searches.append(None) or face)
         return searches
 
     return set_face

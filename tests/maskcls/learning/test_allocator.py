@@ -11,7 +11,7 @@ from maskcls.learning import allocator
 
 FAULTS = """
 import json, resource, torch
-from maskcls import allocator
+from maskcls.learning import allocator
 
 def faults():
     for _ in range(8):

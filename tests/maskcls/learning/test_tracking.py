@@ -279,7 +279,7 @@ def in_a_fresh_interpreter(code, folder, **environment):
 
 ONLINE = """
 import sys, pathlib
-from maskcls import tracking
+from maskcls.learning import tracking
 from tests.maskcls.learning.test_tracking import tell_all, tracker
 tracking.WANDB_PATIENCE_S = 2.0
 tell_all(tracker(pathlib.Path(sys.argv[1]), wandb="online"))
@@ -304,7 +304,7 @@ def test_a_job_that_cannot_reach_wandb_trains_on(tmp_path, environment, reason):
 
 QUIET = """
 import sys, pathlib
-from maskcls import tracking
+from maskcls.learning import tracking
 t = tracking.Tracker(folder=pathlib.Path(sys.argv[1]), run_name="n", group="g", job_type="t",
                      config={})
 t.epoch({"epoch": 1.0, "train/loss": 0.5})

@@ -160,7 +160,7 @@ def test_a_submission_for_other_photos_is_not_scored(tmp_path):
 
 def test_the_command_prints_a_table(tmp_path, capsys):
     answers = write_answers(tmp_path / "answers.csv", ["a", "b"], [0, 17])
-    score.main(["score", str(answers), str(answers)])
+    score.main([str(answers), str(answers)])
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["macro_f1", "accuracy", "macro_precision", "macro_recall"]
     assert [row.split()[:2] for row in rows] == [

@@ -9,9 +9,8 @@ import urllib.request
 import boto3
 import pytest
 
+from maskcls.commands import check, eda, labels
 from maskcls.config.load import ConfigError, load
-from maskcls.quality import checks, label_errors
-from maskcls.reports import eda
 from maskcls.storage import remote
 from maskcls.storage.place import Place
 from maskcls.storage.remote import StorageError, Store
@@ -349,7 +348,7 @@ def test_a_search_on_a_store_is_refused(monkeypatch, capsys):
     assert "run.dir=s3://bucket/search: a search lives in a folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [checks, eda, label_errors])
+@pytest.mark.parametrize("command", [check, eda, labels])
 def test_commands_that_need_a_folder_say_so(command, capsys):
     with pytest.raises(SystemExit):
         command.main(["s3://bucket/data", "--out", "x"])

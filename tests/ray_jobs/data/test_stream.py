@@ -7,7 +7,7 @@ import pytest
 from ray.util import list_named_actors
 
 from maskcls.augment import augmentations
-from maskcls.data import folds, manifest
+from maskcls.data import folds, manifest, sampling
 from maskcls.data import prepared as images
 from maskcls.data.preprocess import Preprocessing
 from ray_jobs.cluster import ray_internals
@@ -159,9 +159,7 @@ def test_an_item_shown_twice_is_augmented_differently(source, table):
 
 def test_the_order_of_an_epoch_is_worked_out_once_a_process(table, monkeypatch):
     worked_out = []
-    monkeypatch.setattr(
-        pipeline.sampling, "epoch", lambda labels, *, number, **_: worked_out.append(number)
-    )
+    monkeypatch.setattr(sampling, "epoch", lambda labels, *, number, **_: worked_out.append(number))
     plan = make_plan(table)
     for number in (1, 1, 2, 1, 2):
         plan.epoch(number)
