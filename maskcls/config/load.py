@@ -128,10 +128,10 @@ def with_flags(
 def _read_layer(path: Path) -> Tree:
     tree = _with_recipes(_read_yaml(path), str(path), path.parent)
     data = tree.get("data")
-    fixes = data.get("label_fixes") if isinstance(data, dict) else None
-    if isinstance(fixes, str) and not fixes.startswith("~"):
+    if isinstance(data, dict) and isinstance(fixes := data.get("label_fixes"), str):
         # A file named inside a YAML is meant from that YAML, wherever the program was started.
-        data["label_fixes"] = str((path.parent / fixes).absolute())
+        home = fixes.startswith("~")
+        data["label_fixes"] = fixes if home else str((path.parent / fixes).absolute())
     return tree
 
 

@@ -22,9 +22,7 @@ from maskcls.config.types import Method, Share, named
 
 _FocalGamma = Annotated[
     NonNegativeFloat,
-    Field(
-        description="Lowers the weight of photos that are classified well already; 0 is cross entropy."
-    ),
+    Field(description="Lowers the weight of photos already classified well; 0 is cross entropy."),
 ]
 _Smoothing = Annotated[
     Share, Field(description="Share of a target that is spread over all classes.")

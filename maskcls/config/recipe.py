@@ -26,7 +26,6 @@ from maskcls.config.methods import (
 )
 from maskcls.config.types import AgeRange, Section, Share, absolute
 
-_Deviation = Annotated[float, Field(gt=0.0, le=1.0)]
 _BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -36,10 +35,10 @@ class Image(Section):
     size: tuple[PositiveInt, PositiveInt] = Field(
         (256, 192), description="Height and width in pixels."
     )
-    mean: tuple[Share, Share, Share] | None = Field(
+    mean: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] | None = Field(
         None, description="RGB mean, 0 to 1; null takes that of the loaded weights."
     )
-    std: tuple[_Deviation, _Deviation, _Deviation] | None = Field(
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
         None, description="RGB standard deviation, 0 to 1; null takes that of the loaded weights."
     )
     crop: Literal["none", "face"] = Field(
@@ -51,6 +50,13 @@ class Image(Section):
     background: Literal["keep", "grabcut"] = Field(
         "keep", description="`grabcut` blackens what is not the person."
     )
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _of_one(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if values is not None and max(values) > 1:
+            raise ValueError("numbers from 0 to 1 are expected: divide those of 0 to 255 by 255")
+        return values
 
     @field_validator("size", mode="before")
     @classmethod
