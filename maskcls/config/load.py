@@ -17,7 +17,7 @@ from maskcls.config.explain import explain
 from maskcls.config.layers import flatten, merged
 from maskcls.config.recipe import Recipe
 from maskcls.config.schema import Config
-from maskcls.config.types import Tree
+from maskcls.config.types import Tree, absolute
 from maskcls.config.words import flag_problem, parse_word
 from maskcls.storage import yaml_files
 
@@ -176,8 +176,8 @@ def _with_recipes(tree: Tree, source: str, folder: Path) -> Tree:
 
 def _expanded(path: str, where: str) -> Path:
     try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
+        return absolute(Path(path)) if path.startswith("~") else Path(path)
+    except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
