@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import maskcls
+
+NO_CONFIGURATIONS: Final = {"label_fixes", "albumentations"}
+"""Files beside the configurations that these name."""
 
 
 def folder() -> Path:
@@ -18,7 +22,7 @@ def names() -> list[str]:
     """What ``--config`` takes: ``sweep``, ``tasks/age``, ..."""
     paths = [*folder().glob("*.yaml"), *folder().glob("tasks/*.yaml")]
     found = (path.relative_to(folder()).with_suffix("").as_posix() for path in paths)
-    return sorted(name for name in found if name != "label_fixes")
+    return sorted(set(found) - NO_CONFIGURATIONS)
 
 
 def find(text: str) -> Path:

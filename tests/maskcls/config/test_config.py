@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from maskcls.config import documentation, keys
+from maskcls.config import documentation, keys, shipped
 from maskcls.config import load as config_load
 from maskcls.config.layers import digest, flatten
 from maskcls.config.load import ConfigError, load
@@ -20,7 +20,9 @@ from maskcls.config.schema import Config, Ensemble
 from maskcls.labels import Task
 
 ROOT = Path(__file__).parents[3]
-RUN_FILES = sorted(p for p in (ROOT / "configs").glob("*.yaml") if p.name != "label_fixes.yaml")
+RUN_FILES = sorted(
+    p for p in (ROOT / "configs").glob("*.yaml") if p.stem not in shipped.NO_CONFIGURATIONS
+)
 TASK_FILES = sorted((ROOT / "configs" / "tasks").glob("*.yaml"))
 
 
