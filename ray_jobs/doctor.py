@@ -24,7 +24,7 @@ PLAIN_WIDTH = 120
 def main() -> None:
     config = from_command_line(__doc__ or "")
     console.setup()
-    with console.answering_in_words("doctor"):
+    with console.report_errors("doctor"):
         connect.connect()
         examined = examine(config)
         found = diagnosis.findings(examined)

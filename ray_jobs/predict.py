@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    with console.answering_in_words("predict", config):
+    with console.report_errors("predict", config):
         predict(config, RunFolder.of(config))
 
 
@@ -42,11 +42,11 @@ def predict(config: Config, run: RunFolder) -> None:
     checkpoints = [
         checkpoint.read_info(path.parent) for path in sorted(run.path.glob("jobs/*/job.json"))
     ]
-    forms = [info.recipe.image for info in checkpoints]
+    images = [info.recipe.image for info in checkpoints]
     connect.connect()
     packing.plan(config.resources, len(checkpoints), nodes.nodes())
     tables = run.place / "new_photos"
-    evaluation = prepare_eval(config, forms, tables.local, tables.uri)
+    evaluation = prepare_eval(config, images, tables.local, tables.uri)
     if evaluation is None:
         raise FileNotFoundError(f"{config.data.root}: no eval folder, so nothing to predict")
     out = run.place / "predictions" / evaluation.digest

@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.out is not None and len(arguments.runs) == 1:
         parser.error("--out is for a comparison of several runs; a report goes to its run's folder")
-    with console.answering_in_words("report"):
+    with console.report_errors("report"):
         places = [_fetched(run) for run in arguments.runs]
         if len(places) == 1:
             _fetch_photos(places[0])
-            print(console.told(f"report: {report.write(places[0].local)}"))
+            print(console.name_by_uri(f"report: {report.write(places[0].local)}"))
             places[0].push(lambda name: name == "report.html")
             return
         runs = [finished_run.read(place.local) for place in places]
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(comparison.table(found).to_string(index=False))
         for one in found:
             print(one.verdict)
-        print(console.told(f"comparison: {path}"))
+        print(console.name_by_uri(f"comparison: {path}"))
         places[-1].push(lambda name: name == "comparison.html")
 
 
@@ -56,7 +56,7 @@ def _fetched(run: str) -> Place:
     if not uri.is_uri(run):
         return Place(Path(run))
     folder = RunFolder.of(Config.model_validate({"run": {"dir": uri.check_uri(run)}}))
-    console.show(folder.place)
+    console.show_as_uri(folder.place)
     folder.pull()
     return folder.place
 

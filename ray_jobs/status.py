@@ -49,13 +49,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def follow(place: Place, screen: Console) -> None:
     """Show the table until the run ends, in place."""
-    shown, alive = look(place)
-    with Live(shown, console=screen, auto_refresh=False) as live:
+    table, alive = look(place)
+    with Live(table, console=screen, auto_refresh=False) as live:
         try:
             while alive:
                 time.sleep(LOOK_AT_STORE_S if place.uri else LOOK_S)
-                shown, alive = look(place)
-                live.update(shown, refresh=True)
+                table, alive = look(place)
+                live.update(table, refresh=True)
         except KeyboardInterrupt:
             return  # the last table stays
 
@@ -70,10 +70,10 @@ def look(place: Place) -> tuple[RenderableType, bool]:
     state = run_state.read(place.local)
     now = time.time()
     liveness: Liveness = "gone" if state.ended else run_state.liveness(place.local, state, now)
-    return shown(place.uri or str(place.local), state, liveness, now), liveness == "alive"
+    return render(place.uri or str(place.local), state, liveness, now), liveness == "alive"
 
 
-def shown(folder: str, state: RunState, liveness: Liveness, now: float) -> RenderableType:
+def render(folder: str, state: RunState, liveness: Liveness, now: float) -> RenderableType:
     """A run as sentences and a table: running jobs first, those that are done last."""
     left = run_state.time_left(state, now)
     lines = [f"{folder}: {state.program}, {_phase(state, liveness, now)}"]

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     config = from_command_line(__doc__ or "")
-    with console.answering_in_words("train", config):
+    with console.report_errors("train", config):
         if config.task is None:
             raise ValueError("task is not set: say which, as in task=age fold=0")
         with (
@@ -32,8 +32,8 @@ def main() -> None:
             plan = packing.plan(config.resources, 1, nodes.nodes())
             board.phase("preparing photos")
             # Nothing to predict: that is for a sweep.
-            form = config.recipe(config.task).image
-            data = prepare(config, [form], folder.path, folder.uri).without_evaluation()
+            image = config.recipe(config.task).image
+            data = prepare(config, [image], folder.path, folder.uri).without_evaluation()
             (job,) = make_jobs(config, folder, data, [(config.task, config.fold)])
             board.expect(state.of_jobs([job]))
             if job.done() is None:

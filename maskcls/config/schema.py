@@ -109,7 +109,14 @@ class Resources(Section):
 
     workers_per_job: PositiveInt = Field(1, description="Train workers that share one job.")
     gpus_per_worker: NonNegativeFloat | None = Field(
-        None, description="GPUs a worker, may be a fraction; null: 1 where there are GPUs, else 0."
+        None,
+        description="GPUs a worker: 1, 0, or a fraction to let jobs of one worker share a GPU; "
+        "null: 1 where there are GPUs, else 0.",
+    )
+    max_gpus: NonNegativeInt | None = Field(
+        None,
+        description="GPUs that the cluster's autoscaler may have up in all, one a node; for "
+        "KubeRay, which tells Ray no limit. null: what is up, and what `ray up` may start.",
     )
     jobs_at_once: PositiveInt | None = Field(
         None, description="Jobs side by side; null: as many as the GPUs, or else the CPUs, carry."

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray._private.worker
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -26,7 +25,7 @@ class Node:
     cpus: float
     gpus: float
     accelerator: bool = False
-    """Whether Ray detected a GPU, rather than being told of one (`num_gpus=2` on any machine)."""
+    """Whether Ray detected a GPU, rather than being started with `--num-gpus`."""
     type: str = ""
     """Its name in the cluster's YAML, or `head`; empty where nobody named it."""
     head: bool = False
@@ -157,11 +156,11 @@ def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:
         for node in live
     }
     ready, _ = ray.wait(list(asked.values()), num_returns=len(live), timeout=timeout_s)
-    told = {
+    reasons = {
         name: ray.get(ref) if ref in ready else f"no answer within {timeout_s:g} s"
         for name, ref in asked.items()
     }
-    blind = [f"{name}: {reason}" for name, reason in told.items() if reason]
+    blind = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     if blind:
         raise Refused(
             f"{place} is not seen by {len(blind)} of {len(live)} nodes: put data and run.dir on "

@@ -18,11 +18,10 @@ import numpy.typing as npt
 import ray
 import ray.data
 from ray.data import DataContext, ExecutionResources
-from ray.data._internal.execution import streaming_executor
 
 from maskcls.augment import augmentations
 from maskcls.learning import allocator
-from ray_jobs.cluster.ray_internals import NoScaling, Unhurried
+from ray_jobs.cluster.ray_internals import IdleBackoff, use_fixed_share
 from ray_jobs.data.source import Batch, EpochPlan, ImageSource, UInt8Array
 
 IMAGES_PER_TASK = 256
@@ -127,11 +126,10 @@ def batches(
 
 
 def _configure(task_bytes: int, streams: Callable[[], int]) -> None:
-    # Ray Data 2.60 offers two autoscalers, both with that actor, and no way to bring a third.
-    streaming_executor.create_cluster_autoscaler = lambda *_, **__: NoScaling(streams)
+    use_fixed_share(streams)
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.custom_execution_callback_classes = [Unhurried]
+    context.custom_execution_callback_classes = [IdleBackoff]
     # A task's output must stay one block: a split inside a step would tear the step apart.
     context.target_max_block_size = max(128 * 2**20, 4 * task_bytes)
     context.execution_options.preserve_order = True

@@ -26,7 +26,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from maskcls.config.layers import digest
 from maskcls.config.schema import Resources
 from maskcls.learning import allocator
-from ray_jobs.cluster.connect import shown
+from ray_jobs.cluster.names import ascii_name
 from ray_jobs.cluster.nodes import check_shared, live_nodes, on_this_node
 from ray_jobs.cluster.packing import Lane, Plan
 from ray_jobs.cluster.ray_internals import LaneTrainer, LaneWorkers, TellQueue, last_line
@@ -109,7 +109,7 @@ class Lanes:
 
 def queue_name(folder: Path) -> str:
     """The name of a run's queue actor, for those who cannot be handed its handle."""
-    return f"maskcls-queue-{shown(folder.name)}-{digest(folder)}"
+    return f"maskcls-queue-{ascii_name(folder.name)}-{digest(folder)}"
 
 
 @contextmanager
@@ -214,7 +214,7 @@ def _run_lane(
     storage: Path,
     place: Path | str,
 ) -> None:
-    name = f"{shown(storage.parent.name)}-lane-{lane.number}"
+    name = f"{ascii_name(storage.parent.name)}-lane-{lane.number}"
     trainer = LaneTrainer(
         lane_loop,
         train_loop_config={
@@ -242,7 +242,7 @@ def _run_lane(
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
             worker_runtime_env={"env_vars": {} if plan.gpus_per_worker else ON_A_CPU},
-            callbacks=[TellQueue(running.queue, lane.number, name, resources.attempts)],
+            callbacks=[TellQueue(running.queue, lane.number, resources.attempts)],
         ),
     )
     try:

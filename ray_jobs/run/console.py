@@ -22,29 +22,27 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-ROOMS = ("maskcls", "ray_jobs", "__main__")
+LOGGERS = ("maskcls", "ray_jobs", "__main__")
 INTERRUPTED = "Interrupted: what is finished is kept; the same command goes on from there."
-"""Seconds between two lines about the same long step."""
-
 
 _uris: dict[str, str] = {}
 
 
-def show(place: Place) -> None:
-    """From here on, tell the local copy of a folder on an object store by its URI."""
+def show_as_uri(place: Place) -> None:
+    """From here on, messages name the local copy of a folder on an object store by its URI."""
     if place.uri:
         _uris[str(place.local)] = place.uri
 
 
-def told(text: str) -> str:
+def name_by_uri(text: str) -> str:
     """``text`` with local copies named by the URIs of what they are copies of."""
     for local, uri in _uris.items():
         text = text.replace(local, uri)
     return text
 
 
-def _by_uri(record: logging.LogRecord) -> bool:
-    record.msg, record.args = told(record.getMessage()), ()
+def _filter(record: logging.LogRecord) -> bool:
+    record.msg, record.args = name_by_uri(record.getMessage()), ()
     return True
 
 
@@ -57,8 +55,8 @@ def setup(log_file: Path | None = None) -> None:
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for handler in handlers:
-        handler.addFilter(_by_uri)
-    for room in ROOMS:
+        handler.addFilter(_filter)
+    for room in LOGGERS:
         logger = logging.getLogger(room)
         logger.setLevel(logging.INFO)
         logger.handlers = handlers
@@ -83,25 +81,25 @@ class Progress:
             log.info("%s", tracking.console_line(event.job, values))
         elif event.kind in ("done", "failed", "cancelled"):
             self._done += 1
-            told = values.get("reason", event.kind)
+            result = values.get("reason", event.kind)
             if event.kind == "done":
-                told = (
+                result = (
                     f"macro F1 {values['scores']['macro_f1']:.3f} in epoch "
                     f"{values['best_epoch']}, {values['seconds']:.1f} s"
                 )
-            log.info("[%d/%d] %s  %s: %s", self._done, self._total, event.job, event.kind, told)
+            log.info("[%d/%d] %s  %s: %s", self._done, self._total, event.job, event.kind, result)
 
 
 @contextmanager
-def answering_in_words(program: str, config: Config | None = None) -> Iterator[None]:
+def report_errors(program: str, config: Config | None = None) -> Iterator[None]:
     """End the program with a sentence instead of a traceback for what a user can mend.
 
-    With ``config``, lines are shown from here on, and its folders told as it names them.
+    With ``config``, log lines are printed from here on, and name its folders as it does.
     """
     if config is not None:
         setup()
-        show(config.place(config.run.dir))
-        show(config.place(config.data.root))
+        show_as_uri(config.place(config.run.dir))
+        show_as_uri(config.place(config.data.root))
     try:
         yield
     except KeyboardInterrupt:
@@ -114,7 +112,7 @@ def answering_in_words(program: str, config: Config | None = None) -> Iterator[N
         sys.exit(1)
     except (ValueError, OSError, RuntimeError) as error:
         log.debug("refused", exc_info=True)
-        print(f"{program}: {told(str(error))}", file=sys.stderr)
+        print(f"{program}: {name_by_uri(str(error))}", file=sys.stderr)
         sys.exit(1)
     finally:
         # The interpreter would look through a million objects of PyTorch's before it ends: seconds.

@@ -86,10 +86,10 @@ class RunState(BaseModel):
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state, those that are still to come among the waiting."""
-        told = {state: sum(job.state == state for job in self.jobs)
+        counts = {state: sum(job.state == state for job in self.jobs)
                 for state in ("done", "running", "waiting", "failed", "stopped")}  # fmt: skip
-        told["waiting"] += self.to_come
-        return told
+        counts["waiting"] += self.to_come
+        return counts
 
 
 class Board:
@@ -220,9 +220,9 @@ def read(folder: Path) -> RunState:
     try:
         return RunState.model_validate(files.read_json(path))
     except ValidationError as error:
-        told = error.errors()[0]
-        where = ".".join(map(str, told["loc"]))
-        raise ValueError(f"{path}: not the state of a run ({where}: {told['msg']})") from None
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: not the state of a run ({where}: {first['msg']})") from None
 
 
 def liveness(folder: Path, state: RunState, now: float) -> Liveness:

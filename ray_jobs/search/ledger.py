@@ -66,7 +66,7 @@ class Ledger(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         name, values = trial.config["name"], trial.config["values"]
-        log.info("%s  starts: %s", name, _told(values))
+        log.info("%s  starts: %s", name, _values_text(values))
         self._write(trial, "running", "")
         self._board.begin(job_state(self._plan, name, {"values": values}))
         self._show(trial, "started", {"attempt": 1})
@@ -98,8 +98,8 @@ class Ledger(tune.Callback):
         if ray.get(queue.why_aborted.remote()):
             return  # Not the trial has failed but the run: the next one goes on with it.
         # Tune has not read the error yet when it calls this.
-        told = ray.get(queue.why_failed.remote(trial.config["name"]))
-        reason = told or "the trial's own process died"
+        failed = ray.get(queue.why_failed.remote(trial.config["name"]))
+        reason = failed or "the trial's own process died"
         self._cancel(trial)
         log.info("%s  failed: %s", trial.config["name"], reason)
         self._write(trial, "failed", reason)
@@ -142,7 +142,7 @@ class Ledger(tune.Callback):
         self._with_weights = [keep]
 
 
-def _told(values: Mapping[str, Any]) -> str:
+def _values_text(values: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in values.items()

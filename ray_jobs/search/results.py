@@ -26,7 +26,7 @@ from ray_jobs.search.trial import SCORE, TrialPlan, history
 
 log = logging.getLogger(__name__)
 WINNER_SPLITS = 5
-"""Groups of people of which each is answered by the trial that the others picked."""
+"""Groups of people of which each is answered by the trial that was best on the others."""
 
 
 def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
@@ -42,7 +42,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
         raise RunFailed(f"no trial could be scored; see {folder.path / 'trials.csv'}")
     best = scored.sort_values(SCORE, ascending=False, kind="stable").iloc[0]
     _write_best(trials, best, ledger[best["trial"]]["values"], len(ledger), folder)
-    honest = _winners_score(trials, list(scored["trial"]))
+    honest = _nested_selection_score(trials, list(scored["trial"]))
     page = search.write(
         folder.path,
         task=str(trials.task),
@@ -58,7 +58,9 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     log.info("best: trial %s, macro F1 %.3f in epoch %d",
              best["trial"], best[SCORE], best["best_epoch"])  # fmt: skip
     if honest is not None:
-        log.info("picking the best brings macro F1 %.3f on people who did not pick", honest)
+        log.info(
+            "nested selection: macro F1 %.3f on people who had no part in choosing the best", honest
+        )
     for what, path in {
         "trials": folder.path / "trials.csv",
         "overlay for sweep and train": folder.path / "best.yaml",
@@ -71,7 +73,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
         log.info("%d trial(s) are open: the same command goes on with them", left)
 
 
-def _winners_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
+def _nested_selection_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
     """``metrics.winners_score`` of the scored trials; None where people are too few for it."""
     space = trials.task if trials.task in ATTRIBUTES else "joint"
     seed = trials.config.run.seed

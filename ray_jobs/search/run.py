@@ -39,7 +39,7 @@ def search(
     config: Config,
     task: Task,
     space: SearchSpace,
-    forms: Sequence[Image],
+    images: Sequence[Image],
     folder: RunFolder,
     board: Board,
 ) -> None:
@@ -50,7 +50,7 @@ def search(
     nodes = cluster.nodes()
     plan = packing.plan(config.resources, config.tune.trials, nodes)
     board.phase("preparing photos")
-    data = prepare(config, forms, folder.path).without_evaluation()
+    data = prepare(config, images, folder.path).without_evaluation()
     trials = TrialPlan(config, task, data, folder.path / "trials")
     known = [job_state(trials, name, entry) for name, entry in Ledger.read(folder.path).items()]
     board.expect(known, len(plan.lanes), to_come=max(0, config.tune.trials - len(known)))
@@ -118,8 +118,8 @@ def _tunes_own(run: Path) -> Path:
     return run / ".ray_tune"
 
 
-def image_forms(space: SearchSpace, recipe: Recipe) -> Iterator[Image]:
-    """Every form of a photo that a trial may ask for: all are prepared before the first trial."""
+def searched_images(space: SearchSpace, recipe: Recipe) -> Iterator[Image]:
+    """Every image section that a trial may have: all are prepared before the first trial."""
     dimensions = [d for d in space.dimensions if d.key.startswith("image.")]
     for dimension in dimensions:
         if dimension.kind != "choice":

@@ -16,7 +16,7 @@ from maskcls.config.schema import Tracking
 from maskcls.labels import Task
 from maskcls.storage import files
 from maskcls.storage.place import Place
-from ray_jobs.cluster.connect import shown
+from ray_jobs.cluster.names import ascii_name
 from ray_jobs.data.source import ImageSource
 
 
@@ -59,7 +59,7 @@ class Job:
     def title(self) -> str:
         """What Ray's dashboard shows of it: run, trial where it is one, task and fold."""
         own = f"{self.task}-fold{self.fold}"
-        return shown(":".join(dict.fromkeys((self.group, self.name, own))))
+        return ascii_name(":".join(dict.fromkeys((self.group, self.name, own))))
 
     def done(self) -> dict[str, Any] | None:
         """What the finished job reported, or None while it is not finished."""
