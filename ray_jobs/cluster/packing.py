@@ -66,7 +66,7 @@ def plan(resources: Resources, jobs: int, nodes: Sequence[Node]) -> Plan:
     if gpus is None:
         gpus = 1.0 if any(node.gpus >= 1 for node in nodes) else 0.0
     if gpus:
-        _check_gpus(gpus, nodes)
+        _check_gpus(gpus, workers, nodes)
         capacity, now = (sum(_gpu_workers(gpus, node) for node in some) for some in (nodes, live))
         what = f"{capacity} worker(s) of {gpus:g} GPU"
         if now < capacity:
@@ -108,7 +108,13 @@ def plan(resources: Resources, jobs: int, nodes: Sequence[Node]) -> Plan:
     )
 
 
-def _check_gpus(gpus: float, nodes: Sequence[Node]) -> None:
+def _check_gpus(gpus: float, workers: int, nodes: Sequence[Node]) -> None:
+    if gpus < 1 and workers > 1:
+        raise Refused(
+            f"resources.workers_per_job={workers} with resources.gpus_per_worker={gpus:g}: workers "
+            "of one job cannot share a GPU (NCCL refuses it); set gpus_per_worker=1, or "
+            "workers_per_job=1 to run several jobs on a GPU"
+        )
     if gpus > 1 and gpus != floor(gpus):
         raise Refused(f"resources.gpus_per_worker={gpus:g}: above 1 only whole GPUs can be asked")
     most = max(node.gpus for node in nodes)

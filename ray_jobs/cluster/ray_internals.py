@@ -18,6 +18,7 @@ from ray.data import ExecutionResources
 from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
+from ray.exceptions import RayActorError
 from ray.train import BackendConfig, Result
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend
@@ -35,7 +36,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray_jobs.cluster.errors import LaneFailed
 
 
-class Unhurried(ExecutionCallback):
+class ExecutorBackoff(ExecutionCallback):
     """Lets Ray Data's executor look around the more seldom the longer nothing has happened.
 
     While its output waits to be read it has nothing to wait for and spins (2.60: 80 % of a core),
@@ -94,7 +95,7 @@ class LaneTrainer(DataParallelTrainer):
         return [c for c in super()._create_default_callbacks() if not isinstance(c, unneeded)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Result:
-        arguments["scaling_policy"] = _AsItIs(self.scaling_config)
+        arguments["scaling_policy"] = _NoScalingRequests(self.scaling_config)
         return super()._initialize_and_run_controller(**arguments)
 
 
@@ -103,10 +104,10 @@ class LaneWorkers(BackendConfig):
 
     @property
     def backend_cls(self) -> type[Backend]:
-        return _Meeting
+        return _Rendezvous
 
 
-class TellQueue(ControllerCallback, WorkerGroupCallback):
+class QueueCallback(ControllerCallback, WorkerGroupCallback):
     """Hands the controller's handle to the queue, since ``fit`` gives it to nobody, and gives back
     the job of a lost worker, which may have to wait for another node.
 
@@ -117,7 +118,8 @@ class TellQueue(ControllerCallback, WorkerGroupCallback):
 
     def __init__(self, queue: Any, lane: int, name: str, attempts: int) -> None:
         self._queue, self._lane, self._name, self._attempts = queue, lane, name, attempts
-        self._started, self._fruitless, self._why = False, 0, ""
+        self._started, self._fruitless = False, 0
+        self._why, self._trace = WORKER_DIED, ""
 
     def after_controller_start(self, train_run_context: Any) -> None:
         # This process is the controller's own; Ray Train has settings for neither.
@@ -131,21 +133,33 @@ class TellQueue(ControllerCallback, WorkerGroupCallback):
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
         # The workers before these, if there were any, are gone by now.
-        reason = "its worker process died (out of memory?)"
-        asked = ray.get(self._queue.release.remote(self._lane, reason))
+        release = self._queue.release.remote(self._lane, self._why, self._trace)
+        asked, closed = ray.get(release)
         self._fruitless = 0 if asked else self._fruitless + self._started
         self._started = False
+        if closed:
+            raise LaneFailed(closed)
         if self._fruitless >= self._attempts:
             raise LaneFailed(
                 f"its worker failed {self._fruitless} times before it asked for a job: {self._why}"
             )
+        self._why, self._trace = WORKER_DIED, ""
 
     def after_worker_group_training_start(self, worker_group: Any) -> None:
         self._started = True
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        if errors := worker_group_status.errors:
-            self._why = last_line(errors[min(errors)])  # the others often only miss that one
+        errors = worker_group_status.errors
+        # A worker that is gone explains the errors of those that it left.
+        died = [error for error in errors.values() if isinstance(error, RayActorError)]
+        if died:
+            self._why, self._trace = WORKER_DIED, str(died[0])
+        elif errors:
+            error = errors[min(errors)]
+            self._why, self._trace = last_line(error), str(error)
+
+
+WORKER_DIED = "its worker process died (killed, out of memory, or its node was lost)"
 
 
 def last_line(error: BaseException) -> str:
@@ -154,7 +168,7 @@ def last_line(error: BaseException) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-class _AsItIs(FixedScalingPolicy):
+class _NoScalingRequests(FixedScalingPolicy):
     """Asks for the lane's workers and nobody for nodes."""
 
     def after_controller_start(self, train_run_context: Any) -> None: ...
@@ -162,7 +176,7 @@ class _AsItIs(FixedScalingPolicy):
     def _maybe_send_resource_request(self) -> None: ...
 
 
-class _Meeting(Backend):
+class _Rendezvous(Backend):
     """Tells the workers of a lane where to meet, as TorchConfig does."""
 
     share_cuda_visible_devices = True
@@ -170,10 +184,10 @@ class _Meeting(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         if len(worker_group) > 1:
             address, port = worker_group.execute_single(0, get_address_and_port)
-            worker_group.execute(_set_meeting_point, address, port)
+            worker_group.execute(_set_rendezvous, address, port)
 
 
-def _set_meeting_point(address: str, port: int) -> None:
+def _set_rendezvous(address: str, port: int) -> None:
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
 
 
