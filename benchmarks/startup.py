@@ -53,6 +53,9 @@ class Alone:
     def streams(self) -> int:
         return 1
 
+    def shared(self, value: Any) -> Any:
+        return value
+
     def go_on(self, number: int) -> bool:
         return True
 

@@ -34,7 +34,7 @@ from ray_jobs.run.folder import RunFolder, claim, make_jobs, read_out_of_fold
 from ray_jobs.run.jobs import answer, listed, training, votes_name
 from ray_jobs.run.state import Board
 from ray_jobs.run.votes import Ensemble
-from ray_jobs.training.job import Errand, Job
+from ray_jobs.training.job import Call, Job
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def _explainer(lanes: Lanes | None, folder: RunFolder) -> gallery.Explain:
     ) -> Explained:
         known = run.only(mistakes["photo"].tolist())
         make = functools.partial(gallery.explain, known, mistakes, photos)
-        outcome = lanes.ask(Errand("heat maps", make))
+        outcome = lanes.ask(Call("heat maps", make))
         if outcome.report is not None:
             return outcome.report["answer"]
         log.debug("no lane made the heat maps: %s", outcome.reason)

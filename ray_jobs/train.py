@@ -42,7 +42,7 @@ def main() -> None:
                 with pool.lanes(
                     plan, config.resources, folder=folder.path, uri=folder.uri
                 ) as lanes:
-                    outcome = lanes.run([job], console.Progress(1), board.hear)[job.name]
+                    outcome = lanes.run([job], console.Progress(1), board.hear, last=True)[job.name]
                 if outcome.reason:
                     raise RunFailed(f"{job.name}: {outcome.reason}")
             log.info("weights, scores and out-of-fold probabilities: %s", job.folder)

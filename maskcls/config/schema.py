@@ -118,6 +118,11 @@ class Resources(Section):
         description="GPUs that the cluster's autoscaler may have up in all, one a node; for "
         "KubeRay, which tells Ray no limit. null: what is up, and what `ray up` may start.",
     )
+    allow_cpu: bool = Field(
+        False,
+        description="Whether a worker that was given a GPU and finds no CUDA trains on the CPU; "
+        "otherwise its lane is closed.",
+    )
     jobs_at_once: PositiveInt | None = Field(
         None, description="Jobs side by side; null: as many as the GPUs, or else the CPUs, carry."
     )
@@ -136,7 +141,8 @@ class Resources(Section):
         "start one, which takes minutes.",
     )
     stall_timeout_s: PositiveFloat = Field(
-        900.0, description="Seconds without a sign of life after which a job counts as dead."
+        900.0, description="Seconds without a sign of life after which the worker of a job is started again, "
+        "which counts as a failed attempt of this job."
     )
     attempts: PositiveInt = Field(
         3,

@@ -28,6 +28,7 @@ from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
 from ray.data._internal.execution import streaming_executor
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
+from ray.exceptions import RayActorError
 from ray.train import BackendConfig
 from ray.train.backend import Backend
 from ray.train.v2._internal.callbacks import DatasetsCallback
@@ -84,7 +85,7 @@ def dashboard_url() -> str | None:
     return url or None
 
 
-class IdleBackoff(ExecutionCallback):
+class ExecutorBackoff(ExecutionCallback):
     """Lets Ray Data's executor look around the more seldom the longer nothing has happened.
 
     While its output waits to be read it has nothing to wait for and spins in the trainer's own
@@ -172,7 +173,7 @@ class _Rendezvous(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         if len(worker_group) > 1:
             address, port = worker_group.execute_single(0, _free_address)
-            worker_group.execute(_set_master, address, port)
+            worker_group.execute(_set_rendezvous, address, port)
 
 
 def _free_address() -> tuple[str, int]:
@@ -183,11 +184,11 @@ def _free_address() -> tuple[str, int]:
     return ray.util.get_node_ip_address(), port
 
 
-def _set_master(address: str, port: int) -> None:
+def _set_rendezvous(address: str, port: int) -> None:
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
 
 
-class TellQueue(ControllerCallback, WorkerGroupCallback):
+class QueueCallback(ControllerCallback, WorkerGroupCallback):
     """Hands the controller's handle to the queue, and gives back the job of a lost worker, which
     may have to wait for another node. Ends a lane whose workers die again and again before they ask
     for a job (the queue counts the attempts of each job).
@@ -198,7 +199,8 @@ class TellQueue(ControllerCallback, WorkerGroupCallback):
 
     def __init__(self, queue: Any, lane: int, attempts: int) -> None:
         self._queue, self._lane, self._attempts = queue, lane, attempts
-        self._started, self._fruitless, self._why = False, 0, ""
+        self._started, self._fruitless = False, 0
+        self._why, self._trace = WORKER_DIED, ""
 
     def after_controller_start(self, train_run_context: Any) -> None:
         controller = ray.get_runtime_context().current_actor
@@ -207,21 +209,33 @@ class TellQueue(ControllerCallback, WorkerGroupCallback):
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
         # The workers before these, if there were any, are gone by now.
-        reason = "its worker process died (out of memory?)"
-        asked = ray.get(self._queue.release.remote(self._lane, reason))
+        release = self._queue.release.remote(self._lane, self._why, self._trace)
+        asked, closed = ray.get(release)
         self._fruitless = 0 if asked else self._fruitless + self._started
         self._started = False
+        if closed:
+            raise LaneFailed(closed)
         if self._fruitless >= self._attempts:
             raise LaneFailed(
                 f"its worker failed {self._fruitless} times before it asked for a job: {self._why}"
             )
+        self._why, self._trace = WORKER_DIED, ""
 
     def after_worker_group_training_start(self, worker_group: Any) -> None:
         self._started = True
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        if errors := worker_group_status.errors:
-            self._why = last_line(errors[min(errors)])  # the others often only miss that one
+        errors = worker_group_status.errors
+        # A worker that is gone explains the errors of those that it left.
+        died = [error for error in errors.values() if isinstance(error, RayActorError)]
+        if died:
+            self._why, self._trace = WORKER_DIED, str(died[0])
+        elif errors:
+            error = errors[min(errors)]
+            self._why, self._trace = last_line(error), str(error)
+
+
+WORKER_DIED = "its worker process died (killed, out of memory, or its node was lost)"
 
 
 def last_line(error: BaseException) -> str:

@@ -42,7 +42,7 @@ from ray_jobs.data.photos import (
 from ray_jobs.forecast import arithmetic, table
 from ray_jobs.forecast.arithmetic import Forecast, Measured, Work
 from ray_jobs.lanes import pool
-from ray_jobs.lanes.queue import Event
+from ray_jobs.lanes.records import Event
 from ray_jobs.run.folder import RunFolder, make_jobs
 from ray_jobs.training import fit
 
@@ -234,7 +234,7 @@ class _Together:
                 self.started.append(time.monotonic() - self._began)
             elif event.kind == "epoch":
                 self._ready.add(event.job)
-            else:
+            elif event.kind != "lost":
                 self._expected.discard(event.job)
                 self._ready.discard(event.job)
         if self._ready and self._ready == self._expected:

@@ -18,7 +18,7 @@ from maskcls.learning import tracking
 from maskcls.storage.place import Place
 
 if TYPE_CHECKING:
-    from ray_jobs.lanes.queue import Event
+    from ray_jobs.lanes.records import Event
 
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,8 @@ class Progress:
         values = event.values
         if event.kind == "started" and values["attempt"] > 1:
             log.info("%s  starts again (attempt %d)", event.job, values["attempt"])
+        elif event.kind == "lost":
+            log.info("%s  attempt %d was lost: %s", event.job, values["attempt"], values["reason"])
         elif event.kind == "epoch":
             log.info("%s", tracking.console_line(event.job, values))
         elif event.kind in ("done", "failed", "cancelled"):

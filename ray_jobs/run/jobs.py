@@ -21,7 +21,7 @@ from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.data.photos import Photos
 from ray_jobs.lanes import pool
 from ray_jobs.lanes.pool import Lanes
-from ray_jobs.lanes.queue import Event
+from ray_jobs.lanes.records import Event
 from ray_jobs.run import console, state
 from ray_jobs.run.folder import for_driver
 from ray_jobs.run.state import Board
@@ -39,8 +39,9 @@ def training(
     uri: str | None = None,
     board: Board | None = None,
 ) -> Iterator[tuple[dict[str, str], Lanes | None]]:
-    """Run those jobs that are not done; yields what failed, and why, and the lanes, which then
-    wait for more, or None where all was done.
+    """Run those jobs that are not done; yields what failed, and why, and the lanes, one of which
+    then waits for calls, or None where there is none: all was done, or they had GPUs, which are
+    free for others by then.
 
     The ensemble is needed where jobs have photos to predict. ``uri`` is where ``folder`` lives, if
     on an object store: what the jobs left there is fetched. ``board`` shows how far they are.
@@ -63,10 +64,11 @@ def training(
         board.state.lanes = len(plan.lanes)
         listeners.append(board.hear)
     with pool.lanes(plan, config.resources, folder=folder, ensemble=ensemble, uri=uri) as lanes:
-        outcomes = lanes.run(pending, *listeners)
+        outcomes = lanes.run(pending, *listeners, last=True)
         for job in pending:
             job.place.pull(for_driver)
-        yield {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}, lanes
+        failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
+        yield failed, lanes if not plan.gpus_per_worker else None
 
 
 def run_all(

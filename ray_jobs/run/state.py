@@ -27,7 +27,7 @@ from maskcls.storage.place import Place
 from maskcls.storage.remote import StorageError, Store
 
 if TYPE_CHECKING:
-    from ray_jobs.lanes.queue import Event
+    from ray_jobs.lanes.records import Event
     from ray_jobs.training.job import Job
 
 
@@ -140,6 +140,8 @@ class Board:
         job.news = time.time()
         if event.kind == "started":
             job.state, job.attempt = "running", values["attempt"]
+        elif event.kind == "lost":
+            job.state = "waiting"
         elif event.kind == "epoch":
             job.epoch, job.epochs = round(values["epoch"]), round(values["epochs"])
             job.timed_epochs += 1

@@ -12,7 +12,7 @@ from ray import tune
 
 from maskcls.storage import files
 from ray_jobs.lanes.pool import queue_name
-from ray_jobs.lanes.queue import Event
+from ray_jobs.lanes.records import Event
 from ray_jobs.run.state import Board, JobState
 from ray_jobs.search.trial import SCORE, TrialPlan, history
 

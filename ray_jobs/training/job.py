@@ -1,6 +1,6 @@
 """A job: one model to train, on one fold of one task, with everything that its worker needs.
 
-And the other kind of work that lanes do, errands.
+And the other kind of work that lanes do, a call of a function.
 """
 
 from __future__ import annotations
@@ -78,17 +78,17 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Errand:
-    """Something small that the driver has done by a lane, whose process has imported what it needs.
+class Call:
+    """A call of a function on a lane, whose process has imported what it needs.
 
-    Its report is ``{"answer": do()}``.
+    Its report is ``{"answer": function()}``.
     """
 
     name: str
-    do: Callable[[], Any]
+    function: Callable[[], Any]
 
 
-Assignment = Job | Errand
+Assignment = Job | Call
 """What a lane takes from the queue."""
 
 

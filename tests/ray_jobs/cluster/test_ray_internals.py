@@ -74,7 +74,7 @@ def test_a_lane_hears_of_its_controller_and_workers_by_these_methods():
         (callback.WorkerGroupCallback, "after_worker_group_training_start"),
         (callback.WorkerGroupCallback, "after_worker_group_poll_status"),
     ):
-        ours = getattr(ray_internals.TellQueue, name)
+        ours = getattr(ray_internals.QueueCallback, name)
         assert parameters(ours) == parameters(getattr(base, name)), name
 
 

@@ -107,13 +107,13 @@ def test_streams_share_the_cluster_and_ask_no_autoscaler(cluster, source, table,
 
 def test_the_executor_rests_while_its_output_waits(cluster, source, table, monkeypatch):
     looks = []
-    look = ray_internals.IdleBackoff.on_execution_step
+    look = ray_internals.ExecutorBackoff.on_execution_step
 
     def counted(self, executor):
         looks.append(executor)
         look(self, executor)
 
-    monkeypatch.setattr(ray_internals.IdleBackoff, "on_execution_step", counted)
+    monkeypatch.setattr(ray_internals.ExecutorBackoff, "on_execution_step", counted)
     stream = pipeline.batches(
         source, make_plan(table), AUGMENT, first_epoch=1, last_epoch=200, title="run:x"
     )
