@@ -18,7 +18,7 @@ from maskcls.scoring import ensemble
 from maskcls.storage import files
 from ray_jobs.cluster import connect, nodes, packing
 from ray_jobs.data.photos import image_settings, prepare
-from ray_jobs.run import console, state
+from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import RunFolder, claim, make_jobs, read_out_of_fold
 from ray_jobs.run.jobs import run_all
 from ray_jobs.run.state import Board
@@ -29,13 +29,14 @@ ROUTES = WAYS | {"all together": list(Task)}
 
 
 def main() -> None:
-    config = from_command_line(__doc__ or "")
+    config = from_command_line(__doc__ or "", arguments.words())
     with (
         console.report_errors("compare", config),
         claim(config, list(Task)) as folder,
         state.keeping(folder.place, "compare") as board,
     ):
         console.setup(folder.log)
+        weights.check(config, list(Task), folder)
         connect.connect()
         compare(config, folder, board)
 

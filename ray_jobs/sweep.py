@@ -1,6 +1,7 @@
 """python -m ray_jobs.sweep: every (task, fold), then the vote, the submission and the scores.
 
-With --plan: what that needs, takes and costs, and what cannot run, measured in a minute or two.
+With --plan: what that needs, takes and costs, and what cannot run. It starts Ray and lanes for a
+minute or two to measure, and writes plan.json and nothing else into run.dir.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ray_jobs.cluster import connect, nodes, packing
 from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.data.photos import image_settings, prepare
 from ray_jobs.lanes.pool import Lanes
-from ray_jobs.run import console, state
+from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import RunFolder, claim, make_jobs, read_out_of_fold
 from ray_jobs.run.jobs import answer, listed, training, votes_name
 from ray_jobs.run.state import Board
@@ -43,7 +44,9 @@ def main() -> None:
     # What was imported so far took this process about as long as it computed.
     imports, began = time.process_time(), time.monotonic()
     config, asked = with_flags(
-        __doc__ or "", {"plan": "tell what would happen, and start nothing; 1 if a job cannot run"}
+        __doc__ or "",
+        {"plan": "measure and say what would happen, but train nothing; 1 if a job cannot run"},
+        arguments.words(),
     )
     with console.report_errors("sweep", config), claim(config, config.tasks) as folder:
         console.setup(folder.log)
@@ -57,6 +60,7 @@ def main() -> None:
                 sys.exit(1)
             return
         with state.keeping(folder.place, "sweep") as board:
+            weights.check(config, config.tasks, folder)
             connect.connect()
             sweep(config, folder, board)
 

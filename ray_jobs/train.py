@@ -12,14 +12,14 @@ from ray_jobs.cluster import connect, nodes, packing
 from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.data.photos import prepare
 from ray_jobs.lanes import pool
-from ray_jobs.run import console, state
+from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import claim, make_jobs
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    config = from_command_line(__doc__ or "")
+    config = from_command_line(__doc__ or "", arguments.words())
     with console.report_errors("train", config):
         if config.task is None:
             raise ValueError("task is not set: say which, as in task=age fold=0")
@@ -28,6 +28,7 @@ def main() -> None:
             state.keeping(folder.place, "train") as board,
         ):
             console.setup(folder.log)
+            weights.check(config, [config.task], folder)
             connect.connect()
             plan = packing.plan(config.resources, 1, nodes.nodes())
             board.phase("preparing photos")

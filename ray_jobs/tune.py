@@ -12,7 +12,7 @@ from pathlib import Path
 from maskcls.config import search_space
 from maskcls.config.load import from_command_line
 from ray_jobs.cluster import connect
-from ray_jobs.run import console, state
+from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import claim
 from ray_jobs.search.run import check_ends, check_search, search, searched_images
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    config = from_command_line(__doc__ or "")
+    config = from_command_line(__doc__ or "", arguments.words())
     with console.report_errors("tune", config):
         if config.task is None:
             raise ValueError("task is not set: say which, as in task=age")
@@ -38,6 +38,7 @@ def main() -> None:
             # Tune logs the traceback of a failed trial; the ledger tells its reason in a line.
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
             check_search(config, folder)
+            weights.check(config, [config.task], folder)
             connect.connect()
             search(config, config.task, space, images, folder, board)
 

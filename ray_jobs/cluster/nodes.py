@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.util
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -138,6 +139,24 @@ def node_name() -> str:
     here = ray.get_runtime_context().get_node_id()
     name: str = next(node["NodeName"] for node in ray.nodes() if node["NodeID"] == here)
     return name
+
+
+def gpus_in_use() -> tuple[float, float]:
+    """GPUs that are reserved at the moment, by whichever program, and all that are up."""
+    total = ray.cluster_resources().get("GPU", 0.0)
+    return total - ray.available_resources().get("GPU", 0.0), total
+
+
+def busy(gpus: float) -> str | None:
+    """What a reservation of ``gpus`` GPUs waits for, where the nodes that are up have as many and
+    all are in use; else None, also where nothing is waiting."""
+    if not gpus:
+        return None
+    used, total = gpus_in_use()
+    states = {group["state"] for group in ray.util.placement_group_table().values()}
+    if total < gpus or total - used >= gpus or not states & {"PENDING", "RESCHEDULING"}:
+        return None
+    return f"{gpus:g} GPU(s): {used:g} of {total:g} are in use"
 
 
 def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:

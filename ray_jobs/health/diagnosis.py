@@ -58,6 +58,8 @@ class Cluster:
     dashboard: str | None = None
     """host:port that it listens on."""
     refused: str | None = None
+    gpus_in_use: float = 0.0
+    """By other programs, at the moment."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,13 @@ def findings(cluster: Cluster) -> list[Finding]:
 def _all(cluster: Cluster) -> Iterator[Finding]:
     if cluster.refused:
         yield Finding("error", cluster.refused, "change resources.*, or add nodes")
+    if cluster.gpus_in_use:
+        total = sum(node.gpus_declared for node in cluster.nodes)
+        yield Finding(
+            "warning",
+            f"{cluster.gpus_in_use:g} of {total:g} GPUs are in use by other programs",
+            "a run waits for them as long as it takes; or wait, or end those programs",
+        )
     yield from _driver_paths(cluster)
     yield from _cluster_ports(cluster)
     for node in cluster.nodes:

@@ -59,6 +59,7 @@ def examine(config: Config) -> Cluster:
         ],
         dashboard=dashboard_url(),
         refused=_refused(config),
+        gpus_in_use=nodes.gpus_in_use()[0],
     )
 
 

@@ -27,7 +27,7 @@ from maskcls.config.layers import digest
 from maskcls.config.schema import Resources
 from maskcls.learning import allocator
 from ray_jobs.cluster.names import ascii_name
-from ray_jobs.cluster.nodes import check_shared, live_nodes, on_this_node
+from ray_jobs.cluster.nodes import busy, check_shared, live_nodes, on_this_node
 from ray_jobs.cluster.packing import Lane, Plan
 from ray_jobs.cluster.ray_internals import LaneTrainer, LaneWorkers, QueueCallback, last_line
 from ray_jobs.lanes.attempts import AttemptLog
@@ -81,6 +81,8 @@ class Lanes:
     failures: dict[int, str] = field(default_factory=dict)
     threads: dict[int, threading.Thread] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
+    waits_for: str | None = None
+    """What lanes cannot have at the moment, because other programs do."""
 
     def ask(self, call: Call) -> Outcome:
         """Have a call done by the first lane that is free, if one is within ``ASK_S``."""
@@ -217,7 +219,9 @@ def _watch(running: Lanes, setting: _Setting, record: AttemptLog) -> None:
             _give_up_lost_nodes(running, plan, {node.id for node in live})
             _kill_silent(queue, resources.stall_timeout_s)
             _call_back(running, setting)
-            reason = ray.get(queue.trouble.remote(resources, plan.lanes_on(live) > 0))
+            _note_busy(running, plan)
+            has_node, waits = plan.lanes_on(live) > 0, running.waits_for is not None
+            reason = ray.get(queue.trouble.remote(resources, has_node, waits))
             if len(running.failures) == len(running.threads):
                 reason = "no worker is left: " + "; ".join(sorted(set(running.failures.values())))
             if reason:
@@ -225,6 +229,13 @@ def _watch(running: Lanes, setting: _Setting, record: AttemptLog) -> None:
                 return
         except ray.exceptions.RayError:
             return  # The queue is gone, and whoever asks it next hears of that.
+
+
+def _note_busy(running: Lanes, plan: Plan) -> None:
+    """Say what lanes wait for where other programs have it, once for each time."""
+    before, running.waits_for = running.waits_for, busy(plan.gpus_per_worker)
+    if running.waits_for and not before:
+        log.info("waiting for %s; this run starts when they are free", running.waits_for)
 
 
 def _kill_silent(queue: Any, timeout_s: float) -> None:

@@ -227,14 +227,15 @@ class _JobQueue:
         """How many jobs wait for a lane."""
         return sum(entry.state == "pending" for entry in self._waiting)
 
-    async def trouble(self, limits: Resources, has_node: bool) -> str | None:
+    async def trouble(self, limits: Resources, has_node: bool, busy: bool = False) -> str | None:
         """Why waiting is in vain: nobody takes a job.
 
-        ``has_node``: whether there is a node that a worker could start on.
+        ``has_node``: whether there is a node that a worker could start on. ``busy``: others have
+        what a worker needs, and waiting for that has no limit.
         """
         now = time.monotonic()
         waiting = await self.waiting()
-        if self._running() or not waiting:
+        if self._running() or not waiting or busy:
             self._last_work = now
         if not has_node:
             self._last_without_node = now

@@ -64,10 +64,10 @@ def setup(log_file: Path | None = None) -> None:
 
 
 class Progress:
-    """Lines about a run's jobs, as the events come."""
+    """Lines about a run's jobs, as the events come. ``trains`` is False where jobs only predict."""
 
-    def __init__(self, total: int, done: int = 0) -> None:
-        self._total, self._done = total, done
+    def __init__(self, total: int, done: int = 0, trains: bool = True) -> None:
+        self._total, self._done, self._trains = total, done, trains
 
     def __call__(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -84,7 +84,9 @@ class Progress:
         elif event.kind in ("done", "failed", "cancelled"):
             self._done += 1
             result = values.get("reason", event.kind)
-            if event.kind == "done":
+            if event.kind == "done" and not self._trains:
+                result = "its photos are predicted"
+            elif event.kind == "done":
                 result = (
                     f"macro F1 {values['scores']['macro_f1']:.3f} in epoch "
                     f"{values['best_epoch']}, {values['seconds']:.1f} s"

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import ray
 
+from maskcls import labels
 from maskcls.config.schema import Config
 from maskcls.data.manifest import OK
 from maskcls.scoring import submission
@@ -48,7 +49,7 @@ def training(
     """
     pending = [job for job in jobs if job.done() is None or _owes_votes(job, ensemble)]
     trained = sum(job.done() is not None for job in jobs)
-    if trained:
+    if trained and any(job.train is not None for job in jobs):
         log.info("%d of %d models are trained already", trained, len(jobs))
     if board is not None:
         board.expect(state.of_jobs(jobs))
@@ -58,12 +59,18 @@ def training(
     plan = packing.plan(config.resources, len(pending), nodes.nodes())
     log.info("%s", plan.reason)
     listeners: list[Callable[[Sequence[Event]], None]] = [
-        console.Progress(len(jobs), len(jobs) - len(pending))
+        console.Progress(
+            len(jobs),
+            len(jobs) - len(pending),
+            trains=any(job.train is not None for job in jobs),
+        )
     ]
     if board is not None:
         board.state.lanes = len(plan.lanes)
         listeners.append(board.hear)
     with pool.lanes(plan, config.resources, folder=folder, ensemble=ensemble, uri=uri) as lanes:
+        if board is not None:
+            listeners.append(lambda _: board.wait_for(lanes.waits_for))
         outcomes = lanes.run(pending, *listeners, last=True)
         for job in pending:
             job.place.pull(for_driver)
@@ -112,6 +119,9 @@ def answer(
             log.info("%d unreadable photo(s) got class %d", unreadable.sum(), most_frequent)
     with files.replacing(out / "predictions.parquet") as temporary:
         answers.to_parquet(temporary, index=False)
+    with files.replacing(out / "predictions.csv") as temporary:
+        with_names(answers).to_csv(temporary, index=False)
+    log.info("predictions by name: %s", out / "predictions.csv")
     if "ans" not in answers:
         log.info("predictions: %s (no submission: these tasks do not make up a class)",
                  out / "predictions.parquet")  # fmt: skip
@@ -120,6 +130,19 @@ def answer(
         photos["image_id"].tolist(), answers.set_index("image_id")["ans"], out / "submission.csv"
     )
     log.info("submission: %s", out / "submission.csv")
+
+
+def with_names(answers: pd.DataFrame) -> pd.DataFrame:
+    """Answers for people to read: ``image_id``, the class ``ans`` where there is one, and mask,
+    gender and age by their names. ``status`` says which photos could not be read."""
+    named = answers[[name for name in ("image_id", "ans") if name in answers]].copy()
+    parts = labels.decode(answers["ans"]) if "ans" in answers else answers
+    for attribute in labels.ATTRIBUTES:
+        if attribute in parts:
+            names = labels.class_names(attribute)
+            known = pd.Series(parts[attribute]).reset_index(drop=True)
+            named[attribute] = [names[int(one)] if one == one else "" for one in known]
+    return named.assign(status=answers["status"])
 
 
 def votes_name(evaluation: Photos | None) -> str:

@@ -82,6 +82,8 @@ class RunState(BaseModel):
     to_come: int = 0
     ended: Literal["done", "failed", "interrupted"] | None = None
     reason: str | None = None
+    waits_for: str | None = None
+    """What the run cannot have yet because other programs do."""
     jobs: list[JobState] = []
 
     def counts(self) -> dict[str, int]:
@@ -129,6 +131,10 @@ class Board:
             self._apply(event)
         if time.monotonic() - self._written >= WRITE_S:
             self._write()
+
+    def wait_for(self, what: str | None) -> None:
+        """What the run waits for; None where it waits for nothing."""
+        self.state.waits_for = what
 
     def end(self, how: Literal["done", "failed", "interrupted"], reason: str | None = None) -> None:
         """The last word."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,19 @@ def ending(result: Mapping[str, Any]) -> tuple[str, str]:
     if result.get("done_early"):
         return "finished", "no better score for train.patience epochs"
     return "stopped", f"not among the best at epoch {result.get('epoch', 0)}"
+
+
+def best_trial(entries: Mapping[str, Mapping[str, Any]], scores: Mapping[str, float]) -> str | None:
+    """The name of the trial with the highest score; of equal ones, the first by name.
+
+    A trial that failed is none, however good its epochs before that were.
+    """
+    candidates = [
+        name
+        for name, score in scores.items()
+        if entries[name]["state"] != "failed" and math.isfinite(score)
+    ]
+    return min(candidates, key=lambda name: (-scores[name], name), default=None)
 
 
 def job_state(plan: TrialPlan, name: str, entry: Mapping[str, Any]) -> JobState:
@@ -123,23 +137,25 @@ class Ledger(tune.Callback):
 
     def _tidy(self) -> None:
         """Ended trials lose what only a running one needs, and all but the best their weights."""
-        ended = [name for name, e in self.read(self._run).items() if e["state"] != "running"]
+        entries = self.read(self._run)
         # Each trial is looked at once: to read all again at each end would cost as the square of
         # their number, more than an hour for 1,500.
-        fresh = [name for name in ended if name not in self._best]
+        fresh = [
+            name
+            for name, entry in entries.items()
+            if entry["state"] != "running" and name not in self._best
+        ]
         for name in fresh:
             scores = [report[SCORE] for report in history(self._trials / name)]
-            self._best[name] = max(scores, default=-1.0)
+            self._best[name] = max(filter(math.isfinite, scores), default=-math.inf)
             for fold in (self._trials / name).glob("fold*"):
                 (fold / "resume.pt").unlink(missing_ok=True)
                 (fold / "last.safetensors").unlink(missing_ok=True)
-        self._with_weights = [*self._with_weights, *fresh]
-        keep = max(ended, key=lambda name: self._best[name])
-        for name in self._with_weights:
-            if name != keep:
-                for fold in (self._trials / name).glob("fold*"):
-                    (fold / "model.safetensors").unlink(missing_ok=True)
-        self._with_weights = [keep]
+        keep = best_trial(entries, self._best)
+        for name in {*self._with_weights, *fresh} - {keep}:
+            for fold in (self._trials / name).glob("fold*"):
+                (fold / "model.safetensors").unlink(missing_ok=True)
+        self._with_weights = [keep] if keep else []
 
 
 def _values_text(values: Mapping[str, Any]) -> str:
