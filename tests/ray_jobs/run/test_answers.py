@@ -22,7 +22,7 @@ def test_answers_name_the_classes_beside_the_number():
     assert named.columns.tolist() == ["image_id", "ans", "mask", "gender", "age", "status"]
     assert named.iloc[0].tolist() == ["a.jpg", 0, "worn", "male", "under_30", "ok"]
     assert named.iloc[1].tolist() == [
-        "b.jpg", 17, "not_wear", "female", "from_60", "not an image"
+        "b.jpg", 17, "not_worn", "female", "from_60", "not an image"
     ]  # fmt: skip
 
 
