@@ -77,6 +77,9 @@ class Progress:
         values = event.values
         if event.kind == "started" and values["attempt"] > 1:
             log.info("%s  starts again (attempt %d)", event.job, values["attempt"])
+        elif event.kind == "started":
+            what = "first batches" if self._trains else "predicting"
+            log.info("%s  starts in lane %s: %s", event.job, event.lane, what)
         elif event.kind == "lost":
             log.info("%s  attempt %d was lost: %s", event.job, values["attempt"], values["reason"])
         elif event.kind == "epoch":

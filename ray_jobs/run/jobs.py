@@ -58,6 +58,7 @@ def training(
         return
     plan = packing.plan(config.resources, len(pending), nodes.nodes())
     log.info("%s", plan.reason)
+    log.info("starting workers; the first lines of jobs follow in half a minute or more")
     listeners: list[Callable[[Sequence[Event]], None]] = [
         console.Progress(
             len(jobs),

@@ -108,7 +108,8 @@ class Board:
         self._write()
 
     def phase(self, name: str) -> None:
-        """What the program does now."""
+        """What the program does now; said, so that no step passes in silence."""
+        log.info("%s ...", name)
         self.state.phase = name
         self._write()
 

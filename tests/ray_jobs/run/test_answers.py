@@ -8,9 +8,11 @@ import pytest
 
 from maskcls.config.load import load
 from maskcls.data import manifest
+from ray_jobs import status
 from ray_jobs.lanes.records import Event
 from ray_jobs.run import console, jobs
 from ray_jobs.run.folder import RunFolder, reading
+from ray_jobs.run.state import Board, JobState
 
 
 def test_answers_name_the_classes_beside_the_number():
@@ -41,6 +43,32 @@ def test_predicting_is_not_called_training(trains, said, caplog):
         console.Progress(1, trains=trains)([Event("done", "joint-fold0", 0, values)])
     assert said in caplog.text
     assert ("macro F1" in caplog.text) == trains
+
+
+def test_nothing_passes_in_silence(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        Board(tmp_path, "sweep").phase("preparing photos")
+        console.Progress(1)([Event("started", "joint-fold0", 2, {"attempt": 1})])
+    assert "preparing photos ..." in caplog.text
+    assert "joint-fold0  starts in lane 2: first batches" in caplog.text
+
+
+def test_a_run_that_was_interrupted_has_no_running_job(tmp_path, capsys):
+    board = Board(tmp_path, "sweep")
+    board.expect([JobState(name="a", task="age", epochs=3, state="running")])
+    board.end("interrupted")
+    status.main([str(tmp_path), "--once"])
+    said = capsys.readouterr().out
+    assert "1 interrupted" in said
+    assert "running" not in said
+
+
+def test_status_says_what_a_run_waits_for(tmp_path, capsys):
+    board = Board(tmp_path, "sweep")
+    board.wait_for("1 GPU(s): 4 of 4 are in use")
+    board.phase("training")
+    status.main([f"run.dir={tmp_path}"])
+    assert "training, waiting for 1 GPU(s): 4 of 4 are in use" in capsys.readouterr().out
 
 
 def test_a_plain_folder_of_photos_can_be_predicted(tmp_path):
