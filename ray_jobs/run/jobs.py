@@ -152,4 +152,8 @@ def votes_name(evaluation: Photos | None) -> str:
 
 
 def listed(failed: dict[str, str]) -> str:
-    return "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+    """Failed jobs, those of one reason on one line."""
+    names: dict[str, list[str]] = {}
+    for name, reason in failed.items():
+        names.setdefault(reason, []).append(name)
+    return "\n".join(f"  {', '.join(jobs)}: {reason}" for reason, jobs in names.items())

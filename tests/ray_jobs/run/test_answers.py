@@ -71,6 +71,14 @@ def test_status_says_what_a_run_waits_for(tmp_path, capsys):
     assert "training, waiting for 1 GPU(s): 4 of 4 are in use" in capsys.readouterr().out
 
 
+def test_one_reason_of_many_jobs_is_said_once():
+    failed = {"mask-fold0": "no hub", "age-fold0": "no luck", "mask-fold1": "no hub"}
+    assert jobs.listed(failed).splitlines() == [
+        "  mask-fold0, mask-fold1: no hub",
+        "  age-fold0: no luck",
+    ]
+
+
 def test_a_plain_folder_of_photos_can_be_predicted(tmp_path):
     for name in ("b.jpg", "a.png"):
         (tmp_path / name).write_bytes(b"x")
