@@ -1,7 +1,9 @@
 # The same environment as everywhere (requirements.txt), for Kubernetes and for anyone with Docker.
 #   docker build -t maskcls .
 # CUDA comes with the wheels; the host needs NVIDIA's driver and container toolkit alone.
-FROM python:3.11-slim-bookworm
+# To pin the base to the byte: --build-arg BASE=python:3.11.14-slim-bookworm@sha256:...
+ARG BASE=python:3.11.14-slim-bookworm
+FROM ${BASE}
 
 # KubeRay's probes ask by wget.
 RUN apt-get update && apt-get install --yes --no-install-recommends wget \
@@ -14,7 +16,7 @@ COPY maskcls /app/maskcls
 COPY ray_jobs /app/ray_jobs
 COPY configs /app/configs
 # Not a virtual environment: KubeRay starts Ray in a login shell, which sets its own PATH.
-ENV PYTHONPATH=/app RAY_AUTH_MODE=token
+ENV PYTHONPATH=/app RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 WORKDIR /app
 
 RUN useradd --create-home --uid 1000 ray

@@ -21,7 +21,7 @@ from maskcls.reports.analysis import difference
 from maskcls.scoring import metrics
 from maskcls.storage import files
 from ray_jobs.cluster import connect
-from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.data.photos import image_settings, prepare
 from ray_jobs.run import console
 from ray_jobs.run.folder import RunFolder, make_jobs, read_out_of_fold
 from ray_jobs.run.jobs import run_all
@@ -65,7 +65,7 @@ def main() -> None:
 
 def run(config: Config, folder: Path) -> pd.DataFrame:
     """The out-of-fold rows of one variant, trained where that is not done."""
-    data = prepare(config, forms_of(config, [Task.AGE]), folder).without_evaluation()
+    data = prepare(config, image_settings(config, [Task.AGE]), folder).without_evaluation()
     jobs = make_jobs(
         config, RunFolder(folder), data, [(Task.AGE, f) for f in config.fold_numbers()]
     )

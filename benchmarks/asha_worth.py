@@ -29,7 +29,7 @@ from maskcls.config.recipe import Recipe
 from maskcls.labels import Task
 from maskcls.learning import tracking
 from ray_jobs.cluster import connect
-from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.data.photos import image_settings, prepare
 from ray_jobs.run import console
 from ray_jobs.run.folder import RunFolder, make_jobs
 from ray_jobs.run.jobs import run_all
@@ -71,7 +71,7 @@ def train_grid(out: Path) -> tuple[Curves, list[float]]:
     """The learning curve of every configuration, and the best one's scores over seeds."""
     root = draw.draw(out / "data", people=120, eval_people=6, height=96, width=72)
     config = load([], [f"data.root={root}", f"data.cache={out / 'cache'}", *WORDS]).config
-    data = prepare(config, forms_of(config, [Task.AGE]), out).without_evaluation()
+    data = prepare(config, image_settings(config, [Task.AGE]), out).without_evaluation()
     (base,) = make_jobs(config, RunFolder(out), data, [(Task.AGE, 0)])
     values = [dict(zip(GRID, point, strict=True)) for point in itertools.product(*GRID.values())]
     jobs = [

@@ -36,7 +36,7 @@ from maskcls.scoring import ensemble, submission
 from maskcls.scoring.ensemble import ModelVotes
 from maskcls.storage import files
 from ray_jobs.cluster import connect
-from ray_jobs.data.photos import Dataset, forms_of, prepare
+from ray_jobs.data.photos import Dataset, image_settings, prepare
 from ray_jobs.run import console
 from ray_jobs.run.folder import RunFolder, make_jobs, read_out_of_fold
 from ray_jobs.run.jobs import run_all
@@ -132,7 +132,7 @@ def make(words: Sequence[str], folder: Path, fixes: LabelFixes) -> Run:
     path = folder / "fixes.yaml"
     files.write_text(path, yaml.safe_dump(fixes.model_dump()))
     config = load([CONFIG], [*words, f"data.label_fixes={path}", f"run.dir={folder}"]).config
-    data = prepare(config, forms_of(config, config.tasks), folder)
+    data = prepare(config, image_settings(config, config.tasks), folder)
     models = [(task, fold) for task in config.tasks for fold in config.fold_numbers()]
     return Run(
         config,

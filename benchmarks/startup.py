@@ -28,7 +28,7 @@ from maskcls.config.load import load
 from maskcls.labels import Task
 from maskcls.learning import tracking
 from ray_jobs.cluster import connect, nodes, packing
-from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.data.photos import image_settings, prepare
 from ray_jobs.lanes import pool
 from ray_jobs.lanes.pool import Lanes
 from ray_jobs.run.folder import RunFolder, make_jobs
@@ -52,6 +52,9 @@ class Alone:
 
     def streams(self) -> int:
         return 1
+
+    def shared(self, value: Any) -> Any:
+        return value
 
     def go_on(self, number: int) -> bool:
         return True
@@ -111,7 +114,7 @@ def main() -> None:
         folder = Path(name)
         root = draw.draw(folder / "data", people=42, eval_people=6, height=64, width=48)
         config = load([], [f"data.root={root}", f"data.cache={folder / 'cache'}", *WORDS]).config
-        data = prepare(config, forms_of(config, [Task.AGE]), folder).without_evaluation()
+        data = prepare(config, image_settings(config, [Task.AGE]), folder).without_evaluation()
         (first, *_) = make_jobs(config, RunFolder(folder), data, [(Task.AGE, 0)])
         resources = config.resources.model_copy(update={"jobs_at_once": 1})
         plan = packing.plan(resources, 1, nodes.nodes())

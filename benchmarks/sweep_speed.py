@@ -33,7 +33,7 @@ from benchmarks import rows
 from maskcls.config.load import load
 from maskcls.learning import backbones
 from maskcls.storage import files
-from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.data.photos import image_settings, prepare
 from ray_jobs.lanes import pool
 
 FOLDS, EPOCHS, BATCH = 3, 3, 32
@@ -138,7 +138,7 @@ class Bench:
         )
         if not path.exists():
             config = load([], self.words(setting, self.folder / "prepared")).config
-            data = prepare(config, forms_of(config, config.tasks), self.folder)
+            data = prepare(config, image_settings(config, config.tasks), self.folder)
             assert data.evaluation, "the data set needs an eval folder"
             asked = pd.read_parquet(data.evaluation.table)[["path"]]
             asked = asked.assign(fold=-1, **dict.fromkeys(TASKS.values(), 0))

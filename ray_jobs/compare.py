@@ -17,8 +17,8 @@ from maskcls.reports.finished_run import WAYS
 from maskcls.scoring import ensemble
 from maskcls.storage import files
 from ray_jobs.cluster import connect, nodes, packing
-from ray_jobs.data.photos import forms_of, prepare
-from ray_jobs.run import console, state
+from ray_jobs.data.photos import image_settings, prepare
+from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import RunFolder, claim, make_jobs, read_out_of_fold
 from ray_jobs.run.jobs import run_all
 from ray_jobs.run.state import Board
@@ -29,13 +29,14 @@ ROUTES = WAYS | {"all together": list(Task)}
 
 
 def main() -> None:
-    config = from_command_line(__doc__ or "")
+    config = from_command_line(__doc__ or "", arguments.words())
     with (
-        console.answering_in_words("compare", config),
+        console.report_errors("compare", config),
         claim(config, list(Task)) as folder,
         state.keeping(folder.place, "compare") as board,
     ):
         console.setup(folder.log)
+        weights.check(config, list(Task), folder)
         connect.connect()
         compare(config, folder, board)
 
@@ -45,8 +46,8 @@ def compare(config: Config, folder: RunFolder, board: Board) -> None:
     models = [(task, fold) for task in Task for fold in config.fold_numbers()]
     packing.plan(config.resources, len(models), nodes.nodes())  # refuse before any work
     board.phase("preparing photos")
-    forms = forms_of(config, list(Task))
-    data = prepare(config, forms, folder.path, folder.uri).without_evaluation()
+    images = image_settings(config, list(Task))
+    data = prepare(config, images, folder.path, folder.uri).without_evaluation()
     jobs = make_jobs(config, folder, data, models)
     board.phase("training")
     run_all(config, folder.path, jobs, folder.uri, board)

@@ -15,16 +15,16 @@ from ray_jobs.cluster import connect
 from ray_jobs.health import diagnosis
 from ray_jobs.health.examine import examine
 from ray_jobs.health.table import conclusion, table
-from ray_jobs.run import console
+from ray_jobs.run import arguments, console
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal."""
 
 
 def main() -> None:
-    config = from_command_line(__doc__ or "")
+    config = from_command_line(__doc__ or "", arguments.words())
     console.setup()
-    with console.answering_in_words("doctor"):
+    with console.report_errors("doctor"):
         connect.connect()
         examined = examine(config)
         found = diagnosis.findings(examined)

@@ -1,5 +1,6 @@
-"""python -m ray_jobs.predict run.dir=RUN data.root=PHOTOS: a finished run on new photos.
+"""python -m ray_jobs.predict RUN data.root=PHOTOS: a finished run on new photos.
 
+PHOTOS is a folder of photos, or one that holds them in eval/images.
 Models, their preprocessing and their vote come from the run; data.root, data.cache, data.bad_eval
 and resources.* from this command. Each photo is decoded once for all models.
 """
@@ -16,8 +17,8 @@ from maskcls.storage import files
 from ray_jobs.cluster import connect, nodes, packing
 from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.data.photos import Photos, prepare_eval
-from ray_jobs.run import console
-from ray_jobs.run.folder import RunFolder
+from ray_jobs.run import arguments, console
+from ray_jobs.run.folder import RunFolder, reading
 from ray_jobs.run.jobs import answer, listed, training, votes_name
 from ray_jobs.run.votes import Ensemble
 from ray_jobs.training.job import Job
@@ -26,29 +27,29 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    config = from_command_line(__doc__ or "")
-    with console.answering_in_words("predict", config):
-        predict(config, RunFolder.of(config))
+    config = from_command_line(__doc__ or "", arguments.words())
+    with console.report_errors("predict", config), reading(config) as run:
+        console.show_as_uri(run.place)
+        predict(config, run)
 
 
 def predict(config: Config, run: RunFolder) -> None:
-    """Answer for the photos under data.root/eval; results go to a folder of the run.
+    """Answer for the photos in data.root; results go to a folder of the run.
 
     Raises FileNotFoundError where the run is not finished and RunFailed where a model fails.
     """
-    run.pull()
     if not run.ensemble.is_file():
         raise FileNotFoundError(f"{run.path}: no finished run here (no {run.ensemble.name})")
     checkpoints = [
         checkpoint.read_info(path.parent) for path in sorted(run.path.glob("jobs/*/job.json"))
     ]
-    forms = [info.recipe.image for info in checkpoints]
+    images = [info.recipe.image for info in checkpoints]
     connect.connect()
     packing.plan(config.resources, len(checkpoints), nodes.nodes())
     tables = run.place / "new_photos"
-    evaluation = prepare_eval(config, forms, tables.local, tables.uri)
+    evaluation = prepare_eval(config, images, tables.local, tables.uri, plain=True)
     if evaluation is None:
-        raise FileNotFoundError(f"{config.data.root}: no eval folder, so nothing to predict")
+        raise FileNotFoundError(f"data.root={config.data.root}: no photos to predict")
     out = run.place / "predictions" / evaluation.digest
     jobs = [_job(config, run, info, evaluation) for info in checkpoints]
     votes = run.place / "votes" / votes_name(evaluation)

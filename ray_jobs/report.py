@@ -8,7 +8,8 @@ compares each with the first on the people they have in common, prints the diffe
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from maskcls.config.schema import Config
@@ -18,7 +19,7 @@ from maskcls.reports import run as report
 from maskcls.storage import uri
 from maskcls.storage.place import Place
 from ray_jobs.run import console
-from ray_jobs.run.folder import RunFolder
+from ray_jobs.run.folder import RunFolder, reading
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,11 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.out is not None and len(arguments.runs) == 1:
         parser.error("--out is for a comparison of several runs; a report goes to its run's folder")
-    with console.answering_in_words("report"):
-        places = [_fetched(run) for run in arguments.runs]
+    with console.report_errors("report"), ExitStack() as stack:
+        places = [stack.enter_context(_fetched(run)) for run in arguments.runs]
         if len(places) == 1:
             _fetch_photos(places[0])
-            print(console.told(f"report: {report.write(places[0].local)}"))
+            print(console.name_by_uri(f"report: {report.write(places[0].local)}"))
             places[0].push(lambda name: name == "report.html")
             return
         runs = [finished_run.read(place.local) for place in places]
@@ -47,18 +48,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(comparison.table(found).to_string(index=False))
         for one in found:
             print(one.verdict)
-        print(console.told(f"comparison: {path}"))
+        print(console.name_by_uri(f"comparison: {path}"))
         places[-1].push(lambda name: name == "comparison.html")
 
 
-def _fetched(run: str) -> Place:
-    """The folder of a run; of one on an object store, a fresh local copy."""
+@contextmanager
+def _fetched(run: str) -> Iterator[Place]:
+    """The folder of a run; of one on an object store, a fresh local copy, held for this program."""
     if not uri.is_uri(run):
-        return Place(Path(run))
-    folder = RunFolder.of(Config.model_validate({"run": {"dir": uri.check_uri(run)}}))
-    console.show(folder.place)
-    folder.pull()
-    return folder.place
+        yield Place(Path(run))
+        return
+    with reading(Config.model_validate({"run": {"dir": uri.check_uri(run)}})) as folder:
+        console.show_as_uri(folder.place)
+        yield folder.place
 
 
 def _fetch_photos(run: Place) -> None:

@@ -1,4 +1,4 @@
-"""python -m ray_jobs.status run.dir=RUN: how far a run is, from any machine that sees its folder.
+"""python -m ray_jobs.status RUN: how far a run is, from any machine that sees its folder.
 
 On a terminal the table follows the run until that ends or Ctrl-C; anywhere else, and with --once,
 it is printed once. Nothing is asked of Ray, and a run that has ended or was killed is told too.
@@ -15,9 +15,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from maskcls.config.load import from_command_line
+from maskcls.config.load import with_flags
 from maskcls.storage.place import Place
 from maskcls.storage.remote import StorageError
+from ray_jobs.run import arguments
 from ray_jobs.run import state as run_state
 from ray_jobs.run.state import JobState, Liveness, RunState
 
@@ -27,19 +28,18 @@ LOOK_S, LOOK_AT_STORE_S = 1.0, 10.0
 PLAIN_WIDTH = 160
 """Columns of the table where there is no terminal."""
 
-ONCE = "--once"
 ORDER = ("running", "failed", "waiting", "stopped", "done")
 STYLES = {"running": "bold", "failed": "red", "interrupted": "yellow", "done": "green"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    words = [word for word in arguments if word != ONCE]
-    config = from_command_line(__doc__ or "", words)
+    config, flags = with_flags(
+        __doc__ or "", {"once": "print the table once, also on a terminal"}, arguments.words(argv)
+    )
     place = config.place(config.run.dir)
     screen = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     try:
-        if screen.is_terminal and ONCE not in arguments:
+        if screen.is_terminal and "once" not in flags:
             follow(place, screen)
         else:
             screen.print(look(place)[0])
@@ -49,13 +49,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def follow(place: Place, screen: Console) -> None:
     """Show the table until the run ends, in place."""
-    shown, alive = look(place)
-    with Live(shown, console=screen, auto_refresh=False) as live:
+    table, alive = look(place)
+    with Live(table, console=screen, auto_refresh=False) as live:
         try:
             while alive:
                 time.sleep(LOOK_AT_STORE_S if place.uri else LOOK_S)
-                shown, alive = look(place)
-                live.update(shown, refresh=True)
+                table, alive = look(place)
+                live.update(table, refresh=True)
         except KeyboardInterrupt:
             return  # the last table stays
 
@@ -70,16 +70,17 @@ def look(place: Place) -> tuple[RenderableType, bool]:
     state = run_state.read(place.local)
     now = time.time()
     liveness: Liveness = "gone" if state.ended else run_state.liveness(place.local, state, now)
-    return shown(place.uri or str(place.local), state, liveness, now), liveness == "alive"
+    return render(place.uri or str(place.local), state, liveness, now), liveness == "alive"
 
 
-def shown(folder: str, state: RunState, liveness: Liveness, now: float) -> RenderableType:
+def render(folder: str, state: RunState, liveness: Liveness, now: float) -> RenderableType:
     """A run as sentences and a table: running jobs first, those that are done last."""
     left = run_state.time_left(state, now)
     lines = [f"{folder}: {state.program}, {_phase(state, liveness, now)}"]
     if state.ended in ("failed", "interrupted") or (liveness == "gone" and not state.ended):
         lines.append("The same command goes on from there.")
-    counts = [f"{number} {name}" for name, number in state.counts().items() if number]
+    counts = [f"{number} {_word(name, liveness)}"
+              for name, number in state.counts().items() if number]  # fmt: skip
     if counts:
         about = f"; about {duration(left.total)} left" if left.total and liveness == "alive" else ""
         lines.append(", ".join(counts) + about)
@@ -109,11 +110,17 @@ def _phase(state: RunState, liveness: Liveness, now: float) -> str:
         return (
             f"{state.phase}, {ago}: it has ended without a word, or its machine cannot write here"
         )
-    return f"{state.phase}, began {duration(max(0.0, now - state.began))} ago, {ago}"
+    waits = f", waiting for {state.waits_for}" if state.waits_for else ""
+    return f"{state.phase}{waits}, began {duration(max(0.0, now - state.began))} ago, {ago}"
+
+
+def _word(state: str, liveness: Liveness) -> str:
+    """What a job's state means: none runs any more where the program has ended."""
+    return "interrupted" if state == "running" and liveness != "alive" else state
 
 
 def _row(job: JobState, left: float | None, liveness: Liveness) -> list[Text | str]:
-    word = job.state if job.state != "running" or liveness == "alive" else "interrupted"
+    word = _word(job.state, liveness)
     return [
         Text(job.name),
         Text(word, STYLES.get(word, "")),

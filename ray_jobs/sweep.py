@@ -1,6 +1,7 @@
 """python -m ray_jobs.sweep: every (task, fold), then the vote, the submission and the scores.
 
-With --plan: what that needs, takes and costs, and what cannot run, measured in a minute or two.
+With --plan: what that needs, takes and costs, and what cannot run. It starts Ray and lanes for a
+minute or two to measure, and writes plan.json and nothing else into run.dir.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from maskcls.scoring.voting import FittedVote
 from maskcls.storage import files
 from ray_jobs.cluster import connect, nodes, packing
 from ray_jobs.cluster.errors import RunFailed
-from ray_jobs.data.photos import forms_of, prepare
+from ray_jobs.data.photos import image_settings, prepare
 from ray_jobs.lanes.pool import Lanes
-from ray_jobs.run import console, state
+from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import RunFolder, claim, make_jobs, read_out_of_fold
 from ray_jobs.run.jobs import answer, listed, training, votes_name
 from ray_jobs.run.state import Board
 from ray_jobs.run.votes import Ensemble
-from ray_jobs.training.job import Errand, Job
+from ray_jobs.training.job import Call, Job
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,11 @@ def main() -> None:
     # What was imported so far took this process about as long as it computed.
     imports, began = time.process_time(), time.monotonic()
     config, asked = with_flags(
-        __doc__ or "", {"plan": "tell what would happen, and start nothing; 1 if a job cannot run"}
+        __doc__ or "",
+        {"plan": "measure and say what would happen, but train nothing; 1 if a job cannot run"},
+        arguments.words(),
     )
-    with console.answering_in_words("sweep", config), claim(config, config.tasks) as folder:
+    with console.report_errors("sweep", config), claim(config, config.tasks) as folder:
         console.setup(folder.log)
         if "plan" in asked:
             from ray_jobs.forecast import (
@@ -57,6 +60,7 @@ def main() -> None:
                 sys.exit(1)
             return
         with state.keeping(folder.place, "sweep") as board:
+            weights.check(config, config.tasks, folder)
             connect.connect()
             sweep(config, folder, board)
 
@@ -70,7 +74,7 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
     models = [(task, fold) for task in config.tasks for fold in config.fold_numbers()]
     packing.plan(config.resources, len(models), nodes.nodes())  # refuse before any work
     board.phase("preparing photos")
-    data = prepare(config, forms_of(config, config.tasks), folder.path, folder.uri)
+    data = prepare(config, image_settings(config, config.tasks), folder.path, folder.uri)
     prepared = time.monotonic()
     jobs = make_jobs(config, folder, data, models)
     votes = folder.place / "votes" / votes_name(data.evaluation)
@@ -80,29 +84,19 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
         trained = time.monotonic()
         done = [job for job in jobs if job.name not in failed]
         if not done:
-            raise RunFailed(f"no job came to its end:\n{listed(failed)}")
+            raise RunFailed(f"no job finished:\n{listed(failed)}")
 
         board.phase("voting and scoring")
         fitted, answers, scores = _score(config, folder, done)
-        scored = time.monotonic()
-        content = {
-            "complete": not failed,
-            "out_of_fold": scores,
-            "photos": len(answers),
-            "people": int(answers["person"].nunique()),
-            "jobs": [job.done() for job in sorted(done, key=lambda job: (job.task, job.fold))],
-            "failed": failed,
-            "ensemble": {"name": config.ensemble.name, "models": len(done)},
-            "votes": votes.local.name if data.evaluation else None,
-            "seed": config.run.seed,
-            "versions": checkpoint.versions(),
-            "seconds": round(scored - began, 1),
-            "phases": {
-                "prepare photos": round(prepared - began, 1),
-                "train and predict": round(trained - prepared, 1),
-                "vote and score": round(scored - trained, 1),
-            },
+        content = _content(config, answers, scores, done, failed)
+        content["votes"] = votes.local.name if data.evaluation else None
+        phases = {
+            "prepare photos": prepared - began,
+            "train and predict": trained - prepared,
+            "vote and score": time.monotonic() - trained,
         }
+        content["seconds"] = round(sum(phases.values()), 1)
+        content["phases"] = {name: round(seconds, 1) for name, seconds in phases.items()}
         files.write_json(folder.scores, content)
         _show(scores)
         log.info("scores: %s", folder.scores)
@@ -118,6 +112,27 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
                 f"{listed(failed)}\nThe same command tries them again; "
                 "ensemble.allow_missing=true votes without them"
             )
+
+
+def _content(
+    config: Config,
+    answers: pd.DataFrame,
+    scores: dict[str, dict[str, Any]],
+    done: Sequence[Job],
+    failed: dict[str, str],
+) -> dict[str, Any]:
+    """What scores.json keeps of a run, but for how long it took."""
+    return {
+        "complete": not failed,
+        "out_of_fold": scores,
+        "photos": len(answers),
+        "people": int(answers["person"].nunique()),
+        "jobs": [job.done() for job in sorted(done, key=lambda job: (job.task, job.fold))],
+        "failed": failed,
+        "ensemble": {"name": config.ensemble.name, "models": len(done)},
+        "seed": config.run.seed,
+        "versions": checkpoint.versions(),
+    }
 
 
 def _score(
@@ -145,7 +160,7 @@ def _explainer(lanes: Lanes | None, folder: RunFolder) -> gallery.Explain:
     ) -> Explained:
         known = run.only(mistakes["photo"].tolist())
         make = functools.partial(gallery.explain, known, mistakes, photos)
-        outcome = lanes.ask(Errand("heat maps", make))
+        outcome = lanes.ask(Call("heat maps", make))
         if outcome.report is not None:
             return outcome.report["answer"]
         log.debug("no lane made the heat maps: %s", outcome.reason)

@@ -12,15 +12,15 @@ from ray_jobs.cluster import connect, nodes, packing
 from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.data.photos import prepare
 from ray_jobs.lanes import pool
-from ray_jobs.run import console, state
+from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import claim, make_jobs
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    config = from_command_line(__doc__ or "")
-    with console.answering_in_words("train", config):
+    config = from_command_line(__doc__ or "", arguments.words())
+    with console.report_errors("train", config):
         if config.task is None:
             raise ValueError("task is not set: say which, as in task=age fold=0")
         with (
@@ -28,12 +28,13 @@ def main() -> None:
             state.keeping(folder.place, "train") as board,
         ):
             console.setup(folder.log)
+            weights.check(config, [config.task], folder)
             connect.connect()
             plan = packing.plan(config.resources, 1, nodes.nodes())
             board.phase("preparing photos")
             # Nothing to predict: that is for a sweep.
-            form = config.recipe(config.task).image
-            data = prepare(config, [form], folder.path, folder.uri).without_evaluation()
+            image = config.recipe(config.task).image
+            data = prepare(config, [image], folder.path, folder.uri).without_evaluation()
             (job,) = make_jobs(config, folder, data, [(config.task, config.fold)])
             board.expect(state.of_jobs([job]))
             if job.done() is None:
@@ -42,7 +43,7 @@ def main() -> None:
                 with pool.lanes(
                     plan, config.resources, folder=folder.path, uri=folder.uri
                 ) as lanes:
-                    outcome = lanes.run([job], console.Progress(1), board.hear)[job.name]
+                    outcome = lanes.run([job], console.Progress(1), board.hear, last=True)[job.name]
                 if outcome.reason:
                     raise RunFailed(f"{job.name}: {outcome.reason}")
             log.info("weights, scores and out-of-fold probabilities: %s", job.folder)

@@ -12,16 +12,16 @@ from pathlib import Path
 from maskcls.config import search_space
 from maskcls.config.load import from_command_line
 from ray_jobs.cluster import connect
-from ray_jobs.run import console, state
+from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import claim
-from ray_jobs.search.run import check_ends, check_search, image_forms, search
+from ray_jobs.search.run import check_ends, check_search, search, searched_images
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    config = from_command_line(__doc__ or "")
-    with console.answering_in_words("tune", config):
+    config = from_command_line(__doc__ or "", arguments.words())
+    with console.report_errors("tune", config):
         if config.task is None:
             raise ValueError("task is not set: say which, as in task=age")
         if not isinstance(config.run.dir, Path):
@@ -31,13 +31,14 @@ def main() -> None:
             )
         recipe = config.recipe(config.task)
         space = search_space.parse(config.tune.space, recipe)
-        images = list(image_forms(space, recipe))
+        images = list(searched_images(space, recipe))
         check_ends(config, space, recipe)
         with claim(config, []) as folder, state.keeping(folder.place, "tune") as board:
             console.setup(folder.log)
             # Tune logs the traceback of a failed trial; the ledger tells its reason in a line.
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
             check_search(config, folder)
+            weights.check(config, [config.task], folder)
             connect.connect()
             search(config, config.task, space, images, folder, board)
 

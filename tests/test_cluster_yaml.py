@@ -190,8 +190,11 @@ def test_aws_every_node_mounts_the_shared_folder():
 
 @pytest.fixture(scope="module")
 def kuberay():
-    text = (ROOT / "configs/cluster/kuberay.yaml").read_text(encoding="utf-8")
-    return {part["kind"]: part for part in yaml.safe_load_all(text)}
+    parts = [
+        yaml.safe_load((ROOT / f"configs/cluster/kuberay{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("", "-storage", "-job")
+    ]
+    return {part["kind"]: part for part in parts}
 
 
 def test_ray_reads_the_kubernetes_cluster_as_it_is_meant(kuberay):
@@ -215,11 +218,10 @@ def test_every_pod_has_token_image_user_and_shared_folder(kuberay):
     pods = [spec["headGroupSpec"]["template"]["spec"]]
     pods += [group["template"]["spec"] for group in spec["workerGroupSpecs"]]
     containers = [container for pod in pods for container in pod["containers"]]
+    assert spec["authOptions"] == {"mode": "token"}
     for part in (*containers, spec["autoscalerOptions"]):
-        env = {entry["name"]: entry for entry in part["env"]}
-        assert env["RAY_AUTH_MODE"]["value"] == "token"
-        secret = env["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]
-        assert secret == {"name": "maskcls-token", "key": "auth_token"}
+        assert part["securityContext"]["allowPrivilegeEscalation"] is False
+        assert part["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert len({container["image"] for container in containers}) == 1
     for pod, container in zip(pods, containers, strict=True):
         assert container["resources"]["requests"] == container["resources"]["limits"]
@@ -230,10 +232,43 @@ def test_every_pod_has_token_image_user_and_shared_folder(kuberay):
         assert str(pod["securityContext"]["runAsUser"]) == docker("USER")[-1]
 
 
-# Of the RayCluster type ray.io/v1, as KubeRay 1.1 and later know it.
+def test_a_sweep_on_kubernetes_is_submitted_again_to_a_cluster_like_the_other(kuberay):
+    job = kuberay["RayJob"]["spec"]
+    assert job["rayClusterSpec"] == kuberay["RayCluster"]["spec"]
+    assert job["backoffLimit"] > 0
+    most = job["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplicas"]
+    assert f"resources.max_gpus={most}" in job["entrypoint"]
+
+
+def test_deleting_the_kubernetes_cluster_keeps_its_storage():
+    for name in ("kuberay.yaml", "kuberay-job.yaml"):
+        text = (ROOT / "configs/cluster" / name).read_text(encoding="utf-8")
+        assert "kind: PersistentVolumeClaim" not in text
+
+
+def test_aws_disks_are_encrypted_and_on_demand_machines_wait_for_their_turn(aws):
+    types = prepared(AWS)["available_node_types"]
+    for settings in types.values():
+        (disk,) = settings["node_config"]["BlockDeviceMappings"]
+        assert disk["Ebs"]["Encrypted"] is True
+    spot, sure = types["gpu_worker"], types["gpu_on_demand"]
+    assert sure["max_workers"] == 0
+    assert "InstanceMarketOptions" not in sure["node_config"]
+    assert sure["node_config"]["InstanceType"] == spot["node_config"]["InstanceType"]
+
+
+@pytest.mark.parametrize("name", [AWS, ONPREM])
+def test_no_node_sends_usage_statistics(name):
+    config = prepared(name)
+    for kind in ("head", "worker"):
+        assert "RAY_USAGE_STATS_ENABLED=0" in config[f"{kind}_start_ray_commands"][-1]
+    assert "RAY_USAGE_STATS_ENABLED=0" in docker("ENV")[0]
+
+
+# Of the RayCluster type ray.io/v1, as KubeRay 1.5.1 and later know it.
 FIELDS = {
-    "": {"rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec",
-         "workerGroupSpecs"},
+    "": {"rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions",
+         "headGroupSpec", "workerGroupSpecs"},
     "autoscalerOptions": {"idleTimeoutSeconds", "env", "envFrom", "image", "imagePullPolicy",
                           "resources", "securityContext", "upscalingMode", "volumeMounts"},
     "headGroupSpec": {"rayStartParams", "template", "serviceType", "headService", "enableIngress"},
@@ -259,8 +294,9 @@ def docker(instruction):
 
 
 def test_the_image_has_the_pinned_requirements_and_no_others():
-    (base,) = docker("FROM")
-    version = re.fullmatch(r"python:(3\.\d+)-slim-bookworm", base)[1]
+    assert docker("FROM") == ["${BASE}"]
+    (base,) = docker("ARG")
+    version = re.fullmatch(r"BASE=python:(3\.\d+)\.\d+-slim-bookworm", base)[1]
     lowest = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
     assert version == lowest  # the version that the pins were compiled for
     installs = [line for line in docker("RUN") if "pip" in line]

@@ -113,7 +113,19 @@ class Resources(Section):
 
     workers_per_job: PositiveInt = Field(1, description="Train workers that share one job.")
     gpus_per_worker: NonNegativeFloat | None = Field(
-        None, description="GPUs a worker, may be a fraction; null: 1 where there are GPUs, else 0."
+        None,
+        description="GPUs a worker: 1, 0, or a fraction to let jobs of one worker share a GPU; "
+        "null: 1 where there are GPUs, else 0.",
+    )
+    max_gpus: NonNegativeInt | None = Field(
+        None,
+        description="GPUs that the cluster's autoscaler may have up in all, one a node; for "
+        "KubeRay, which tells Ray no limit. null: what is up, and what `ray up` may start.",
+    )
+    allow_cpu: bool = Field(
+        False,
+        description="Whether a worker that was given a GPU and finds no CUDA trains on the CPU; "
+        "otherwise its lane is closed.",
     )
     jobs_at_once: PositiveInt | None = Field(
         None, description="Jobs side by side; null: as many as the GPUs, or else the CPUs, carry."
@@ -133,7 +145,8 @@ class Resources(Section):
         "start one, which takes minutes.",
     )
     stall_timeout_s: PositiveFloat = Field(
-        900.0, description="Seconds without a sign of life after which a job counts as dead."
+        900.0, description="Seconds without a sign of life after which the worker of a job is started again, "
+        "which counts as a failed attempt of this job."
     )
     attempts: PositiveInt = Field(
         3,

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
-import socket
 import threading
 from pathlib import Path
 from typing import Any
 
 import ray
-import ray._private.worker
-from ray._private.authentication.authentication_token_setup import (
-    maybe_enable_token_auth_if_token_available,
-)
 
-from ray_jobs.cluster.nodes import live_nodes, nodes
+from ray_jobs.cluster import address, ray_internals
+from ray_jobs.cluster.address import Address
+from ray_jobs.cluster.nodes import Node, live_nodes, nodes
 
 log = logging.getLogger(__name__)
 _QUIET = {
@@ -40,6 +38,19 @@ _QUIET = {
 }
 
 
+_OPTIONS: dict[str, Any] = {
+    "log_to_driver": False,
+    "logging_level": logging.ERROR,
+    "configure_logging": False,
+}
+LEAST_ADDRESS_SPACE = 6 * 2**30
+"""Bytes of `ulimit -v`: Ray's processes reserve more than they use. With 4 GB it did not start,
+with 8 GB it did (2.60, 24 GB of memory)."""
+
+SLOW_START = "timed out during startup"
+"""What Ray says where its processes were not up within 30 s, a time that nothing can set (2.60)."""
+
+
 def quiet() -> None:
     """Keep Ray's chatter from the terminal and its waits short; to be called before it starts."""
     for name, value in _QUIET.items():
@@ -50,72 +61,107 @@ def quiet() -> None:
 def connect() -> None:
     """Connect to the cluster that RAY_ADDRESS or a running `ray start` names, else start one here.
 
-    Raises ConnectionError where the named cluster cannot be reached: a second one is never
-    started beside it.
+    Raises ConnectionError where the named cluster cannot be reached, since a second one is never
+    started beside it, and where none can be started here; says why and what to do.
     """
     quiet()
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS")
-    if address and not _answers(address):
-        raise ConnectionError(
-            f"RAY_ADDRESS={address}: nothing answers there; start that cluster, or unset "
-            "RAY_ADDRESS to run on this machine alone"
-        )
-    # A cluster that another program of this user started wants the user's token, which Ray itself
-    # only thinks of for a cluster that it starts.
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": False,
-    }
-    try:
-        # Not address="auto": that joins whatever another program started for itself alone.
-        # The dashboard costs seconds to start, and nothing here asks it.
-        context = ray.init(include_dashboard=False, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConnectionError(
-            f"cannot use the Ray cluster at {address or 'the last `ray start`'}: {error}"
-        ) from None
+    named = address.find()
+    if named:
+        address.check(named)
+        context = _join(named)
+    else:
+        context = _start()
     live = live_nodes()
     several = len(live) > 1 or len(nodes()) > 1
     if several and not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         # The other nodes need this code; a submitted job has brought it along already.
         ray.shutdown()
-        packages = [str(Path(__file__).parents[1] / name) for name in ("maskcls", "ray_jobs")]
+        packages = [str(Path(__file__).parents[2] / name) for name in ("maskcls", "ray_jobs")]
         ray.init(address=context.address_info["gcs_address"],
-                 runtime_env={"py_modules": packages}, **options)  # fmt: skip
-    # log_to_driver=False still lets the raylet's warnings through, and Ray has no public switch.
-    ray._private.worker._worker_logs_enabled = False
-    if ray._private.worker.get_dashboard_url():
+                 runtime_env={"py_modules": packages}, **_OPTIONS)  # fmt: skip
+    ray_internals.silence_worker_logs()
+    if ray_internals.dashboard_url():
         # It lists Train runs too, by an actor that stays for as long as the cluster does.
         os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     if threading.current_thread() is threading.main_thread():
         # As Ctrl-C. Ray's own handler prints a native stack trace, and aborts where a thread gets
         # the signal; a SystemExit inside ``ray.get`` loses its code.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    log.info(
-        "Ray: %s, %g CPUs, %g GPUs on %d node(s)",
-        "cluster at RAY_ADDRESS" if address else "this machine",
-        sum(node.cpus for node in live),
-        sum(node.gpus for node in live),
-        len(live),
+    log.info("%s", summary(named, live))
+
+
+def summary(named: Address | None, live: list[Node]) -> str:
+    """What this program is connected to, in a line."""
+    what = "a cluster of its own on this machine"
+    if named:
+        what = f"cluster at {'RAY_ADDRESS' if named.file is None else named.text}"
+    cpus, gpus = sum(node.cpus for node in live), sum(node.gpus for node in live)
+    return f"Ray: {what}, {cpus:g} CPUs, {gpus:g} GPUs on {len(live)} node(s)"
+
+
+def _join(named: Address) -> Any:
+    try:
+        # Without an address Ray finds ``named`` itself. Not address="auto": that also joins what
+        # another program started for itself alone.
+        return ray.init(**_OPTIONS)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConnectionError(
+            f"cannot use the Ray cluster at {named.source}={named.text}: {error}"
+        ) from None
+
+
+def _start() -> Any:
+    """A cluster on this machine alone, for as long as this program runs. Tried twice: where other
+    programs keep all cores busy, Ray's processes may be too late the first time."""
+    temp = ray_internals.address_file().parent
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit not in (resource.RLIM_INFINITY, -1) and limit < LEAST_ADDRESS_SPACE:
+        raise ConnectionError(
+            f"Ray cannot start with {limit / 2**30:.1f} GB of virtual memory (`ulimit -v "
+            f"{limit // 1024}`): run `ulimit -v unlimited`, or raise it where it is set"
+        )
+    _check_writable(temp)
+    for attempt in (1, 2):
+        try:
+            # The dashboard costs seconds to start, and nothing here asks it.
+            return ray.init(include_dashboard=False, **_OPTIONS)
+        except OSError as error:
+            raise ConnectionError(_os_fault(error, temp)) from None
+        except Exception as error:  # Ray raises this very class
+            if SLOW_START not in str(error):
+                raise ConnectionError(f"Ray did not start on this machine: {error}") from None
+            ray.shutdown()
+            if attempt == 1:
+                log.info("Ray was slow to start (is this machine busy?): one more try")
+    raise ConnectionError(
+        "Ray did not start on this machine, twice: its processes were not up within 30 s. Wait "
+        f"until other programs need less of the CPUs and memory; Ray's logs are in {temp}"
     )
 
 
-def _answers(address: str, timeout_s: float = 5.0) -> bool:
-    """Whether something listens at ``host:port``: Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return True  # such as "auto": Ray's own business
+def _check_writable(temp: Path) -> None:
+    """Raises ConnectionError where Ray could not keep its files."""
+    probe = temp / f".write-test-{os.getpid()}"
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
-    except OSError:
-        return False
-    return True
+        temp.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(bytes(2**16))
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConnectionError(_os_fault(error, temp)) from None
 
 
-def shown(name: str) -> str:
-    """``name`` as Ray can show it: its metrics end a run whose name is not ASCII (2.60)."""
-    return "".join(letter if letter.isascii() else "_" for letter in name)
+def _os_fault(error: OSError, temp: Path) -> str:
+    """What a user can do about a temporary folder that Ray cannot use."""
+    if "AF_UNIX" in str(error):
+        return (
+            f"Ray's temporary folder {temp} has too long a path for its sockets: set RAY_TMPDIR to "
+            "a shorter folder, such as RAY_TMPDIR=/tmp"
+        )
+    return (
+        f"Ray cannot keep its files in {temp}: {error.strerror or error}. Make it writable or free "
+        "space there, or set RAY_TMPDIR to another folder with a short path"
+    )

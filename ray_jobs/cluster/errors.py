@@ -1,4 +1,4 @@
-"""What a user is told of a cluster that cannot do what was asked."""
+"""What a cluster cannot do, as errors whose text is for the user."""
 
 from __future__ import annotations
 

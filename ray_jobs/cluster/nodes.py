@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray._private.worker
+import ray.util
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -26,7 +26,7 @@ class Node:
     cpus: float
     gpus: float
     accelerator: bool = False
-    """Whether Ray detected a GPU, rather than being told of one (`num_gpus=2` on any machine)."""
+    """Whether Ray detected a GPU, rather than being started with `--num-gpus`."""
     type: str = ""
     """Its name in the cluster's YAML, or `head`; empty where nobody named it."""
     head: bool = False
@@ -141,6 +141,24 @@ def node_name() -> str:
     return name
 
 
+def gpus_in_use() -> tuple[float, float]:
+    """GPUs that are reserved at the moment, by whichever program, and all that are up."""
+    total = ray.cluster_resources().get("GPU", 0.0)
+    return total - ray.available_resources().get("GPU", 0.0), total
+
+
+def busy(gpus: float) -> str | None:
+    """What a reservation of ``gpus`` GPUs waits for, where the nodes that are up have as many and
+    all are in use; else None, also where nothing is waiting."""
+    if not gpus:
+        return None
+    used, total = gpus_in_use()
+    states = {group["state"] for group in ray.util.placement_group_table().values()}
+    if total < gpus or total - used >= gpus or not states & {"PENDING", "RESCHEDULING"}:
+        return None
+    return f"{gpus:g} GPU(s): {used:g} of {total:g} are in use"
+
+
 def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:
     """Refuse a path, or the URI of a folder, that some live node does not see: workers there could
     not use it.
@@ -157,11 +175,11 @@ def check_shared(place: Path | str, timeout_s: float = 60.0) -> None:
         for node in live
     }
     ready, _ = ray.wait(list(asked.values()), num_returns=len(live), timeout=timeout_s)
-    told = {
+    reasons = {
         name: ray.get(ref) if ref in ready else f"no answer within {timeout_s:g} s"
         for name, ref in asked.items()
     }
-    blind = [f"{name}: {reason}" for name, reason in told.items() if reason]
+    blind = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     if blind:
         raise Refused(
             f"{place} is not seen by {len(blind)} of {len(live)} nodes: put data and run.dir on "

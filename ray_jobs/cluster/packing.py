@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 
 from maskcls.config.schema import Resources
 from ray_jobs.cluster.errors import Refused
@@ -58,22 +58,14 @@ def plan(resources: Resources, jobs: int, nodes: Sequence[Node]) -> Plan:
     lowered, and the reason says so.
     """
     assert jobs > 0
+    nodes = with_promised(resources, nodes)
     live = [node for node in nodes if node.id]
-    if sum(node.cpus for node in nodes) < 1:
-        raise Refused("the cluster has no CPU: Ray Data needs at least one to augment photos")
     workers = resources.workers_per_job
     gpus = resources.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if any(node.gpus >= 1 for node in nodes) else 0.0
-    if gpus:
-        _check_gpus(gpus, nodes)
-        capacity, now = (sum(_gpu_workers(gpus, node) for node in some) for some in (nodes, live))
-        what = f"{capacity} worker(s) of {gpus:g} GPU"
-        if now < capacity:
-            what += f", {now} of them on nodes that are up"
-    else:
-        capacity = now = max(workers, floor(sum(node.cpus for node in live)))
-        what = f"{capacity} CPU(s)"
+    _check(gpus, workers, nodes)
+    capacity, now, what = _capacity(gpus, workers, nodes)
     if workers > capacity:
         raise Refused(
             f"resources.workers_per_job={workers} with {gpus:g} GPU each: the cluster carries "
@@ -88,10 +80,8 @@ def plan(resources: Resources, jobs: int, nodes: Sequence[Node]) -> Plan:
     starts = _starts(gpus, lanes * workers - now, nodes)
     if starts:
         reason += f"; waiting for the autoscaler to start {_counted(starts)}"
-    if gpus or workers > 1:
-        placed = [Lane(number) for number in range(lanes)]
-    else:
-        placed = _placed(lanes, live)
+    spread = not gpus and workers == 1
+    placed = _placed(lanes, live) if spread else [Lane(number) for number in range(lanes)]
     share = _threads(gpus, lanes * workers, placed, [*live, *starts])
     threads = resources.threads_per_worker or share
     if threads < share:
@@ -108,25 +98,60 @@ def plan(resources: Resources, jobs: int, nodes: Sequence[Node]) -> Plan:
     )
 
 
-def _check_gpus(gpus: float, nodes: Sequence[Node]) -> None:
-    if gpus > 1 and gpus != floor(gpus):
-        raise Refused(f"resources.gpus_per_worker={gpus:g}: above 1 only whole GPUs can be asked")
+def with_promised(resources: Resources, nodes: Sequence[Node]) -> list[Node]:
+    """``nodes``, and those with a GPU each that bring the GPUs of all to ``resources.max_gpus``.
+
+    For an autoscaler whose limits nobody tells Ray, such as KubeRay's. What CPUs such a node has is
+    not known: they count as those of the smallest live node.
+    """
+    missing = int((resources.max_gpus or 0) - sum(node.gpus for node in nodes))
+    cpus = min((node.cpus for node in nodes if node.cpus >= 1), default=1.0)
+    return [*nodes, *missing * [Node(None, cpus, 1.0, accelerator=True, type="GPU node")]]
+
+
+def _check(gpus: float, workers: int, nodes: Sequence[Node]) -> None:
+    """Raises Refused for a shape in which no job could train."""
+    if sum(node.cpus for node in nodes) < 1:
+        raise Refused("the cluster has no CPU: Ray Data needs at least one to augment photos")
+    if gpus > 1:
+        raise Refused(
+            f"resources.gpus_per_worker={gpus:g}: a worker computes on one GPU, the others would "
+            f"idle; for {gpus:g} GPUs a job set resources.workers_per_job={ceil(gpus)} "
+            "resources.gpus_per_worker=1"
+        )
+    if 0 < gpus < 1 and workers > 1:
+        raise Refused(
+            f"resources.gpus_per_worker={gpus:g} with resources.workers_per_job={workers}: workers "
+            "of a job need a GPU each, since NCCL refuses two on one; set gpus_per_worker=1, or "
+            "workers_per_job=1 to let several jobs share a GPU"
+        )
     most = max(node.gpus for node in nodes)
     if gpus > most:
         where = "node" if all(node.id for node in nodes) else "node that is up or may be started"
         raise Refused(
-            f"resources.gpus_per_worker={gpus:g}: the largest {where} has {most:g} GPU(s); "
-            "lower it, or set 0 to train on CPUs"
+            f"resources.gpus_per_worker={gpus:g}: the largest {where} has {most:g} GPU(s); lower "
+            "it, set 0 to train on CPUs, or, where an autoscaler starts nodes with GPUs that Ray "
+            "does not know of (KubeRay), set resources.max_gpus"
         )
 
 
+def _capacity(gpus: float, workers: int, nodes: Sequence[Node]) -> tuple[int, int, str]:
+    """How many workers all nodes carry, and those that are up; and the same in words."""
+    live = [node for node in nodes if node.id]
+    if not gpus:
+        cpus = max(workers, floor(sum(node.cpus for node in live)))
+        return cpus, cpus, f"{cpus} CPU(s)"
+    capacity, now = (sum(_gpu_workers(gpus, node) for node in some) for some in (nodes, live))
+    what = f"{capacity} worker(s) of {gpus:g} GPU"
+    if now < capacity:
+        what += f", {now} of them on nodes that are up"
+    return capacity, now, what
+
+
 def _gpu_workers(gpus: float, node: Node) -> int:
-    """How many workers of ``gpus`` GPUs fit: a fraction never spans two GPUs, nor a worker two
-    nodes."""
-    if gpus <= 1:
-        # Rounding up a little: three workers of 0.3333 are meant to share a GPU.
-        return floor(node.gpus) * floor(1 / gpus + 1e-3)
-    return floor(node.gpus / gpus)
+    """How many workers of ``gpus`` GPUs, at most 1, fit: a fraction never spans two GPUs."""
+    # Rounding up a little: three workers of 0.3333 are meant to share a GPU.
+    return floor(node.gpus) * floor(1 / gpus + 1e-3)
 
 
 def _starts(gpus: float, workers: int, nodes: Sequence[Node]) -> tuple[Node, ...]:

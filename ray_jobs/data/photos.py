@@ -31,7 +31,7 @@ NAMED = 10
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos of one side, train or eval: their table, and their images in each form asked for."""
+    """Photos of one side, train or eval: their table, and their images for each image section."""
 
     table: Path
     images: dict[Image, ImageSource]
@@ -55,28 +55,28 @@ class Dataset:
         return replace(self, evaluation=None)
 
 
-def forms_of(config: Config, tasks: Sequence[Task]) -> list[Image]:
-    """The forms in which the models of these tasks see a photo."""
+def image_settings(config: Config, tasks: Sequence[Task]) -> list[Image]:
+    """The image sections by which the models of these tasks see a photo."""
     return list(dict.fromkeys(config.recipe(task).image for task in tasks))
 
 
 def prepare(
-    config: Config, forms: Sequence[Image], tables: Path, uri: str | None = None
+    config: Config, images: Sequence[Image], tables: Path, uri: str | None = None
 ) -> Dataset:
-    """Prepare photos in the forms asked for; what is prepared already is only looked up.
+    """Prepare photos for the image sections asked for; what is prepared already is only looked up.
 
     ``tables`` gets manifest.parquet (one row a training photo: person, labels, fold, status) and
     eval.parquet; ``uri`` is where that folder lives, if on an object store. Photos on one are
     fetched first. Raises ValueError or FileNotFoundError for photos that cannot be used.
     """
     found = training_photos(config)
-    train = prepare_photos(config, found, forms, Place(tables, uri), "manifest.parquet")
+    train = prepare_photos(config, found, images, Place(tables, uri), "manifest.parquet")
     Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
     photos = pd.read_parquet(train.table)
     columns = ["key", "mask", "gender", "age", "fold", "status"]
     return Dataset(
         train=train,
-        evaluation=prepare_eval(config, forms, tables, uri),
+        evaluation=prepare_eval(config, images, tables, uri),
         digest=layers.digest(
             train.digest,
             photos[columns].to_csv(index=False),
@@ -103,25 +103,37 @@ def training_photos(config: Config) -> manifest.Manifest:
     return found
 
 
-def photos_to_predict(config: Config) -> manifest.Manifest | None:
-    """The photos to predict, fetched if on an object store; None where there is no eval folder."""
+def photos_to_predict(config: Config, plain: bool = False) -> manifest.Manifest | None:
+    """The photos to predict, fetched if on an object store; None where there is no eval folder.
+
+    With ``plain``, data.root itself may hold them.
+    """
     root = config.place(config.data.root)
     (root / "eval").pull(progress=Progress("eval: files fetched"))
-    return manifest.read_eval(root.local) if (root.local / "eval").is_dir() else None
+    if (root.local / "eval").is_dir():
+        return manifest.read_eval(root.local)
+    if not plain:
+        return None
+    root.pull(progress=Progress("photos fetched"))
+    return manifest.read_folder(root.local)
 
 
 def prepare_eval(
-    config: Config, forms: Sequence[Image], tables: Path, uri: str | None = None
+    config: Config,
+    images: Sequence[Image],
+    tables: Path,
+    uri: str | None = None,
+    plain: bool = False,
 ) -> Photos | None:
     """Prepare the photos to predict; None where the data has no eval folder.
 
     Raises ValueError with the list of those that cannot be read, unless data.bad_eval allows them.
     """
-    found = photos_to_predict(config)
+    found = photos_to_predict(config, plain)
     if found is None:
         log.info("%s has no eval folder: nothing to predict", config.data.root)
         return None
-    photos = prepare_photos(config, found, forms, Place(tables, uri), "eval.parquet")
+    photos = prepare_photos(config, found, images, Place(tables, uri), "eval.parquet")
     table = pd.read_parquet(photos.table)
     bad = table[table["status"] != OK]
     if len(bad) and config.data.bad_eval == "error":
@@ -133,13 +145,13 @@ def prepare_eval(
 
 
 def prepare_photos(
-    config: Config, found: manifest.Manifest, forms: Sequence[Image], tables: Place, name: str
+    config: Config, found: manifest.Manifest, images: Sequence[Image], tables: Place, name: str
 ) -> Photos:
     """Decode and resize, write the table with what became of each photo, tell what is odd."""
     table = tables.local / name
     for note in found.notes:
         log.info("%s", note)
-    wanted = {form: preprocessing(form) for form in forms}
+    wanted = {image: preprocessing(image) for image in images}
     what = f"{table.stem}: photos prepared"
     prepared = prepare_images(
         found.photos,
@@ -148,7 +160,7 @@ def prepare_photos(
         threads=os.cpu_count() or 1,
         progress=Progress(what),
     )
-    by_form = dict(zip(dict.fromkeys(wanted.values()), prepared, strict=True))
+    by_image = dict(zip(dict.fromkeys(wanted.values()), prepared, strict=True))
     photos = found.photos.assign(status=prepared[0].index["status"].to_numpy())
     bad = photos[photos["status"] != OK]
     if len(bad):
@@ -163,18 +175,18 @@ def prepare_photos(
     }
     return Photos(
         table,
-        {form: ImageSource(by_form[p].folder, table, p, **remote) for form, p in wanted.items()},
+        {image: ImageSource(by_image[p].folder, table, p, **remote) for image, p in wanted.items()},
     )
 
 
-def preprocessing(form: Image) -> Preprocessing:
-    """How photos are prepared for a model that sees ``form``."""
+def preprocessing(image: Image) -> Preprocessing:
+    """How photos are prepared for a model that sees ``image``."""
     return Preprocessing(
-        height=form.size[0],
-        width=form.size[1],
-        crop=form.crop,
-        crop_margin=form.crop_margin,
-        background=form.background,
+        height=image.size[0],
+        width=image.size[1],
+        crop=image.crop,
+        crop_margin=image.crop_margin,
+        background=image.background,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,14 @@ from maskcls.data import prepared as images
 from maskcls.data import sampling
 from maskcls.data.prepared import Prepared
 from maskcls.data.preprocess import Preprocessing
+from maskcls.storage import files
 from maskcls.storage.place import Place
 
 EPOCHS_KEPT = 8
 """Epochs whose order a process keeps: jobs side by side share Ray's processes."""
+
+PREPARE_WAIT_S = 3600.0
+"""Longest time that a process waits for another one of its node to prepare the images."""
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -44,14 +50,24 @@ class ImageSource:
 
     def open(self) -> UInt8Array:
         """Images [N, H, W, 3], memory-mapped."""
-        prepared = Prepared(self.folder)
         try:
-            return prepared.open()
+            return Prepared(self.folder).open()
         except (FileNotFoundError, ValueError):
+            return self._prepare()
+
+    def _prepare(self) -> UInt8Array:
+        """Prepare the images here. One process of a node does, with all its CPUs: the others wait,
+        and do not even read the photos."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = self.folder.parent / "open.lock"  # `prepare` has one of its own
+        with files.lock(lock, PREPARE_WAIT_S, "preparing images on this node"):
+            with suppress(FileNotFoundError, ValueError):  # whoever had the lock before did it
+                return Prepared(self.folder).open()
             if self.root is not None:
                 self.root.pull(set(self.photos()["key"]).__contains__)
-            images.prepare(self.photos(), [self.preprocessing], self.folder.parent, threads=2)
-            return prepared.open()
+            cpus = len(os.sched_getaffinity(0))
+            images.prepare(self.photos(), [self.preprocessing], self.folder.parent, threads=cpus)
+            return Prepared(self.folder).open()
 
     def photos(self) -> pd.DataFrame:
         """The table."""

@@ -18,11 +18,11 @@ import numpy.typing as npt
 import ray
 import ray.data
 from ray.data import DataContext, ExecutionResources
-from ray.data._internal.execution import streaming_executor
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from maskcls.augment import augmentations
 from maskcls.learning import allocator
-from ray_jobs.cluster.ray_internals import NoScaling, Unhurried
+from ray_jobs.cluster.ray_internals import ExecutorBackoff, use_fixed_share
 from ray_jobs.data.source import Batch, EpochPlan, ImageSource, UInt8Array
 
 IMAGES_PER_TASK = 256
@@ -111,7 +111,7 @@ def batches(
 
     named.__name__ = title
     stream = ray.data.from_items(orders, override_num_blocks=len(orders)).map_batches(
-        named, batch_size=None, num_cpus=1
+        named, batch_size=None, num_cpus=1, scheduling_strategy=on_node_of_caller()
     )
     stream.set_name(title)
     for block in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
@@ -126,12 +126,17 @@ def batches(
             )
 
 
+def on_node_of_caller() -> NodeAffinitySchedulingStrategy:
+    """Tasks run on the node of the worker that reads them, where the images are prepared, and
+    elsewhere only if that node has no CPU at all."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
+
 def _configure(task_bytes: int, streams: Callable[[], int]) -> None:
-    # Ray Data 2.60 offers two autoscalers, both with that actor, and no way to bring a third.
-    streaming_executor.create_cluster_autoscaler = lambda *_, **__: NoScaling(streams)
+    use_fixed_share(streams)
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.custom_execution_callback_classes = [Unhurried]
+    context.custom_execution_callback_classes = [ExecutorBackoff]
     # A task's output must stay one block: a split inside a step would tear the step apart.
     context.target_max_block_size = max(128 * 2**20, 4 * task_bytes)
     context.execution_options.preserve_order = True

@@ -34,7 +34,7 @@ from ray_jobs.cluster.packing import Plan
 from ray_jobs.data.photos import (
     Dataset,
     Photos,
-    forms_of,
+    image_settings,
     photos_to_predict,
     prepare_photos,
     preprocessing,
@@ -43,7 +43,7 @@ from ray_jobs.data.photos import (
 from ray_jobs.forecast import arithmetic, table
 from ray_jobs.forecast.arithmetic import Forecast, Measured, Work
 from ray_jobs.lanes import pool
-from ray_jobs.lanes.queue import Event
+from ray_jobs.lanes.records import Event
 from ray_jobs.run.folder import RunFolder, make_jobs
 from ray_jobs.training import fit
 
@@ -63,7 +63,7 @@ def show(config: Config, folder: RunFolder, startup: float) -> bool:
     evaluation = photos_to_predict(config)
     predicted = len(evaluation.photos) if evaluation else 0
     work, done, problems = work_of(config, folder, found.photos, predicted)
-    nodes = cluster.nodes()
+    nodes = packing.with_promised(config.resources, cluster.nodes())
     plan = None
     try:
         plan = packing.plan(config.resources, max(1, len(work)), nodes)
@@ -77,7 +77,7 @@ def show(config: Config, folder: RunFolder, startup: float) -> bool:
                 problems[job.name] = measured.failed[job.kind]
     outlook = Forecast(nodes, plan, work, done, problems, measured)
     arithmetic.foresee(config, outlook, startup, len(found.photos) + predicted)
-    for line in table.told(config, outlook):
+    for line in table.lines_of(config, outlook):
         log.info("%s", line)
     files.write_json(folder.path / "plan.json", table.content(outlook))
     log.info("plan: %s", folder.path / "plan.json")
@@ -144,8 +144,8 @@ def _measure(
 ) -> Measured:
     began = time.monotonic()
     measured = Measured()
-    forms = forms_of(config, config.tasks)
-    recipes = list(dict.fromkeys(map(preprocessing, forms)))
+    images = image_settings(config, config.tasks)
+    recipes = list(dict.fromkeys(map(preprocessing, images)))
     threads = os.cpu_count() or 1
     for side in filter(None, (found, evaluation)):
         if prepared.unprepared(side.photos, recipes, config.data.cache, threads=threads):
@@ -159,7 +159,7 @@ def _measure(
         there = config.model_copy(
             update={"data": config.data.model_copy(update={"cache": aside / "cache"})}
         )
-        photos = prepare_photos(there, Manifest(sample, []), forms, Place(aside), "sample.parquet")
+        photos = prepare_photos(there, Manifest(sample, []), images, Place(aside), "sample.parquet")
         measured.decode = (time.monotonic() - sampled) / len(sample)
         lanes = None if folder.uri and len(nodes) > 1 else _lanes_now(config, plan, nodes)
         if lanes is not None:
@@ -235,7 +235,7 @@ class _Together:
                 self.started.append(time.monotonic() - self._began)
             elif event.kind == "epoch":
                 self._ready.add(event.job)
-            else:
+            elif event.kind != "lost":
                 self._expected.discard(event.job)
                 self._ready.discard(event.job)
         if self._ready and self._ready == self._expected:

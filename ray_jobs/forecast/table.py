@@ -13,7 +13,7 @@ from ray_jobs.cluster.nodes import Node
 from ray_jobs.forecast.arithmetic import END_PHOTO_S, END_S, Forecast, cost_of, kind_of
 
 
-def told(config: Config, forecast: Forecast) -> list[str]:
+def lines_of(config: Config, forecast: Forecast) -> list[str]:
     """The forecast in lines."""
     plan, measured = forecast.plan, forecast.measured
     live = [node for node in forecast.nodes if node.id]

@@ -39,7 +39,7 @@ class Node:
     """A node: what Ray knows of it, and what it said; ``silence`` tells why it said nothing."""
 
     name: str
-    gpus_told: float = 0.0
+    gpus_declared: float = 0.0
     object_store: float = 0.0
     """Bytes."""
     facts: NodeFacts | None = None
@@ -58,6 +58,8 @@ class Cluster:
     dashboard: str | None = None
     """host:port that it listens on."""
     refused: str | None = None
+    gpus_in_use: float = 0.0
+    """By other programs, at the moment."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,24 @@ class Finding:
 
 
 def findings(cluster: Cluster) -> list[Finding]:
-    """Everything that is wrong, errors first; what several nodes share is told once."""
+    """Everything that is wrong, errors first; what several nodes share is one finding."""
     merged: dict[tuple[Severity, str, str], list[str]] = {}
     for found in _all(cluster):
         merged.setdefault((found.severity, found.what, found.fix), []).extend(found.nodes)
-    told = [Finding(*key, nodes) for key, nodes in merged.items()]
-    return sorted(told, key=lambda found: found.severity)  # "error" before "warning"
+    unique = [Finding(*key, nodes) for key, nodes in merged.items()]
+    return sorted(unique, key=lambda found: found.severity)  # "error" before "warning"
 
 
 def _all(cluster: Cluster) -> Iterator[Finding]:
     if cluster.refused:
         yield Finding("error", cluster.refused, "change resources.*, or add nodes")
+    if cluster.gpus_in_use:
+        total = sum(node.gpus_declared for node in cluster.nodes)
+        yield Finding(
+            "warning",
+            f"{cluster.gpus_in_use:g} of {total:g} GPUs are in use by other programs",
+            "a run waits for them as long as it takes; or wait, or end those programs",
+        )
     yield from _driver_paths(cluster)
     yield from _cluster_ports(cluster)
     for node in cluster.nodes:
@@ -167,21 +176,21 @@ def _versions(cluster: Cluster, node: Node, facts: NodeFacts) -> Iterator[Findin
 
 def _gpus(cluster: Cluster, node: Node, facts: NodeFacts) -> Iterator[Finding]:
     gpus = facts.gpus
-    if node.gpus_told > gpus.usable:
+    if node.gpus_declared > gpus.usable:
         why = gpus.error or ("torch is built without CUDA" if gpus.cuda is None else "")
         driver = f"driver {gpus.driver}" if gpus.driver else "no NVIDIA driver"
         yield Finding(
             "error",
-            f"Ray was told of {node.gpus_told:g} GPU(s), torch can use {gpus.usable} "
+            f"Ray was started with {node.gpus_declared:g} GPU(s), torch can use {gpus.usable} "
             f"({driver}{f'; {why}' if why else ''})",
             "mend the driver or install a torch built for it; "
             "or start Ray there with the GPUs that it has (--num-gpus)",
             [node.name],
         )
-    elif gpus.usable > node.gpus_told:
+    elif gpus.usable > node.gpus_declared:
         yield Finding(
             "warning",
-            f"torch can use {gpus.usable} GPU(s), Ray was told of {node.gpus_told:g}",
+            f"torch can use {gpus.usable} GPU(s), Ray was started with {node.gpus_declared:g}",
             "start Ray there without --num-gpus, or use them for something else",
             [node.name],
         )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray._private.worker
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -18,6 +17,7 @@ from maskcls.config.schema import Config
 from maskcls.storage import files
 from maskcls.storage.remote import Store
 from ray_jobs.cluster import errors, nodes, packing
+from ray_jobs.cluster.ray_internals import dashboard_url
 from ray_jobs.health import facts as node_facts
 from ray_jobs.health.diagnosis import Clock, Cluster, Node
 from ray_jobs.health.facts import Asked, Mark, NodeFacts, PathFacts, Port
@@ -31,17 +31,17 @@ CLOCK_S = 10.0
 
 def examine(config: Config) -> Cluster:
     """The facts of every node of the cluster that this program is connected to."""
-    told = [node for node in ray.nodes() if node["Alive"]]
-    told.sort(key=lambda node: ("node:__internal_head__" not in node["Resources"], node["NodeID"]))
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive.sort(key=lambda node: ("node:__internal_head__" not in node["Resources"], node["NodeID"]))
     with _marked(config.run.dir) as (run_dir, mark):
         asked = Asked(
             run_dir=config.run.dir,
             mark=mark,
             data_root=config.data.root,
             cache=config.data.cache,
-            ports=tuple(_ports(told)),
+            ports=tuple(_ports(alive)),
         )
-        facts, silences = _ask([node["NodeID"] for node in told], asked)
+        facts, silences = _ask([node["NodeID"] for node in alive], asked)
     return Cluster(
         driver=node_facts.environment(),
         run_dir=run_dir,
@@ -49,16 +49,17 @@ def examine(config: Config) -> Cluster:
         nodes=[
             Node(
                 name=_name(node),
-                gpus_told=node["Resources"].get("GPU", 0.0),
+                gpus_declared=node["Resources"].get("GPU", 0.0),
                 object_store=node["Resources"].get("object_store_memory", 0.0),
                 facts=facts.get(node["NodeID"]),
                 clock=_clock(node["NodeID"]) if node["NodeID"] in facts else None,
                 silence=silences.get(node["NodeID"]),
             )
-            for node in told
+            for node in alive
         ],
-        dashboard=ray._private.worker.get_dashboard_url() or None,
+        dashboard=dashboard_url(),
         refused=_refused(config),
+        gpus_in_use=nodes.gpus_in_use()[0],
     )
 
 
@@ -86,11 +87,11 @@ def _marked(run_dir: Path | str) -> Iterator[tuple[PathFacts, Mark | None]]:
             (run_dir / mark.file).unlink(missing_ok=True)
 
 
-def _ports(told: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
+def _ports(alive: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
     """What every node must reach: the head's GCS, and each node's two managers."""
     host, _, number = ray.get_runtime_context().gcs_address.rpartition(":")
     yield Port("the head (GCS)", host.strip("[]"), int(number))
-    for node in told:
+    for node in alive:
         address = node["NodeManagerAddress"]
         yield Port(f"{_name(node)}'s node manager", address, node["NodeManagerPort"])
         yield Port(f"{_name(node)}'s object manager", address, node["ObjectManagerPort"])

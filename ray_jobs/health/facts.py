@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import resource
 import shutil
@@ -23,9 +24,7 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-import ray._private.utils
-import ray._private.worker
-from ray._private.authentication.authentication_utils import is_token_auth_enabled
+import ray
 
 PACKAGES = (
     "ray", "torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "numpy",
@@ -33,10 +32,11 @@ PACKAGES = (
 )  # fmt: skip
 """What the code on a node imports."""
 
-ROOMS = ("maskcls", "ray_jobs")
+OWN_PACKAGES = ("maskcls", "ray_jobs")
 CONNECT_S = 3.0
 """How long a port may take to answer."""
 
+CGROUP = Path("/sys/fs/cgroup")
 PROGRAM_S = 60.0
 """How long torch may take to import and to try every GPU, and nvidia-smi to answer."""
 
@@ -45,14 +45,14 @@ UNMARKED = "a folder is there, without what the driver just wrote"
 TRY_TORCH = """
 import json, torch, warnings
 warnings.simplefilter("ignore")
-told = {"cuda": torch.version.cuda, "count": torch.cuda.device_count(), "error": None}
+found = {"cuda": torch.version.cuda, "count": torch.cuda.device_count(), "error": None}
 try:
     torch.cuda.init()
-    for number in range(told["count"]):
+    for number in range(found["count"]):
         torch.ones(8, device=f"cuda:{number}").sum().item()
 except (RuntimeError, AssertionError) as error:
-    told["error"] = str(error).splitlines()[0]
-print(json.dumps(told))
+    found["error"] = str(error).splitlines()[0]
+print(json.dumps(found))
 """
 
 
@@ -144,8 +144,7 @@ class NodeFacts:
 
 def gather(asked: Asked) -> NodeFacts:
     """The facts of this machine, from a Ray worker on it; nothing here waits without a limit."""
-    temp = ray._private.worker._global_node
-    assert temp is not None, "only a process that Ray knows can say where Ray's files lie"
+    memory, memory_used = _memory()
     return NodeFacts(
         environment=environment(),
         cpu=_cpu(),
@@ -153,9 +152,9 @@ def gather(asked: Asked) -> NodeFacts:
         run_dir=check_path(asked.run_dir, mark=asked.mark, write=True),
         data_root=check_path(asked.data_root, listing=True),
         cache=check_path(asked.cache, write=True),
-        ray_temp=check_path(Path(temp.get_session_dir_path())),
-        memory=ray._private.utils.get_system_memory(),
-        memory_used=ray._private.utils.get_used_memory(),
+        ray_temp=check_path(Path(ray.get_runtime_context().get_temp_dir())),
+        memory=memory,
+        memory_used=memory_used,
         shm=shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0,
         open_files=_limit(resource.RLIMIT_NOFILE),
         processes=_processes(),
@@ -169,7 +168,7 @@ def environment() -> Environment:
         python=platform.python_version(),
         packages={name: _version(name) for name in PACKAGES},
         code=code_digest(),
-        token=is_token_auth_enabled(),
+        token=os.environ.get("RAY_AUTH_MODE", "").lower() == "token",
     )
 
 
@@ -188,12 +187,12 @@ def clock() -> float:
 def code_digest() -> str:
     """Changes when a line of this program does: versions are not raised at every change."""
     digest = hashlib.blake2b(digest_size=6)
-    for room in ROOMS:
+    for room in OWN_PACKAGES:
         found = util.find_spec(room)
         assert found is not None
         for folder in found.submodule_search_locations or ():
-            for path in sorted(Path(folder).glob("*.py")):
-                digest.update(path.name.encode() + path.read_bytes())
+            for path in sorted(Path(folder).rglob("*.py")):
+                digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -269,13 +268,13 @@ def made(path: Path) -> Iterator[None]:
 
 
 def _gpus() -> Gpus:
-    listed = _told(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    listed = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
     rows = [line.rpartition(", ") for line in (listed or "").splitlines() if ", " in line]
     # In a process of its own: Ray hides GPUs from tasks that ask for none, an import takes
     # memory, and a broken driver may take the process with it.
-    told = _told([sys.executable, "-c", TRY_TORCH])
+    printed = _output([sys.executable, "-c", TRY_TORCH])
     try:
-        torch = json.loads((told or "").splitlines()[-1])
+        torch = json.loads((printed or "").splitlines()[-1])
     except (IndexError, ValueError):
         torch = {"cuda": None, "count": 0, "error": "torch cannot be imported"}
     return Gpus(
@@ -287,7 +286,7 @@ def _gpus() -> Gpus:
     )
 
 
-def _told(command: Sequence[str]) -> str | None:
+def _output(command: Sequence[str]) -> str | None:
     """What a program prints; None where it is not there, fails or takes too long."""
     try:
         done = subprocess.run(
@@ -306,6 +305,22 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def _memory() -> tuple[int, int]:
+    """Bytes that this machine, or its container, has and uses; files in the page cache are free."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    kib = {name: int(rest.split()[0]) for name, _, rest in (x.partition(":") for x in lines)}
+    total = 1024 * kib["MemTotal"]
+    used = total - 1024 * kib["MemAvailable"]
+    with suppress(OSError, ValueError, KeyError):
+        most = int((CGROUP / "memory.max").read_text(encoding="ascii"))
+        stat = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        cached = int(dict(line.split() for line in stat)["inactive_file"])
+        in_use = int((CGROUP / "memory.current").read_text(encoding="ascii"))
+        if most < total:
+            total, used = most, in_use - cached
+    return total, used
+
+
 def _limit(which: int) -> int | None:
     soft, _ = resource.getrlimit(which)
     return None if soft == resource.RLIM_INFINITY else soft
@@ -315,7 +330,7 @@ def _processes() -> int | None:
     """The lower of the user's limit and the container's."""
     limits = [_limit(resource.RLIMIT_NPROC)]
     with suppress(OSError, ValueError):
-        limits.append(int(Path("/sys/fs/cgroup/pids.max").read_text(encoding="ascii")))
+        limits.append(int((CGROUP / "pids.max").read_text(encoding="ascii")))
     return min((limit for limit in limits if limit is not None), default=None)
 
 

@@ -33,18 +33,18 @@ def table(examined: Cluster) -> Table:
 def _place(facts: PathFacts) -> str:
     if not facts.total and not facts.error:
         return f"{facts.path}: reached"
-    told = facts.error or f"{size(facts.free)} free of {size(facts.total)}"
-    return f"{facts.path}: {told}"
+    state = facts.error or f"{size(facts.free)} free of {size(facts.total)}"
+    return f"{facts.path}: {state}"
 
 
 def _gpus(node: Node, facts: NodeFacts) -> str:
     gpus = facts.gpus
     names = ", ".join(dict.fromkeys(gpus.names)) or "none listed"
     driver = f", driver {gpus.driver}" if gpus.driver else ""
-    return f"{names}{driver}; {gpus.usable} usable, {node.gpus_told:g} told"
+    return f"{names}{driver}; {gpus.usable} usable, {node.gpus_declared:g} known to Ray"
 
 
-def _clock_told(node: Node, facts: NodeFacts) -> str:
+def _clock(node: Node, facts: NodeFacts) -> str:
     if node.clock is None:
         return "not known"
     if abs(node.clock.ahead) <= node.clock.give_or_take + 0.1:
@@ -76,7 +76,7 @@ ROWS: dict[str, Callable[[Node, NodeFacts], str]] = {
     "Ray's files": lambda node, facts: _place(facts.ray_temp),
     "open files": lambda node, facts: _limit(facts.open_files),
     "processes": lambda node, facts: _limit(facts.processes),
-    "clock": _clock_told,
+    "clock": _clock,
     "ports": lambda node, facts: (
         f"cannot reach {', '.join(facts.unreachable)}" if facts.unreachable else "all reached"
     ),

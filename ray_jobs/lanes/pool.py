@@ -26,12 +26,14 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from maskcls.config.layers import digest
 from maskcls.config.schema import Resources
 from maskcls.learning import allocator
-from ray_jobs.cluster.connect import shown
-from ray_jobs.cluster.nodes import check_shared, live_nodes, on_this_node
+from ray_jobs.cluster.names import ascii_name
+from ray_jobs.cluster.nodes import busy, check_shared, live_nodes, on_this_node
 from ray_jobs.cluster.packing import Lane, Plan
-from ray_jobs.cluster.ray_internals import LaneTrainer, LaneWorkers, TellQueue, last_line
-from ray_jobs.lanes.queue import Event, JobQueue
-from ray_jobs.training.job import Assignment, Errand
+from ray_jobs.cluster.ray_internals import LaneTrainer, LaneWorkers, QueueCallback, last_line
+from ray_jobs.lanes.attempts import AttemptLog
+from ray_jobs.lanes.queue import JobQueue
+from ray_jobs.lanes.records import Event
+from ray_jobs.training.job import Assignment, Call
 
 log = logging.getLogger(__name__)
 WATCH_S = 2.0
@@ -41,7 +43,7 @@ END_S = 30.0
 """Seconds that lanes get to end by themselves when there is nothing left to do."""
 
 ASK_S = 15.0
-"""Seconds that an errand waits for a lane that is free; lanes may have lost their workers."""
+"""Seconds that a call waits for a lane that is free; lanes may have lost their workers."""
 
 ABORT_S = 20.0
 """Seconds that lanes get to end when they are told to."""
@@ -60,6 +62,17 @@ class Outcome:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class _Setting:
+    """What all lanes of a run share."""
+
+    plan: Plan
+    resources: Resources
+    ensemble: Any
+    storage: Path
+    place: Path | str
+
+
 @dataclass
 class Lanes:
     """Running lanes and the queue that feeds them."""
@@ -68,29 +81,35 @@ class Lanes:
     failures: dict[int, str] = field(default_factory=dict)
     threads: dict[int, threading.Thread] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
+    waits_for: str | None = None
+    """What lanes cannot have at the moment, because other programs do."""
 
-    def ask(self, errand: Errand) -> Outcome:
-        """Have an errand done by the first lane that is free, if one is within ``ASK_S``."""
+    def ask(self, call: Call) -> Outcome:
+        """Have a call done by the first lane that is free, if one is within ``ASK_S``."""
         deadline, begun = time.monotonic() + ASK_S, False
 
         def lose_patience(events: Sequence[Event]) -> None:
             nonlocal begun
             begun = begun or bool(events)
             if not begun and time.monotonic() > deadline:
-                ray.get(self.queue.cancel.remote(errand.name))
+                ray.get(self.queue.cancel.remote(call.name))
 
-        return self.run([errand], lose_patience)[errand.name]
+        return self.run([call], lose_patience)[call.name]
 
     def run(
-        self, jobs: Sequence[Assignment], *listeners: Callable[[Sequence[Event]], None]
+        self,
+        jobs: Sequence[Assignment],
+        *listeners: Callable[[Sequence[Event]], None],
+        last: bool = False,
     ) -> dict[str, Outcome]:
-        """Run jobs to their end, in this order.
+        """Run jobs to their end, in this order. After the ``last`` ones a lane leaves as soon as
+        nothing waits for it, and what it reserved is free; without GPUs one lane stays.
 
         ``listeners`` hear what happens meanwhile, and every few seconds that nothing did. A job
         that fails, or cannot be run, is told in its outcome.
         """
         seen = ray.get(self.queue.events_so_far.remote())
-        ray.get(self.queue.submit.remote(list(jobs)))
+        ray.get(self.queue.submit.remote(list(jobs), last))
         outcomes = {job.name: Outcome(job.name) for job in jobs}
         left = set(outcomes)
         while left:
@@ -109,7 +128,7 @@ class Lanes:
 
 def queue_name(folder: Path) -> str:
     """The name of a run's queue actor, for those who cannot be handed its handle."""
-    return f"maskcls-queue-{shown(folder.name)}-{digest(folder)}"
+    return f"maskcls-queue-{ascii_name(folder.name)}-{digest(folder)}"
 
 
 @contextmanager
@@ -136,14 +155,15 @@ def lanes(
     place = uri or mark
     check_shared(place)
     options = {"name": queue_name(folder), "label_selector": on_this_node()}
-    queue = JobQueue.options(**options).remote(resources.attempts)
+    # A lane on CPUs keeps nothing from others, and later calls find their imports done.
+    keep = 0 if plan.gpus_per_worker else 1
+    queue = JobQueue.options(**options).remote(resources.attempts, keep)
     running = Lanes(queue)
+    setting = _Setting(plan, resources, ensemble, storage, place)
     for lane in plan.lanes:
-        arguments = (lane, plan, resources, running, ensemble, storage, place)
-        thread = threading.Thread(target=_run_lane, args=arguments, daemon=True)
-        running.threads[lane.number] = thread
-        thread.start()
-    watch = threading.Thread(target=_watch, args=(running, plan, resources), daemon=True)
+        _start(running, setting, lane)
+    record = AttemptLog(queue)
+    watch = threading.Thread(target=_watch, args=(running, setting, record), daemon=True)
     watch.start()
     try:
         yield running
@@ -156,8 +176,10 @@ def lanes(
         running.ended.set()
         # A thread that still asks Ray something when this program ends would end it with status 1.
         _abort(running)
-        ray.kill(queue)
         watch.join(ABORT_S)
+        with suppress(ray.exceptions.RayError):  # a lost queue has nothing more to tell
+            record.update()
+        ray.kill(queue)
         shutil.rmtree(storage, ignore_errors=True)
 
 
@@ -181,20 +203,61 @@ def _abort(running: Lanes) -> None:
                 thread.join(1.0)
 
 
-def _watch(running: Lanes, plan: Plan, resources: Resources) -> None:
-    """Fail all jobs as soon as it is clear that they cannot go on."""
+def _start(running: Lanes, setting: _Setting, lane: Lane) -> None:
+    thread = threading.Thread(target=_run_lane, args=(lane, setting, running), daemon=True)
+    running.threads[lane.number] = thread
+    thread.start()
+
+
+def _watch(running: Lanes, setting: _Setting, record: AttemptLog) -> None:
+    """Restart what is silent, and fail all jobs as soon as it is clear that they cannot go on."""
+    plan, resources, queue = setting.plan, setting.resources, running.queue
     while not running.ended.wait(WATCH_S):
         try:
+            record.update()
             live = live_nodes()
             _give_up_lost_nodes(running, plan, {node.id for node in live})
-            reason = ray.get(running.queue.trouble.remote(resources, plan.lanes_on(live) > 0))
+            _kill_silent(queue, resources.stall_timeout_s)
+            _call_back(running, setting)
+            _note_busy(running, plan)
+            has_node, waits = plan.lanes_on(live) > 0, running.waits_for is not None
+            reason = ray.get(queue.trouble.remote(resources, has_node, waits))
             if len(running.failures) == len(running.threads):
                 reason = "no worker is left: " + "; ".join(sorted(set(running.failures.values())))
             if reason:
-                ray.get(running.queue.abort.remote(reason))
+                ray.get(queue.abort.remote(reason))
                 return
         except ray.exceptions.RayError:
             return  # The queue is gone, and whoever asks it next hears of that.
+
+
+def _note_busy(running: Lanes, plan: Plan) -> None:
+    """Say what lanes wait for where other programs have it, once for each time."""
+    before, running.waits_for = running.waits_for, busy(plan.gpus_per_worker)
+    if running.waits_for and not before:
+        log.info("waiting for %s; this run starts when they are free", running.waits_for)
+
+
+def _kill_silent(queue: Any, timeout_s: float) -> None:
+    """End the worker of a job that gives no sign of life: Ray Train starts another."""
+    for number, (job, actor) in ray.get(queue.silent.remote(timeout_s)).items():
+        log.info(
+            "%s  no sign of life for %g s (resources.stall_timeout_s): the worker of lane %d is "
+            "started again", job, timeout_s, number,
+        )  # fmt: skip
+        if actor is not None:
+            ray.kill(actor)
+
+
+def _call_back(running: Lanes, setting: _Setting) -> None:
+    """Start a lane that has left, where a job has come back that waits for one."""
+    left = [
+        lane
+        for lane in setting.plan.lanes
+        if lane.number not in running.failures and not running.threads[lane.number].is_alive()
+    ]
+    if left and ray.get(running.queue.waiting.remote()):
+        _start(running, setting, left[0])
 
 
 def _give_up_lost_nodes(running: Lanes, plan: Plan, alive: Container[str | None]) -> None:
@@ -202,29 +265,40 @@ def _give_up_lost_nodes(running: Lanes, plan: Plan, alive: Container[str | None]
     for lane in plan.lanes:
         if lane.node and lane.node not in alive and lane.number not in running.failures:
             running.failures[lane.number] = reason = f"lane {lane.number}: its node was lost"
-            ray.get(running.queue.release.remote(lane.number, reason))
+            log.warning("%s", reason)
+            ray.get(running.queue.close_lane.remote(lane.number, reason))
 
 
-def _run_lane(
-    lane: Lane,
-    plan: Plan,
-    resources: Resources,
-    running: Lanes,
-    ensemble: Any,
-    storage: Path,
-    place: Path | str,
-) -> None:
-    name = f"{shown(storage.parent.name)}-lane-{lane.number}"
-    trainer = LaneTrainer(
+def _run_lane(lane: Lane, setting: _Setting, running: Lanes) -> None:
+    """One lane from its start to its end, whatever ends it."""
+    try:
+        _trainer(lane, setting, running.queue).fit()
+    except Exception as error:
+        # Whatever ends a lane, its job must go back to the queue and the run must hear of it.
+        reason = f"lane {lane.number}: {last_line(error)}"
+        log.debug("lane %d ended", lane.number, exc_info=True)
+        running.failures[lane.number] = reason
+        if not running.ended.is_set():
+            log.warning("%s", reason)
+            with suppress(ray.exceptions.RayError):  # the queue may have gone with the lane
+                ray.get(running.queue.close_lane.remote(lane.number, reason))
+
+
+def _trainer(lane: Lane, setting: _Setting, queue: Any) -> LaneTrainer:
+    plan, resources, storage = setting.plan, setting.resources, setting.storage
+    name = f"{ascii_name(storage.parent.name)}-lane-{lane.number}"
+    return LaneTrainer(
         lane_loop,
         train_loop_config={
-            "queue": running.queue,
-            "ensemble": ensemble,
+            "queue": queue,
+            "ensemble": setting.ensemble,
             "lane": lane.number,
             "threads": plan.threads,
             "backend": plan.backend,
-            "timeout_s": resources.stall_timeout_s,
-            "place": place,
+            "gpus": plan.gpus_per_worker,
+            "allow_cpu": resources.allow_cpu,
+            "stall_timeout_s": resources.stall_timeout_s,
+            "place": setting.place,
         },
         backend_config=LaneWorkers(),
         scaling_config=ScalingConfig(
@@ -242,19 +316,9 @@ def _run_lane(
             ),
             logging_config=LoggingConfig(log_level="ERROR"),
             worker_runtime_env={"env_vars": {} if plan.gpus_per_worker else ON_A_CPU},
-            callbacks=[TellQueue(running.queue, lane.number, name, resources.attempts)],
+            callbacks=[QueueCallback(queue, lane.number, resources.attempts)],
         ),
     )
-    try:
-        trainer.fit()
-    except Exception as error:
-        # Whatever ends a lane, its job must go back to the queue and the run must hear of it.
-        reason = f"lane {lane.number}: {last_line(error)}"
-        log.debug("lane %d ended", lane.number, exc_info=True)
-        running.failures[lane.number] = reason
-        if not running.ended.is_set():
-            with suppress(ray.exceptions.RayError):  # the queue may have gone with the lane
-                ray.get(running.queue.release.remote(lane.number, reason))
 
 
 def lane_loop(config: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,54 +16,137 @@ import torch
 import torch.distributed as dist
 
 from maskcls.learning import allocator
-from maskcls.storage.remote import StorageError
 from ray_jobs.cluster.nodes import node_name, why_blind
+from ray_jobs.lanes import failures
 from ray_jobs.training import fit, rehearsal
-from ray_jobs.training.job import Assignment, Errand, Job
-from ray_jobs.training.session import Cancelled, FloatArray, shared
+from ray_jobs.training.job import Assignment, Call, Job
+from ray_jobs.training.session import Cancelled, FloatArray
 
 BEAT_S = 2.0
 """Seconds between two signs of life."""
 
+SHARE_OF_STALL = 0.5
+"""Of ``resources.stall_timeout_s``: how long workers of a job wait for each other's gradients. Less
+than all of it, so that the one that waits says which job it is, and only this job starts again."""
+
+FIRST_WORKER_S = timedelta(days=1)
+"""How long the other workers of a job wait for what the first one alone does (it predicts, writes,
+or waits for a job). Whether the first one is alive is for the queue to watch."""
+
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Member:
+    """This process among the workers of its lane."""
+
+    queue: Any
+    lane: int
+    incarnation: int
+    rank: int
+    world: int
+    node: str
+    device: torch.device
+    first_worker: Any = None
+    """The process group for what the first worker tells the others."""
+
+    def shared(self, value: Any) -> Any:
+        """The first worker's value, on every worker."""
+        return _broadcast(value, self.world, self.first_worker)
+
+
 def lane_loop(config: dict[str, Any]) -> None:
-    """Do the work of a lane in this process; returns when the queue is closed and empty."""
+    """Do the work of a lane in this process; returns when the lane is to end."""
     torch.set_num_threads(config["threads"])
-    log.info("%s", allocator.keep_freed(_device().type))
     _check_shared(config["place"], config["queue"])
-    context = ray.train.get_context()
-    rank, world, node = context.get_world_rank(), context.get_world_size(), node_name()
-    if torch.cuda.is_available():
-        torch.cuda.set_device(_device())
-    if world > 1:
-        # Where they meet stands in the environment; see ``lane_trainer._Meeting``.
-        timeout = timedelta(seconds=config["timeout_s"])
-        dist.init_process_group(config["backend"], timeout=timeout, world_size=world, rank=rank)
-    while (job := _next_job(config["queue"], config["lane"], rank, world)) is not None:
+    member = _enter(config)
+    log.info("%s", allocator.keep_freed(member.device.type))
+    while (job := _next_job(member)) is not None:
         try:
-            if isinstance(job, Errand):
-                report = {"answer": job.do()} if rank == 0 else {}
-            else:
-                session = LaneSession(job, config["queue"], config["ensemble"], rank, world, node)
-                report = (rehearsal.run if job.rehearsal else fit.run)(job, session)
+            report = _do(job, member, config["ensemble"])
         except Cancelled:
             continue
         except Exception as error:
             # A job that cannot be done must not take the lane, and the jobs behind it, with it.
-            log.warning("%s failed", job.name, exc_info=True)
-            ray.get(config["queue"].fail.remote(job.name, _reason(error)))
-            if world > 1 or isinstance(error, torch.AcceleratorError):
-                # The other workers are waiting for this one, or the GPU context is broken: only
-                # a restart of the lane helps.
+            _report_failure(member, job, error)
+            if member.world > 1 or failures.spoils_process(error):
+                # The other workers wait for this one, or the process is of no more use.
                 raise
         else:
-            if rank == 0:
-                ray.get(config["queue"].finish.remote(job.name, report))
+            if member.rank == 0:
+                ray.get(member.queue.finish.remote(job.name, report))
         _free_gpu()
-    if world > 1:
+    if member.world > 1:
         dist.destroy_process_group()
+
+
+def choose_device(gpus: float, allow_cpu: bool) -> torch.device:
+    """Where a worker that was given ``gpus`` GPUs computes.
+
+    Raises NoAccelerator where it was given one and finds no CUDA, unless ``allow_cpu``.
+    """
+    if not gpus:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        device: torch.device = ray.train.torch.get_device()
+        torch.cuda.set_device(device)
+        return device
+    if allow_cpu:
+        return torch.device("cpu")
+    raise failures.NoAccelerator(
+        f"node {node_name()}: a worker was given {gpus:g} GPU(s), but finds no CUDA: look "
+        "at `nvidia-smi` and at the build of PyTorch there; resources.gpus_per_worker=0 trains "
+        "on CPUs, and resources.allow_cpu=true does so wherever a GPU cannot be used"
+    )
+
+
+def _enter(config: dict[str, Any]) -> Member:
+    """Join the other workers of the lane, and tell the queue of them."""
+    queue, lane = config["queue"], config["lane"]
+    try:
+        device = choose_device(config["gpus"], config["allow_cpu"])
+    except failures.NoAccelerator as error:
+        ray.get(queue.machine_failed.remote(lane, str(error)))
+        raise
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    first_worker = None
+    if world > 1:
+        # Where they meet stands in the environment; see ``ray_internals.LaneWorkers``.
+        timeout = timedelta(seconds=SHARE_OF_STALL * config["stall_timeout_s"])
+        dist.init_process_group(config["backend"], timeout=timeout, world_size=world, rank=rank)
+        first_worker = dist.new_group(backend="gloo", timeout=FIRST_WORKER_S)
+    incarnation = None
+    if rank == 0:
+        actor = ray.get_runtime_context().current_actor
+        incarnation = ray.get(queue.enter.remote(lane, actor))
+    incarnation = _broadcast(incarnation, world, first_worker)
+    return Member(queue, lane, incarnation, rank, world, node_name(), device, first_worker)
+
+
+def _broadcast(value: Any, world: int, group: Any) -> Any:
+    if world == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=group)
+    return box[0]
+
+
+def _do(job: Assignment, member: Member, ensemble: Any) -> dict[str, Any]:
+    """The report of a job, which is that of its first worker."""
+    if isinstance(job, Call):
+        return {"answer": job.function()} if member.rank == 0 else {}
+    session = LaneSession(job, member, ensemble)
+    return (rehearsal.run if job.rehearsal else fit.run)(job, session)
+
+
+def _report_failure(member: Member, job: Assignment, error: Exception) -> None:
+    blame, trace = failures.classify(error), traceback.format_exc()
+    log.warning("%s failed (%s)", job.name, blame, exc_info=True)
+    call = member.queue.report_failure.remote(
+        member.lane, member.incarnation, job.name, blame, failures.reason(error), trace
+    )
+    ray.get(call)
 
 
 def _check_shared(place: Path | str, queue: Any) -> None:
@@ -77,17 +161,16 @@ def _check_shared(place: Path | str, queue: Any) -> None:
 
 
 class LaneSession:
-    """A job's view of its lane; see ``worker.Session``.
+    """A job's view of its lane; see ``training.session.Session``.
 
     Its calls are named after the job: a lane takes many, and Ray shows only what each call is.
     """
 
-    def __init__(
-        self, job: Job, queue: Any, ensemble: Any, rank: int, world: int, node: str
-    ) -> None:
-        self.rank, self.world, self.node = rank, world, node
-        self.device = _device()
-        self._job, self._queue, self._ensemble = job, queue, ensemble
+    def __init__(self, job: Job, member: Member, ensemble: Any) -> None:
+        self.rank, self.world, self.node = member.rank, member.world, member.node
+        self.device = member.device
+        self._job, self._member, self._ensemble = job, member, ensemble
+        self._queue = member.queue
         self._last_beat = 0.0
 
     def beat(self) -> None:
@@ -109,11 +192,14 @@ class LaneSession:
     def streams(self) -> int:
         return self.world * int(ray.get(self._queue.folds_in_training.remote()))
 
+    def shared(self, value: Any) -> Any:
+        return self._member.shared(value)
+
     def go_on(self, number: int) -> bool:
         answer: bool | str = "wait"
         while self.rank == 0 and answer == "wait":
             answer = ray.get(self._queue.verdict.remote(self._job.name, number))
-        return bool(shared(answer, self.world))
+        return bool(self.shared(answer))
 
     def vote(self, job: Job, keys: list[str], probabilities: dict[str, FloatArray]) -> None:
         ray.get(self._ensemble.add.remote(str(job.task), job.fold, keys, probabilities))
@@ -122,28 +208,16 @@ class LaneSession:
         return bool(ray.get(self._ensemble.has.remote(str(job.task), job.fold)))
 
 
-def _next_job(queue: Any, lane: int, rank: int, world: int) -> Assignment | None:
+def _next_job(member: Member) -> Assignment | None:
     answer: Any = "wait"
     while answer == "wait":
-        if rank == 0:
-            answer = ray.get(queue.take.remote(lane))
-        answer = shared(answer, world)
+        if member.rank == 0:
+            answer = ray.get(member.queue.take.remote(member.lane, member.incarnation))
+        answer = member.shared(answer)
     job: Assignment | None = answer
     return job
-
-
-def _device() -> torch.device:
-    # Asked of torch, not of Ray: a GPU may be logical only, on a machine that has none.
-    return ray.train.torch.get_device() if torch.cuda.is_available() else torch.device("cpu")
 
 
 def _free_gpu() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _reason(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    known = isinstance(error, ValueError | OSError | FloatingPointError | StorageError)
-    where = "" if known else f" ({place.filename}:{place.lineno})"
-    return f"{type(error).__name__}: {error}{where}"

@@ -18,33 +18,31 @@ from maskcls.learning import tracking
 from maskcls.storage.place import Place
 
 if TYPE_CHECKING:
-    from ray_jobs.lanes.queue import Event
+    from ray_jobs.lanes.records import Event
 
 
 log = logging.getLogger(__name__)
-ROOMS = ("maskcls", "ray_jobs", "__main__")
+LOGGERS = ("maskcls", "ray_jobs", "__main__")
 INTERRUPTED = "Interrupted: what is finished is kept; the same command goes on from there."
-"""Seconds between two lines about the same long step."""
-
 
 _uris: dict[str, str] = {}
 
 
-def show(place: Place) -> None:
-    """From here on, tell the local copy of a folder on an object store by its URI."""
+def show_as_uri(place: Place) -> None:
+    """From here on, messages name the local copy of a folder on an object store by its URI."""
     if place.uri:
         _uris[str(place.local)] = place.uri
 
 
-def told(text: str) -> str:
+def name_by_uri(text: str) -> str:
     """``text`` with local copies named by the URIs of what they are copies of."""
     for local, uri in _uris.items():
         text = text.replace(local, uri)
     return text
 
 
-def _by_uri(record: logging.LogRecord) -> bool:
-    record.msg, record.args = told(record.getMessage()), ()
+def _filter(record: logging.LogRecord) -> bool:
+    record.msg, record.args = name_by_uri(record.getMessage()), ()
     return True
 
 
@@ -57,8 +55,8 @@ def setup(log_file: Path | None = None) -> None:
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for handler in handlers:
-        handler.addFilter(_by_uri)
-    for room in ROOMS:
+        handler.addFilter(_filter)
+    for room in LOGGERS:
         logger = logging.getLogger(room)
         logger.setLevel(logging.INFO)
         logger.handlers = handlers
@@ -66,10 +64,10 @@ def setup(log_file: Path | None = None) -> None:
 
 
 class Progress:
-    """Lines about a run's jobs, as the events come."""
+    """Lines about a run's jobs, as the events come. ``trains`` is False where jobs only predict."""
 
-    def __init__(self, total: int, done: int = 0) -> None:
-        self._total, self._done = total, done
+    def __init__(self, total: int, done: int = 0, trains: bool = True) -> None:
+        self._total, self._done, self._trains = total, done, trains
 
     def __call__(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -79,29 +77,36 @@ class Progress:
         values = event.values
         if event.kind == "started" and values["attempt"] > 1:
             log.info("%s  starts again (attempt %d)", event.job, values["attempt"])
+        elif event.kind == "started":
+            what = "first batches" if self._trains else "predicting"
+            log.info("%s  starts in lane %s: %s", event.job, event.lane, what)
+        elif event.kind == "lost":
+            log.info("%s  attempt %d was lost: %s", event.job, values["attempt"], values["reason"])
         elif event.kind == "epoch":
             log.info("%s", tracking.console_line(event.job, values))
         elif event.kind in ("done", "failed", "cancelled"):
             self._done += 1
-            told = values.get("reason", event.kind)
-            if event.kind == "done":
-                told = (
+            result = values.get("reason", event.kind)
+            if event.kind == "done" and not self._trains:
+                result = "its photos are predicted"
+            elif event.kind == "done":
+                result = (
                     f"macro F1 {values['scores']['macro_f1']:.3f} in epoch "
                     f"{values['best_epoch']}, {values['seconds']:.1f} s"
                 )
-            log.info("[%d/%d] %s  %s: %s", self._done, self._total, event.job, event.kind, told)
+            log.info("[%d/%d] %s  %s: %s", self._done, self._total, event.job, event.kind, result)
 
 
 @contextmanager
-def answering_in_words(program: str, config: Config | None = None) -> Iterator[None]:
+def report_errors(program: str, config: Config | None = None) -> Iterator[None]:
     """End the program with a sentence instead of a traceback for what a user can mend.
 
-    With ``config``, lines are shown from here on, and its folders told as it names them.
+    With ``config``, log lines are printed from here on, and name its folders as it does.
     """
     if config is not None:
         setup()
-        show(config.place(config.run.dir))
-        show(config.place(config.data.root))
+        show_as_uri(config.place(config.run.dir))
+        show_as_uri(config.place(config.data.root))
     try:
         yield
     except KeyboardInterrupt:
@@ -114,7 +119,7 @@ def answering_in_words(program: str, config: Config | None = None) -> Iterator[N
         sys.exit(1)
     except (ValueError, OSError, RuntimeError) as error:
         log.debug("refused", exc_info=True)
-        print(f"{program}: {told(str(error))}", file=sys.stderr)
+        print(f"{program}: {name_by_uri(str(error))}", file=sys.stderr)
         sys.exit(1)
     finally:
         # The interpreter would look through a million objects of PyTorch's before it ends: seconds.

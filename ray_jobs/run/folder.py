@@ -20,7 +20,7 @@ from maskcls.labels import Task
 from maskcls.progress import Progress
 from maskcls.storage import files
 from maskcls.storage.place import Place
-from maskcls.storage.remote import StorageError
+from maskcls.storage.remote import LOCK_WAIT_S, StorageError
 from ray_jobs.data.photos import Dataset
 from ray_jobs.run.owner import owned
 from ray_jobs.training import job as jobs
@@ -91,6 +91,24 @@ class RunFolder:
 def for_driver(name: str) -> bool:
     """Whether a file of a run is of use to anybody but its worker."""
     return Path(name).name not in ("resume.pt", "last.safetensors")
+
+
+@contextmanager
+def reading(config: Config) -> Iterator[RunFolder]:
+    """The run folder of ``config``, to read a finished run and add to it.
+
+    Of one on an object store, a copy of its own: to bring up to date the copy in which a sweep
+    works would remove what that has not sent yet. One reader at a time has it, the next waits.
+    """
+    place = Place.of(config.run.dir, config.data.cache / "readers")
+    folder = RunFolder(place.local, place.uri)
+    if place.uri is None:
+        yield folder
+        return
+    place.local.mkdir(parents=True, exist_ok=True)
+    with files.lock(place.local / ".reader.lock", LOCK_WAIT_S, "reading the same run"):
+        folder.pull()
+        yield folder
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import ray
 
+from maskcls import labels
 from maskcls.config.schema import Config
 from maskcls.data.manifest import OK
 from maskcls.scoring import submission
@@ -21,7 +22,7 @@ from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.data.photos import Photos
 from ray_jobs.lanes import pool
 from ray_jobs.lanes.pool import Lanes
-from ray_jobs.lanes.queue import Event
+from ray_jobs.lanes.records import Event
 from ray_jobs.run import console, state
 from ray_jobs.run.folder import for_driver
 from ray_jobs.run.state import Board
@@ -39,15 +40,16 @@ def training(
     uri: str | None = None,
     board: Board | None = None,
 ) -> Iterator[tuple[dict[str, str], Lanes | None]]:
-    """Run those jobs that are not done; yields what failed, and why, and the lanes, which then
-    wait for more, or None where all was done.
+    """Run those jobs that are not done; yields what failed, and why, and the lanes, one of which
+    then waits for calls, or None where there is none: all was done, or they had GPUs, which are
+    free for others by then.
 
     The ensemble is needed where jobs have photos to predict. ``uri`` is where ``folder`` lives, if
     on an object store: what the jobs left there is fetched. ``board`` shows how far they are.
     """
     pending = [job for job in jobs if job.done() is None or _owes_votes(job, ensemble)]
     trained = sum(job.done() is not None for job in jobs)
-    if trained:
+    if trained and any(job.train is not None for job in jobs):
         log.info("%d of %d models are trained already", trained, len(jobs))
     if board is not None:
         board.expect(state.of_jobs(jobs))
@@ -56,17 +58,25 @@ def training(
         return
     plan = packing.plan(config.resources, len(pending), nodes.nodes())
     log.info("%s", plan.reason)
+    log.info("starting workers; the first lines of jobs follow in half a minute or more")
     listeners: list[Callable[[Sequence[Event]], None]] = [
-        console.Progress(len(jobs), len(jobs) - len(pending))
+        console.Progress(
+            len(jobs),
+            len(jobs) - len(pending),
+            trains=any(job.train is not None for job in jobs),
+        )
     ]
     if board is not None:
         board.state.lanes = len(plan.lanes)
         listeners.append(board.hear)
     with pool.lanes(plan, config.resources, folder=folder, ensemble=ensemble, uri=uri) as lanes:
-        outcomes = lanes.run(pending, *listeners)
+        if board is not None:
+            listeners.append(lambda _: board.wait_for(lanes.waits_for))
+        outcomes = lanes.run(pending, *listeners, last=True)
         for job in pending:
             job.place.pull(for_driver)
-        yield {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}, lanes
+        failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
+        yield failed, lanes if not plan.gpus_per_worker else None
 
 
 def run_all(
@@ -110,6 +120,9 @@ def answer(
             log.info("%d unreadable photo(s) got class %d", unreadable.sum(), most_frequent)
     with files.replacing(out / "predictions.parquet") as temporary:
         answers.to_parquet(temporary, index=False)
+    with files.replacing(out / "predictions.csv") as temporary:
+        with_names(answers).to_csv(temporary, index=False)
+    log.info("predictions by name: %s", out / "predictions.csv")
     if "ans" not in answers:
         log.info("predictions: %s (no submission: these tasks do not make up a class)",
                  out / "predictions.parquet")  # fmt: skip
@@ -120,10 +133,27 @@ def answer(
     log.info("submission: %s", out / "submission.csv")
 
 
+def with_names(answers: pd.DataFrame) -> pd.DataFrame:
+    """Answers for people to read: ``image_id``, the class ``ans`` where there is one, and mask,
+    gender and age by their names. ``status`` says which photos could not be read."""
+    named = answers[[name for name in ("image_id", "ans") if name in answers]].copy()
+    parts = labels.decode(answers["ans"]) if "ans" in answers else answers
+    for attribute in labels.ATTRIBUTES:
+        if attribute in parts:
+            names = labels.class_names(attribute)
+            known = pd.Series(parts[attribute]).reset_index(drop=True)
+            named[attribute] = [names[int(one)] if one == one else "" for one in known]
+    return named.assign(status=answers["status"])
+
+
 def votes_name(evaluation: Photos | None) -> str:
     """The folder that keeps the votes on these photos: other photos have another."""
     return evaluation.digest if evaluation else "none"
 
 
 def listed(failed: dict[str, str]) -> str:
-    return "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+    """Failed jobs, those of one reason on one line."""
+    names: dict[str, list[str]] = {}
+    for name, reason in failed.items():
+        names.setdefault(reason, []).append(name)
+    return "\n".join(f"  {', '.join(jobs)}: {reason}" for reason, jobs in names.items())

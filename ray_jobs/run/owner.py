@@ -53,7 +53,7 @@ def owned(place: Place) -> Iterator[threading.Event]:
     owner.sign()
     time.sleep(SETTLE_S)
     if not owner.is_me():
-        raise ValueError(owner.told())
+        raise ValueError(owner.taken())
     ended = threading.Event()
     thread = threading.Thread(target=owner.beat, args=(ended, lost), daemon=True)
     thread.start()
@@ -88,7 +88,7 @@ class _Owner:
     def is_me(self) -> bool:
         return self.now().get("id") == self._me["id"]
 
-    def told(self) -> str:
+    def taken(self) -> str:
         owner = self.now()
         return (
             f"run.dir={self._uri}: another program works in it (process {owner.get('process')} on "
@@ -109,7 +109,7 @@ class _Owner:
             if not now:
                 return
             if now != first:
-                raise ValueError(self.told())
+                raise ValueError(self.taken())
 
     def sign(self) -> None:
         """Give a sign of life."""
@@ -123,7 +123,7 @@ class _Owner:
                 if self.is_me():
                     self.sign()
                     continue
-                log.error("%s", self.told())
+                log.error("%s", self.taken())
                 lost.set()
                 _stop()
                 return

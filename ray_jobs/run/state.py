@@ -27,7 +27,7 @@ from maskcls.storage.place import Place
 from maskcls.storage.remote import StorageError, Store
 
 if TYPE_CHECKING:
-    from ray_jobs.lanes.queue import Event
+    from ray_jobs.lanes.records import Event
     from ray_jobs.training.job import Job
 
 
@@ -82,14 +82,16 @@ class RunState(BaseModel):
     to_come: int = 0
     ended: Literal["done", "failed", "interrupted"] | None = None
     reason: str | None = None
+    waits_for: str | None = None
+    """What the run cannot have yet because other programs do."""
     jobs: list[JobState] = []
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state, those that are still to come among the waiting."""
-        told = {state: sum(job.state == state for job in self.jobs)
+        counts = {state: sum(job.state == state for job in self.jobs)
                 for state in ("done", "running", "waiting", "failed", "stopped")}  # fmt: skip
-        told["waiting"] += self.to_come
-        return told
+        counts["waiting"] += self.to_come
+        return counts
 
 
 class Board:
@@ -106,7 +108,8 @@ class Board:
         self._write()
 
     def phase(self, name: str) -> None:
-        """What the program does now."""
+        """What the program does now; said, so that no step passes in silence."""
+        log.info("%s ...", name)
         self.state.phase = name
         self._write()
 
@@ -130,6 +133,10 @@ class Board:
         if time.monotonic() - self._written >= WRITE_S:
             self._write()
 
+    def wait_for(self, what: str | None) -> None:
+        """What the run waits for; None where it waits for nothing."""
+        self.state.waits_for = what
+
     def end(self, how: Literal["done", "failed", "interrupted"], reason: str | None = None) -> None:
         """The last word."""
         self.state.ended, self.state.reason = how, reason
@@ -140,6 +147,8 @@ class Board:
         job.news = time.time()
         if event.kind == "started":
             job.state, job.attempt = "running", values["attempt"]
+        elif event.kind == "lost":
+            job.state = "waiting"
         elif event.kind == "epoch":
             job.epoch, job.epochs = round(values["epoch"]), round(values["epochs"])
             job.timed_epochs += 1
@@ -220,9 +229,9 @@ def read(folder: Path) -> RunState:
     try:
         return RunState.model_validate(files.read_json(path))
     except ValidationError as error:
-        told = error.errors()[0]
-        where = ".".join(map(str, told["loc"]))
-        raise ValueError(f"{path}: not the state of a run ({where}: {told['msg']})") from None
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: not the state of a run ({where}: {first['msg']})") from None
 
 
 def liveness(folder: Path, state: RunState, now: float) -> Liveness:

@@ -15,7 +15,7 @@ from maskcls.scoring.ensemble import ModelVotes
 from maskcls.scoring.voting import FittedVote
 from maskcls.storage import files
 from maskcls.storage.place import Place
-from ray_jobs.cluster.connect import shown
+from ray_jobs.cluster.names import ascii_name
 
 Model = tuple[str, int]
 """(task, fold)."""
@@ -44,7 +44,7 @@ class _Ensemble:
 
     def __repr__(self) -> str:
         """What Ray's dashboard shows of it: the run, whose folder holds ``votes/<photos>``."""
-        return f"{shown(self._place.local.parents[1].name)}-ensemble"
+        return f"{ascii_name(self._place.local.parents[1].name)}-ensemble"
 
     def add(
         self,

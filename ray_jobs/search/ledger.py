@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ray import tune
 
 from maskcls.storage import files
 from ray_jobs.lanes.pool import queue_name
-from ray_jobs.lanes.queue import Event
+from ray_jobs.lanes.records import Event
 from ray_jobs.run.state import Board, JobState
 from ray_jobs.search.trial import SCORE, TrialPlan, history
 
@@ -28,6 +29,19 @@ def ending(result: Mapping[str, Any]) -> tuple[str, str]:
     if result.get("done_early"):
         return "finished", "no better score for train.patience epochs"
     return "stopped", f"not among the best at epoch {result.get('epoch', 0)}"
+
+
+def best_trial(entries: Mapping[str, Mapping[str, Any]], scores: Mapping[str, float]) -> str | None:
+    """The name of the trial with the highest score; of equal ones, the first by name.
+
+    A trial that failed is none, however good its epochs before that were.
+    """
+    candidates = [
+        name
+        for name, score in scores.items()
+        if entries[name]["state"] != "failed" and math.isfinite(score)
+    ]
+    return min(candidates, key=lambda name: (-scores[name], name), default=None)
 
 
 def job_state(plan: TrialPlan, name: str, entry: Mapping[str, Any]) -> JobState:
@@ -66,7 +80,7 @@ class Ledger(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         name, values = trial.config["name"], trial.config["values"]
-        log.info("%s  starts: %s", name, _told(values))
+        log.info("%s  starts: %s", name, _values_text(values))
         self._write(trial, "running", "")
         self._board.begin(job_state(self._plan, name, {"values": values}))
         self._show(trial, "started", {"attempt": 1})
@@ -98,8 +112,8 @@ class Ledger(tune.Callback):
         if ray.get(queue.why_aborted.remote()):
             return  # Not the trial has failed but the run: the next one goes on with it.
         # Tune has not read the error yet when it calls this.
-        told = ray.get(queue.why_failed.remote(trial.config["name"]))
-        reason = told or "the trial's own process died"
+        failed = ray.get(queue.why_failed.remote(trial.config["name"]))
+        reason = failed or "the trial's own process died"
         self._cancel(trial)
         log.info("%s  failed: %s", trial.config["name"], reason)
         self._write(trial, "failed", reason)
@@ -123,26 +137,28 @@ class Ledger(tune.Callback):
 
     def _tidy(self) -> None:
         """Ended trials lose what only a running one needs, and all but the best their weights."""
-        ended = [name for name, e in self.read(self._run).items() if e["state"] != "running"]
+        entries = self.read(self._run)
         # Each trial is looked at once: to read all again at each end would cost as the square of
         # their number, more than an hour for 1,500.
-        fresh = [name for name in ended if name not in self._best]
+        fresh = [
+            name
+            for name, entry in entries.items()
+            if entry["state"] != "running" and name not in self._best
+        ]
         for name in fresh:
             scores = [report[SCORE] for report in history(self._trials / name)]
-            self._best[name] = max(scores, default=-1.0)
+            self._best[name] = max(filter(math.isfinite, scores), default=-math.inf)
             for fold in (self._trials / name).glob("fold*"):
                 (fold / "resume.pt").unlink(missing_ok=True)
                 (fold / "last.safetensors").unlink(missing_ok=True)
-        self._with_weights = [*self._with_weights, *fresh]
-        keep = max(ended, key=lambda name: self._best[name])
-        for name in self._with_weights:
-            if name != keep:
-                for fold in (self._trials / name).glob("fold*"):
-                    (fold / "model.safetensors").unlink(missing_ok=True)
-        self._with_weights = [keep]
+        keep = best_trial(entries, self._best)
+        for name in {*self._with_weights, *fresh} - {keep}:
+            for fold in (self._trials / name).glob("fold*"):
+                (fold / "model.safetensors").unlink(missing_ok=True)
+        self._with_weights = [keep] if keep else []
 
 
-def _told(values: Mapping[str, Any]) -> str:
+def _values_text(values: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in values.items()

@@ -21,12 +21,12 @@ from maskcls.scoring import ensemble, metrics
 from maskcls.storage import files
 from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.run.folder import RunFolder
-from ray_jobs.search.ledger import Ledger
+from ray_jobs.search.ledger import Ledger, best_trial
 from ray_jobs.search.trial import SCORE, TrialPlan, history
 
 log = logging.getLogger(__name__)
 WINNER_SPLITS = 5
-"""Groups of people of which each is answered by the trial that the others picked."""
+"""Groups of people of which each is answered by the trial that was best on the others."""
 
 
 def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
@@ -34,15 +34,17 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     # Several trials start at once, in any order: the first guess stands first in every table.
     ledger = dict(sorted(Ledger.read(folder.path).items()))
     keys = [dimension.key for dimension in space.dimensions]
-    table = pd.DataFrame([_row(trials, name, entry, keys) for name, entry in ledger.items()])
+    rows = [_row(trials, name, entry, keys) for name, entry in ledger.items()]
+    table = pd.DataFrame(rows, columns=None if rows else ["trial", SCORE])
     with files.replacing(folder.path / "trials.csv") as temporary:
         table.to_csv(temporary, index=False)
     scored = table.dropna(subset=[SCORE])
-    if scored.empty:
-        raise RunFailed(f"no trial could be scored; see {folder.path / 'trials.csv'}")
-    best = scored.sort_values(SCORE, ascending=False, kind="stable").iloc[0]
+    name = best_trial(ledger, dict(zip(scored["trial"], scored[SCORE], strict=True)))
+    if name is None:
+        raise RunFailed(_why_no_best(trials.config, folder, ledger))
+    best = table.set_index("trial", drop=False).loc[name]
     _write_best(trials, best, ledger[best["trial"]]["values"], len(ledger), folder)
-    honest = _winners_score(trials, list(scored["trial"]))
+    honest = _nested_selection_score(trials, list(scored["trial"]))
     page = search.write(
         folder.path,
         task=str(trials.task),
@@ -58,7 +60,9 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     log.info("best: trial %s, macro F1 %.3f in epoch %d",
              best["trial"], best[SCORE], best["best_epoch"])  # fmt: skip
     if honest is not None:
-        log.info("picking the best brings macro F1 %.3f on people who did not pick", honest)
+        log.info(
+            "nested selection: macro F1 %.3f on people who had no part in choosing the best", honest
+        )
     for what, path in {
         "trials": folder.path / "trials.csv",
         "overlay for sweep and train": folder.path / "best.yaml",
@@ -71,7 +75,16 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
         log.info("%d trial(s) are open: the same command goes on with them", left)
 
 
-def _winners_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
+def _why_no_best(config: Config, folder: RunFolder, ledger: Mapping[str, Any]) -> str:
+    if all(entry["state"] == "running" for entry in ledger.values()):
+        return (
+            f"tune.time_limit_s={config.tune.time_limit_s} was over before any trial ended an "
+            "epoch: the same command goes on; raise the limit"
+        )
+    return f"no trial could be scored; see {folder.path / 'trials.csv'}"
+
+
+def _nested_selection_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
     """``metrics.winners_score`` of the scored trials; None where people are too few for it."""
     space = trials.task if trials.task in ATTRIBUTES else "joint"
     seed = trials.config.run.seed

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def search(
     config: Config,
     task: Task,
     space: SearchSpace,
-    forms: Sequence[Image],
+    images: Sequence[Image],
     folder: RunFolder,
     board: Board,
 ) -> None:
@@ -50,7 +50,7 @@ def search(
     nodes = cluster.nodes()
     plan = packing.plan(config.resources, config.tune.trials, nodes)
     board.phase("preparing photos")
-    data = prepare(config, forms, folder.path).without_evaluation()
+    data = prepare(config, images, folder.path).without_evaluation()
     trials = TrialPlan(config, task, data, folder.path / "trials")
     known = [job_state(trials, name, entry) for name, entry in Ledger.read(folder.path).items()]
     board.expect(known, len(plan.lanes), to_come=max(0, config.tune.trials - len(known)))
@@ -92,7 +92,7 @@ def _tuner(
         return ray.get(queue.why_aborted.remote()) is not None
 
     return tune.Tuner(
-        tune.with_resources(trainable, {"memory": 1}),
+        tune.with_resources(trainable, trial_resources(cluster.on_this_node())),
         tune_config=tune.TuneConfig(
             metric=SCORE,
             mode="max",
@@ -113,13 +113,19 @@ def _tuner(
     )
 
 
+def trial_resources(node: Mapping[str, str]) -> tune.PlacementGroupFactory:
+    """What a trial's own process reserves: next to nothing, on the node with these labels. It waits
+    for a lane and computes nothing, but lost with a spot node it would end a healthy job."""
+    return tune.PlacementGroupFactory([{"memory": 1}], bundle_label_selector=[dict(node)])
+
+
 def _tunes_own(run: Path) -> Path:
     """The folder for what Ray Tune itself writes, which nobody reads."""
     return run / ".ray_tune"
 
 
-def image_forms(space: SearchSpace, recipe: Recipe) -> Iterator[Image]:
-    """Every form of a photo that a trial may ask for: all are prepared before the first trial."""
+def searched_images(space: SearchSpace, recipe: Recipe) -> Iterator[Image]:
+    """Every image section that a trial may have: all are prepared before the first trial."""
     dimensions = [d for d in space.dimensions if d.key.startswith("image.")]
     for dimension in dimensions:
         if dimension.kind != "choice":

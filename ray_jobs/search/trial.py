@@ -16,7 +16,7 @@ from maskcls.config.schema import Config
 from maskcls.labels import Task
 from maskcls.learning import tracking
 from ray_jobs.data.photos import Dataset
-from ray_jobs.lanes.queue import Event
+from ray_jobs.lanes.records import Event
 from ray_jobs.training import job as jobs
 from ray_jobs.training.job import Job
 

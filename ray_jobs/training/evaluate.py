@@ -127,10 +127,8 @@ def out_of_fold_rows(
 
 
 def predict(job: Job, session: Session) -> None:
-    """The best model on the photos to predict; only the first process works, it is quick."""
+    """The best model on the photos to predict, in the first process alone: it has the model."""
     assert job.evaluation is not None
-    if session.rank != 0:
-        return
     predictor, _ = inference.load(job.folder, session.device)
     photos = job.evaluation.photos()
     readable = (photos["status"] == OK).to_numpy()

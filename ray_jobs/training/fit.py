@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,14 @@ def run(job: Job, session: Session) -> dict[str, Any]:
     on an object store that does not answer.
     """
     started = time.monotonic()
-    # What another node left; last.safetensors is for users, nothing here reads it.
-    job.place.pull(lambda name: name != "last.safetensors")
-    known = job.done()
+    known = None
+    if session.rank == 0:
+        # What another node left, but for what nothing here reads.
+        job.place.pull(lambda name: Path(name).name not in ("last.safetensors", "attempts.log"))
+        known = job.done()
+    known = session.shared(known)
     report = known or _train_to_the_end(job, session, started)
-    if job.evaluation is not None and not (known and session.has_voted(job)):
+    if session.rank == 0 and job.evaluation is not None and not (known and session.has_voted(job)):
         predict(job, session)
     return report
 
@@ -71,6 +75,17 @@ def _train_to_the_end(job: Job, session: Session, started: float) -> dict[str, A
         session.epoch(reports[0].number, values)
         if job.supervised and not session.go_on(reports[0].number):
             break
+    return _conclude(job, session, tracker, history, started) if tracker else {}
+
+
+def _conclude(
+    job: Job,
+    session: Session,
+    tracker: tracking.Tracker,
+    history: list[dict[str, float]],
+    started: float,
+) -> dict[str, Any]:
+    """Write that the job is done, and what it reports."""
     info = checkpoint.read_info(job.folder)
     outcome = {
         "identity": job.identity,
@@ -80,19 +95,25 @@ def _train_to_the_end(job: Job, session: Session, started: float) -> dict[str, A
         "epochs": round(history[-1]["epoch"]) if history else info.epoch,
         "scores": info.scores,
         "node": session.node,
+        "device": device_name(session.device),
         "seconds": round(time.monotonic() - started, 3),
         "training_seconds": round(sum(values["seconds"] for values in history), 3),
     }
-    if session.rank == 0:
-        if tracker:
-            show_mistakes(job, tracker)
-            tracker.finish(info.scores)
-        files.write_json(job.folder / "job.json", outcome)
-        job.place.push(last=["job.json"])
-        if not job.supervised:
-            (job.folder / "resume.pt").unlink(missing_ok=True)
-            job.place.push(gone=["resume.pt"])
+    show_mistakes(job, tracker)
+    tracker.finish(info.scores)
+    files.write_json(job.folder / "job.json", outcome)
+    job.place.push(last=["job.json"])
+    if not job.supervised:
+        (job.folder / "resume.pt").unlink(missing_ok=True)
+        job.place.push(gone=["resume.pt"])
     return outcome
+
+
+def device_name(device: torch.device) -> str:
+    """What a job computes on, such as `cpu` or `cuda (NVIDIA H100)`."""
+    if device.type != "cuda":
+        return device.type
+    return f"{device.type} ({torch.cuda.get_device_name(device)})"
 
 
 def _side_by_side(folds_F: Sequence[Iterator[EpochReport]]) -> Iterator[list[EpochReport]]:
@@ -136,7 +157,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
     recipe, rank = job.recipe, session.rank
     assert job.train is not None, "only a finished job comes without training photos"
     learner, plan, validation = begin(job, session)
-    state = checkpoint.load_resume(job.folder, job.identity)
+    state = session.shared(checkpoint.load_resume(job.folder, job.identity) if rank == 0 else None)
     history: list[dict[str, float]] = []
     if state is not None:
         learner.restore(state)
@@ -181,6 +202,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
 def begin(job: Job, session: Session) -> tuple[Learner, source.EpochPlan, pd.DataFrame]:
     """What learns, what it trains on, and the table of what it validates on."""
     assert job.train is not None
+    job.train.open()  # before many tasks ask for images that this node may have to prepare
     photos = job.train.photos()
     training, validation = tables(photos, job.fold, job.recipe, job.seed)
     validation["photo"] = photos["key"].to_numpy()[validation["row"]]

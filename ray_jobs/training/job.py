@@ -1,6 +1,6 @@
 """A job: one model to train, on one fold of one task, with everything that its worker needs.
 
-And the other kind of work that lanes do, errands.
+And the other kind of work that lanes do, a call of a function.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from maskcls.config.schema import Tracking
 from maskcls.labels import Task
 from maskcls.storage import files
 from maskcls.storage.place import Place
-from ray_jobs.cluster.connect import shown
+from ray_jobs.cluster.names import ascii_name
 from ray_jobs.data.source import ImageSource
 
 
@@ -59,7 +59,7 @@ class Job:
     def title(self) -> str:
         """What Ray's dashboard shows of it: run, trial where it is one, task and fold."""
         own = f"{self.task}-fold{self.fold}"
-        return shown(":".join(dict.fromkeys((self.group, self.name, own))))
+        return ascii_name(":".join(dict.fromkeys((self.group, self.name, own))))
 
     def done(self) -> dict[str, Any] | None:
         """What the finished job reported, or None while it is not finished."""
@@ -78,17 +78,17 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Errand:
-    """Something small that the driver has done by a lane, whose process has imported what it needs.
+class Call:
+    """A call of a function on a lane, whose process has imported what it needs.
 
-    Its report is ``{"answer": do()}``.
+    Its report is ``{"answer": function()}``.
     """
 
     name: str
-    do: Callable[[], Any]
+    function: Callable[[], Any]
 
 
-Assignment = Job | Errand
+Assignment = Job | Call
 """What a lane takes from the queue."""
 
 

@@ -20,9 +20,8 @@ from maskcls.learning.learner import Learner, options
 from ray_jobs.data import source
 from ray_jobs.data import stream as pipeline
 from ray_jobs.training import evaluate, fit
-from ray_jobs.training import session as worker
 from ray_jobs.training.job import Job
-from ray_jobs.training.session import Session
+from ray_jobs.training.session import FloatArray, Session
 
 WARM_S, MEASURE_S, VALIDATE_S = 5.0, 8.0, 3.0
 """Seconds of steps that do not count, of those that do, and of validation."""
@@ -106,8 +105,8 @@ def _steps(
 ) -> float:
     """Seconds of a step, over at least ``seconds`` of them. All processes of a job take as many."""
     began, taken = time.monotonic(), 0
-    while worker.shared(
-        taken < STEPS or (taken < MOST_STEPS and time.monotonic() - began < seconds), session.world
+    while session.shared(
+        taken < STEPS or (taken < MOST_STEPS and time.monotonic() - began < seconds)
     ):
         loss = _step(learner, next(stream), plan)
         taken += 1
@@ -118,7 +117,7 @@ def _steps(
 
 def _validation(
     learner: Learner, job: Job, validation: pd.DataFrame, session: Session
-) -> tuple[float, dict[str, worker.FloatArray]]:
+) -> tuple[float, dict[str, FloatArray]]:
     """Seconds of a photo, and what the model says of the sample."""
     assert job.train is not None
     photos_NHWC, rows_M = job.train.open(), validation["row"].to_numpy()

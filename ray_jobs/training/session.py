@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
 
 from ray_jobs.training.job import Job
 
@@ -15,7 +14,11 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class Session(Protocol):
-    """What a job needs of the process that runs it."""
+    """What a job needs of the process that runs it.
+
+    Only the first worker of a job (``rank`` 0) reads what a job wrote: the others may be on other
+    nodes, and may come before it is written.
+    """
 
     rank: int
     world: int
@@ -31,6 +34,9 @@ class Session(Protocol):
     def streams(self) -> int:
         """How many streams of batches share the cluster at the moment."""
 
+    def shared(self, value: Any) -> Any:
+        """The first worker's value, on every worker of the job: what it alone knows, or read."""
+
     def go_on(self, number: int) -> bool:
         """Whether a supervised job shall train on after this epoch."""
 
@@ -43,12 +49,3 @@ class Session(Protocol):
 
 class Cancelled(Exception):  # noqa: N818 -- not an error: somebody decided so
     """Nobody wants the job any more."""
-
-
-def shared(value: Any, world: int) -> Any:
-    """The first worker's value, on every worker of the job."""
-    if world == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]

@@ -31,7 +31,6 @@ FROM_ZERO = [HEAD, *4 * [WORKER]]
         (GPU_BOX, {"gpus_per_worker": 0.5, "threads_per_worker": None}, 9, 4, 4),
         (GPU_BOX, {"gpus_per_worker": 0.3333, "threads_per_worker": None}, 9, 6, 2),
         (GPU_BOX, {"gpus_per_worker": 0.6}, 9, 2, 2),
-        (GPU_BOX, {"gpus_per_worker": 2}, 9, 1, 2),
         (GPU_BOX, {"workers_per_job": 2}, 9, 1, 2),
         (GPU_BOX, {"gpus_per_worker": 0}, 9, 9, 2),
         (LOGICAL, {}, 9, 2, 2),
@@ -51,11 +50,12 @@ def test_jobs_side_by_side_as_far_as_the_resources_reach(nodes, resources, jobs,
     ("nodes", "resources", "message"),
     [
         (LAPTOP, {"gpus_per_worker": 1}, "the largest node has 0 GPU"),
-        (GPU_BOX, {"gpus_per_worker": 3}, "the largest node has 2 GPU"),
-        (GPU_BOX, {"gpus_per_worker": 1.5}, "only whole GPUs"),
+        (GPU_BOX, {"gpus_per_worker": 2}, "workers_per_job=2 resources.gpus_per_worker=1"),
+        (GPU_BOX, {"gpus_per_worker": 1.5}, "a worker computes on one GPU"),
+        (GPU_BOX, {"gpus_per_worker": 0.5, "workers_per_job": 2}, "need a GPU each"),
         (GPU_BOX, {"workers_per_job": 3}, "lower workers_per_job"),
         ([Node("a", cpus=0, gpus=1)], {}, "no CPU"),
-        (FROM_ZERO, {"gpus_per_worker": 2}, "the largest node that is up or may be started has 1"),
+        ([HEAD], {"gpus_per_worker": 1}, "KubeRay.*resources.max_gpus"),
         (FROM_ZERO, {"workers_per_job": 5}, "carries 4 worker.s. of 1 GPU, 0 of them on nodes"),
     ],
 )
@@ -95,7 +95,17 @@ def test_lanes_wait_for_nodes_with_gpus_instead_of_training_on_the_head():
 
 def test_the_nodes_to_start_are_the_smallest_that_do():
     assert plan(Resources(), 2, [HEAD, LARGE, *2 * [WORKER]]).starts == (WORKER, WORKER)
-    assert plan(Resources(gpus_per_worker=2), 2, [HEAD, LARGE, WORKER]).starts == (LARGE,)
+    assert plan(Resources(), 5, [HEAD, LARGE, WORKER]).starts == (WORKER, LARGE)
+
+
+def test_an_autoscaler_that_tells_no_limit_gets_it_from_the_configuration():
+    kuberay = Resources(max_gpus=4)
+    made = plan(kuberay, 9, [HEAD])
+    assert (len(made.lanes), made.gpus_per_worker, len(made.starts)) == (4, 1, 4)
+    up = [HEAD, replace(WORKER, id="b"), replace(WORKER, id="c")]
+    assert len(plan(kuberay, 9, up).starts) == 2
+    assert plan(kuberay, 9, [HEAD, replace(LARGE, id="b")]).starts == ()
+    assert plan(Resources(), 9, [HEAD]).gpus_per_worker == 0
 
 
 def test_how_many_lanes_some_nodes_carry():

@@ -102,18 +102,18 @@ def test_streams_share_the_cluster_and_ask_no_autoscaler(cluster, source, table,
     assert "AutoscalingCoordinator" not in named
     monkeypatch.setattr(pipeline.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 4.0})
     for running, cpus in ((0, 8), (1, 8), (2, 4), (16, 1)):
-        assert ray_internals.NoScaling(lambda n=running: n).get_total_resources().cpu == cpus
+        assert ray_internals.FixedShare(lambda n=running: n).get_total_resources().cpu == cpus
 
 
 def test_the_executor_rests_while_its_output_waits(cluster, source, table, monkeypatch):
     looks = []
-    look = ray_internals.Unhurried.on_execution_step
+    look = ray_internals.ExecutorBackoff.on_execution_step
 
     def counted(self, executor):
         looks.append(executor)
         look(self, executor)
 
-    monkeypatch.setattr(ray_internals.Unhurried, "on_execution_step", counted)
+    monkeypatch.setattr(ray_internals.ExecutorBackoff, "on_execution_step", counted)
     stream = pipeline.batches(
         source, make_plan(table), AUGMENT, first_epoch=1, last_epoch=200, title="run:x"
     )

@@ -28,7 +28,7 @@ FACTS = NodeFacts(
     processes=None,
     unreachable=[],
 )
-NODE = Node("b", gpus_told=2, object_store=20 * GB, facts=FACTS, clock=Clock(0.01, 0.02))
+NODE = Node("b", gpus_declared=2, object_store=20 * GB, facts=FACTS, clock=Clock(0.01, 0.02))
 SOUND = Cluster(
     driver=ENVIRONMENT,
     run_dir=PLACE,
@@ -79,7 +79,7 @@ OTHER_TIMM = PACKAGES | {"timm": "0.9"}
         (with_facts(gpus=Gpus([], None, "12.8", 0, "no driver")), "error", "torch can use 0"),
         (with_facts(gpus=Gpus(["T4"], "450", "12.8", 0, "too old")), "error", "450; too old"),
         (with_facts(gpus=Gpus(["T4"], "570", None, 0, None)), "error", "built without CUDA"),
-        (with_node(gpus_told=1), "warning", "torch can use 2 GPU(s), Ray was told of 1"),
+        (with_node(gpus_declared=1), "warning", "torch can use 2 GPU(s), Ray was started with 1"),
         (with_facts(run_dir=GONE), "error", "run.dir=/shared/place is not shared"),
         (with_facts(data_root=GONE), "error", "data.root=/shared/place: No such file"),
         (with_facts(data_root=PLACE), "error", "holds other files than the driver's"),

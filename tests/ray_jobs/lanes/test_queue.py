@@ -10,8 +10,9 @@ from maskcls.config.recipe import Recipe
 from maskcls.config.schema import Resources, Tracking
 from maskcls.labels import Task
 from ray_jobs.lanes import queue as job_queue
+from ray_jobs.lanes.failures import Blame
 from ray_jobs.lanes.queue import _JobQueue
-from ray_jobs.training.job import Errand, Job
+from ray_jobs.training.job import Call, Job
 
 JOB = Job(
     name="age-fold0",
@@ -41,6 +42,18 @@ def in_a_loop(test):
     return run
 
 
+async def take(queue, lane):
+    """What the lane's present worker gets; its first one enters."""
+    state = queue._lanes[lane]
+    if not state.at_work:
+        await queue.enter(lane)
+    return await queue.take(lane, state.incarnation)
+
+
+async def fail(queue, lane, name, blame, reason="why"):
+    await queue.report_failure(lane, queue._lanes[lane].incarnation, name, blame, reason, "where")
+
+
 async def names_of(queue):
     _, events = await queue.events(0)
     return [(event.kind, event.job) for event in events]
@@ -50,23 +63,23 @@ async def names_of(queue):
 async def test_jobs_are_taken_in_order_and_end_when_closed():
     queue = _JobQueue(attempts=2)
     await queue.submit(JOBS[:2])
-    assert (await queue.take(0)).name == "a"
-    assert (await queue.take(1)).name == "b"
+    assert (await take(queue, 0)).name == "a"
+    assert (await take(queue, 1)).name == "b"
     await queue.finish("a", {})
-    assert await queue.take(0) == "wait"
+    assert await take(queue, 0) == "wait"
     await queue.close()
-    assert await queue.take(0) is None
+    assert await take(queue, 0) is None
 
 
 @in_a_loop
 async def test_a_restarted_lane_gets_its_own_job_again_until_its_attempts_are_used():
     queue = _JobQueue(attempts=2)
     await queue.submit(JOBS[:2])
-    assert (await queue.take(0)).name == "a"
+    assert (await take(queue, 0)).name == "a"
     await queue.release(0, "its worker died")
-    assert (await queue.take(0)).name == "a"
+    assert (await take(queue, 0)).name == "a"
     await queue.release(0, "its worker died")
-    assert (await queue.take(0)).name == "b"
+    assert (await take(queue, 0)).name == "b"
     assert ("failed", "a") in await names_of(queue)
 
 
@@ -74,9 +87,9 @@ async def test_a_restarted_lane_gets_its_own_job_again_until_its_attempts_are_us
 async def test_the_folds_in_training_are_those_of_jobs_that_run():
     queue = _JobQueue(attempts=2)
     trial = replace(JOB, name="trial", companions=tuple(JOBS[:2]))
-    await queue.submit([trial, *JOBS[:1], Errand("looks", dict), *JOBS[1:]])
+    await queue.submit([trial, *JOBS[:1], Call("looks", dict), *JOBS[1:]])
     for lane, folds in enumerate((3, 4, 4, 5)):
-        await queue.take(lane)
+        await take(queue, lane)
         assert await queue.folds_in_training() == folds
     await queue.finish("trial", {})
     assert await queue.folds_in_training() == 2
@@ -87,7 +100,7 @@ async def test_a_job_that_gets_on_may_lose_any_number_of_workers():
     queue = _JobQueue(attempts=2)
     await queue.submit(JOBS[:1])
     for number in range(1, 6):
-        assert (await queue.take(number)).name == "a"
+        assert (await take(queue, number)).name == "a"
         await queue.epoch("a", number, {})
         await queue.release(number, "the node was taken back")
     assert ("failed", "a") not in await names_of(queue)
@@ -98,7 +111,7 @@ async def test_a_job_that_dies_behind_the_same_epoch_again_and_again_fails():
     queue = _JobQueue(attempts=2)
     await queue.submit(JOBS[:1])
     for _ in range(2):
-        assert (await queue.take(0)).name == "a"
+        assert (await take(queue, 0)).name == "a"
         await queue.epoch("a", 3, {})
         await queue.release(0, "its worker process died")
     assert ("failed", "a") in await names_of(queue)
@@ -108,11 +121,11 @@ async def test_a_job_that_dies_behind_the_same_epoch_again_and_again_fails():
 async def test_lanes_that_have_a_worker_are_known():
     queue = _JobQueue(attempts=2)
     await queue.submit(JOBS[:2])
-    assert not await queue.release(0, "before its first worker")
-    await queue.take(0)
-    await queue.take(1)
-    assert await queue.release(1, "its worker died")
-    assert not await queue.release(1, "its next worker died before it asked for a job")
+    assert await queue.release(0, "before its first worker") == (False, None)
+    await take(queue, 0)
+    await take(queue, 1)
+    assert await queue.release(1, "its worker died") == (True, None)
+    assert await queue.release(1, "its next worker died before it asked") == (False, None)
     assert await queue.close() == {0}
     assert (await queue.end())[1] == {0}
 
@@ -121,9 +134,9 @@ async def test_lanes_that_have_a_worker_are_known():
 async def test_a_lost_lane_gives_its_job_to_another():
     queue = _JobQueue(attempts=2)
     await queue.submit(JOBS[:1])
-    await queue.take(0)
+    await take(queue, 0)
     await queue.release(0, "the node went away")
-    assert (await queue.take(1)).name == "a"
+    assert (await take(queue, 1)).name == "a"
     await queue.release(1, "the node went away")
     assert ("failed", "a") in await names_of(queue)
 
@@ -133,10 +146,10 @@ async def test_what_is_said_twice_counts_once():
     queue = _JobQueue(attempts=1)
     await queue.submit(JOBS[:1])
     await queue.submit(JOBS[:1])
-    await queue.take(0)
+    await take(queue, 0)
     await queue.finish("a", {})
     await queue.finish("a", {})
-    await queue.fail("a", "too late")
+    await fail(queue, 0, "a", Blame.JOB)
     assert await names_of(queue) == [("started", "a"), ("done", "a")]
 
 
@@ -144,7 +157,7 @@ async def test_what_is_said_twice_counts_once():
 async def test_a_waiting_lane_is_woken_by_a_new_job():
     job_queue.POLL_S = 5.0
     queue = _JobQueue(attempts=1)
-    waiting = asyncio.create_task(queue.take(0))
+    waiting = asyncio.create_task(take(queue, 0))
     await asyncio.sleep(0.01)
     await queue.submit(JOBS[:1])
     assert (await asyncio.wait_for(waiting, 1)).name == "a"
@@ -154,7 +167,7 @@ async def test_a_waiting_lane_is_woken_by_a_new_job():
 async def test_a_supervised_job_waits_for_its_verdict_and_stops_when_cancelled():
     queue = _JobQueue(attempts=1)
     await queue.submit(JOBS[:1])
-    await queue.take(0)
+    await take(queue, 0)
     assert await queue.verdict("a", 1) == "wait"
     await queue.decide("a", 1, go_on=True)
     assert await queue.verdict("a", 1) is True
@@ -164,15 +177,35 @@ async def test_a_supervised_job_waits_for_its_verdict_and_stops_when_cancelled()
 
 
 @in_a_loop
-async def test_a_job_without_a_sign_of_life_is_trouble():
-    queue = _JobQueue(attempts=1)
+async def test_a_silent_job_costs_its_worker_and_an_attempt_and_no_other_job():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:2])
+    for attempt in range(2):
+        await queue.lane_started(0, "controller")
+        incarnation = await queue.enter(0, f"worker {attempt}")
+        assert (await queue.take(0, incarnation)).name == "a"
+        assert await queue.silent(0.04) == {}
+        await asyncio.sleep(0.05)
+        assert await queue.trouble(Resources(), True) is None
+        assert await queue.silent(0.04) == {0: ("a", f"worker {attempt}")}
+        await queue.release(0, "its worker process died")
+    _, events = await queue.events(0)
+    (failed,) = [e for e in events if e.kind == "failed"]
+    assert failed.job == "a"
+    assert "no sign of life for 0.04 s" in failed.values["reason"]
+    assert (await take(queue, 0)).name == "b"
+
+
+@in_a_loop
+async def test_where_to_kill_a_silent_worker_does_not_help_its_controller_ends():
+    queue = _JobQueue(attempts=2)
     await queue.submit(JOBS[:1])
-    await queue.take(0)
-    await asyncio.sleep(0.05)
-    limits = Resources(start_timeout_s=60, stall_timeout_s=0.04)
-    assert "no sign of life from a" in await queue.trouble(limits, True)
-    await queue.beat("a")
-    assert await queue.trouble(limits, True) is None
+    await queue.lane_started(0, "controller")
+    await queue.take(0, await queue.enter(0, "worker"))
+    await asyncio.sleep(0.02)
+    assert await queue.silent(0.01) == {0: ("a", "worker")}
+    await asyncio.sleep(0.02)
+    assert await queue.silent(0.01) == {0: ("a", "controller")}
 
 
 @in_a_loop
@@ -205,7 +238,7 @@ async def test_a_node_that_must_start_is_waited_for_longer_and_then_the_worker_a
 async def test_after_an_abort_every_job_fails_for_its_reason_also_a_later_one():
     queue = _JobQueue(attempts=1)
     await queue.submit(JOBS[:2])
-    await queue.take(0)
+    await take(queue, 0)
     await queue.abort("the power is out")
     await queue.submit(JOBS[2:])
     _, events = await queue.events(0)

@@ -14,7 +14,7 @@ from ray_jobs.cluster import packing
 from ray_jobs.cluster.nodes import nodes
 from ray_jobs.lanes import pool, worker_loop
 from ray_jobs.lanes.queue import JobQueue
-from ray_jobs.training.job import Errand
+from ray_jobs.training.job import Call
 from tests.ray_jobs.lanes.test_queue import JOB
 
 
@@ -57,19 +57,19 @@ def test_a_lane_whose_workers_fail_before_they_take_a_job_is_not_restarted_for_e
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_lane_runs_errands_and_keeps_the_memory_that_they_free(cluster, tmp_path, workers):
+def test_a_lane_runs_calls_and_keeps_the_memory_that_they_free(cluster, tmp_path, workers):
     resources = Resources(jobs_at_once=1, workers_per_job=workers)
     plan = packing.plan(resources, 1, nodes())
-    errands = [
+    calls = [
         # With two workers this ends both, and two others must find each other.
-        Errand("fails", functools.partial(int, "no number")),
-        Errand("faults", page_faults),
-        Errand("neighbours", neighbours),
-        Errand("waits", functools.partial(os.getenv, "OMP_WAIT_POLICY")),
+        Call("fails", functools.partial(int, "no number")),
+        Call("faults", page_faults),
+        Call("neighbours", neighbours),
+        Call("waits", functools.partial(os.getenv, "OMP_WAIT_POLICY")),
     ]
     with pool.lanes(plan, resources, folder=tmp_path) as lanes:
-        outcomes = lanes.run(errands)
-        assert lanes.ask(Errand("adds", functools.partial(max, 3, 4))).report == {"answer": 4}
+        outcomes = lanes.run(calls)
+        assert lanes.ask(Call("adds", functools.partial(max, 3, 4))).report == {"answer": 4}
     assert outcomes["fails"].report is None
     assert "no number" in outcomes["fails"].reason
     if allocator.platform.libc_ver()[0] == "glibc":
@@ -81,9 +81,9 @@ def test_a_lane_runs_errands_and_keeps_the_memory_that_they_free(cluster, tmp_pa
 
 
 @pytest.mark.ray
-def test_an_errand_does_not_wait_for_ever(cluster, monkeypatch, tmp_path):
+def test_a_call_does_not_wait_for_ever(cluster, monkeypatch, tmp_path):
     monkeypatch.setattr(pool, "ASK_S", 1.0)
-    outcome = pool.Lanes(JobQueue.remote(1)).ask(Errand("waits", dict))
+    outcome = pool.Lanes(JobQueue.remote(1)).ask(Call("waits", dict))
     assert outcome.report is None
     assert outcome.reason == "cancelled"
 

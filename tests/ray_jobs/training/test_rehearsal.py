@@ -7,7 +7,7 @@ import torch
 from maskcls.config.load import load
 from maskcls.labels import Task
 from ray_jobs.data import stream
-from ray_jobs.data.photos import Dataset, forms_of, prepare
+from ray_jobs.data.photos import Dataset, image_settings, prepare
 from ray_jobs.run.folder import RunFolder, make_jobs
 from ray_jobs.training import rehearsal
 from tests import one_process
@@ -17,7 +17,7 @@ from tests.conftest import TINY
 @pytest.fixture
 def job(drawn, cache, tmp_path):
     config = load([], [f"data.root={drawn}", f"data.cache={cache}", *TINY]).config
-    data = prepare(config, forms_of(config, [Task.MULTI]), tmp_path)
+    data = prepare(config, image_settings(config, [Task.MULTI]), tmp_path)
     (job,) = make_jobs(config, RunFolder(tmp_path), Dataset(data.train, None, "rehearsal"),
                        [(Task.MULTI, 0)])  # fmt: skip
     return job
