@@ -107,7 +107,12 @@ class Ensemble(Section):
 class Resources(Section):
     """How a run uses the cluster. Results depend on the number of threads and workers alone."""
 
-    workers_per_job: PositiveInt = Field(1, description="Train workers that share one job.")
+    workers_per_job: PositiveInt = Field(
+        1,
+        description="Train workers that share one job. On GPUs they normalise over the whole batch "
+        "(SyncBN); on CPUs each worker normalises its own share, so results differ from those of "
+        "one worker where the backbone has batch norm.",
+    )
     gpus_per_worker: NonNegativeFloat | None = Field(
         None, description="GPUs a worker, may be a fraction; null: 1 where there are GPUs, else 0."
     )

@@ -58,7 +58,7 @@ class Learner:
         mean, std = recipe.image.mean or model.mean, recipe.image.std or model.std
         model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world > 1 and device.type == "cuda":
-            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = backbones.with_synchronized_batch_norm(model)
         self.model = model
         self._replica = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
         self.normalize = Normalize(mean, std, device)
@@ -98,12 +98,12 @@ class Learner:
         *,
         epoch: int,
         number: int,
-        total: int,
     ) -> torch.Tensor:
-        """One optimiser step; returns the summed loss of these photos, detached, on the device.
+        """One optimiser step; returns the loss of the batch over all workers, detached, on the
+        device.
 
-        ``number`` counts steps over the whole job from 0. ``total`` is the size of the batch over
-        all processes: shares may differ by one photo, and each photo must weigh the same.
+        ``number`` counts steps over the whole job from 0. Shares of the workers may differ in
+        size: each photo weighs the same (see ``losses``).
         """
         optim.set_lr(self._optimizer, self.recipe.train.lr * self._factor(number))
         generator = torch.Generator().manual_seed(_seed_of(self._seed, epoch, number))
@@ -115,14 +115,14 @@ class Learner:
             loss(logits[head], self._mixed(self._targets[head][index_B], partner_B, share, head))
             for head, loss in self._losses.items()
         ]
-        loss_mean = torch.stack(losses_of_heads).sum()
-        weight = len(items_B) * self._world / total
-        self._scaler.scale(loss_mean * weight).backward()
+        loss = torch.stack(losses_of_heads).sum()
+        # Its gradients add up over the workers, DistributedDataParallel takes their mean.
+        self._scaler.scale(loss * self._world).backward()
         self._clip()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        return loss_mean.detach() * len(items_B)
+        return loss.detach()
 
     def predictor(self) -> Predictor:
         """The model as it stands, to validate with. All processes of a job must call it."""

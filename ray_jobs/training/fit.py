@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-import torch.distributed as dist
 
 from maskcls import labels
 from maskcls.config.recipe import Recipe
@@ -237,22 +236,19 @@ def _train_epoch(
 ) -> float:
     """One pass over the training photos; returns the mean loss of a photo."""
     learner.start_epoch(epoch, session.rank)
-    bounds_S = plan.epoch(epoch).bounds_S
+    sizes_S = np.diff(plan.epoch(epoch).bounds_S).tolist()
     total = torch.zeros((), device=session.device)
     for step in range(plan.steps):
         batch = next(stream)
         assert (batch.epoch, batch.step) == (epoch, step), "the stream lost its order"
-        total += learner.step(
+        total += sizes_S[step] * learner.step(
             batch.images_BHWC,
             batch.items_B,
             epoch=epoch,
             number=(epoch - 1) * plan.steps + step,
-            total=int(bounds_S[step + 1] - bounds_S[step]),
         )
         session.beat()
-    if session.world > 1:
-        dist.all_reduce(total)
-    loss = float(total) / int(bounds_S[-1])
+    loss = float(total) / sum(sizes_S)
     if not np.isfinite(loss):
         raise FloatingPointError(
             f"the training loss became {loss} in epoch {epoch}: lower train.lr, "

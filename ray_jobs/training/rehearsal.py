@@ -87,13 +87,11 @@ def _begin(
 
 
 def _step(learner: Learner, batch: source.Batch, plan: source.EpochPlan) -> torch.Tensor:
-    bounds_S = plan.epoch(batch.epoch).bounds_S
     return learner.step(
         batch.images_BHWC,
         batch.items_B,
         epoch=batch.epoch,
         number=(batch.epoch - 1) * plan.steps + batch.step,
-        total=int(bounds_S[batch.step + 1] - bounds_S[batch.step]),
     )
 
 
