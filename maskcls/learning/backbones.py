@@ -104,15 +104,15 @@ def build(
     return Classifier(backbone, features, heads, mean, std)
 
 
-def with_synchronized_batch_norm(model: nn.Module) -> nn.Module:
+def with_synchronized_batch_norm(model: Classifier) -> Classifier:
     """The model with batch norm over the photos of all workers; it needs GPUs to train.
 
     timm's converter, not torch's: timm's batch norm layers include the activation, and torch's
     converter drops it without a word.
     """
-    from timm.layers import convert_sync_batchnorm
+    from timm.layers.norm_act import convert_sync_batchnorm
 
-    converted: nn.Module = convert_sync_batchnorm(model)
+    converted: Classifier = convert_sync_batchnorm(model)
     return converted
 
 

@@ -62,8 +62,7 @@ class Learner:
         self.model = model
         self._replica = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
         self.normalize = Normalize(mean, std, device)
-        self.dtype = predict.precision_dtype(recipe.train.precision, device)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self._compute_in(predict.precision_dtype(recipe.train.precision, device))
         self._optimizer = optim.build_optimizer(
             params=model.parameters(), lr=recipe.train.lr, **options(recipe.optimizer)
         )
@@ -144,13 +143,19 @@ class Learner:
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "dtype": str(self.dtype).removeprefix("torch."),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a ``state``."""
+        """Go back to a ``state``, also to its precision, whatever this device would choose."""
+        self._compute_in(getattr(torch, state["dtype"]))
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+
+    def _compute_in(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
 
     def _all_targets(self, labels: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, torch.Tensor]:
         if self._regression:

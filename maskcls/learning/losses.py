@@ -276,7 +276,7 @@ def _sums_over_workers(*own: Tensor) -> Sequence[Tensor]:
     """Each sum, of one shape, over the workers of a job, in one exchange; as it is without."""
     if not dist.is_initialized():
         return own
-    total: Tensor = _SumOverWorkers.apply(torch.stack(own))  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverWorkers.apply(torch.stack(own))
     return total.unbind()
 
 

@@ -54,7 +54,8 @@ def run(job: Job, session: Session) -> dict[str, Any]:
     saving = time.monotonic()
     if session.rank == 0:
         values = {"epoch": 1.0, "val/macro_f1": 0.0}
-        evaluate.save_best(job, learner, 1, values, probabilities, validation)
+        weights = learner.model.state_dict()
+        evaluate.save_best(job, learner, 1, values, probabilities, validation, weights)
         state = {"identity": job.identity, "history": [values], **learner.state()}
         checkpoint.save_resume(job.folder, state)
     saved = time.monotonic()

@@ -342,6 +342,4 @@ def test_two_workers_have_the_loss_and_the_gradient_of_one(shared):
         for rank, (loss, gradient) in enumerate(shares):
             torch.testing.assert_close(loss, alone[0], msg=lambda text, case=case: f"{case} {text}")
             together[rank::2] = gradient
-        torch.testing.assert_close(
-            together, alone[1], msg=lambda text, case=case: f"{case} {text}"
-        )
+        torch.testing.assert_close(together, alone[1], msg=lambda text, case=case: f"{case} {text}")
