@@ -175,6 +175,7 @@ def preprocessing(form: Image) -> Preprocessing:
         crop=form.crop,
         crop_margin=form.crop_margin,
         background=form.background,
+        zoom=form.zoom,
     )
 
 
