@@ -165,6 +165,14 @@ class Optimizer(Section):
 
     name: Literal["adam", "adamw", "rmsprop", "sgd"] = Field("adamw", description="The optimiser.")
     weight_decay: NonNegativeFloat = Field(5e-4, description="Weight decay.")
+    no_decay_norms: bool = Field(
+        False, description="No weight decay on norms and biases; false decays every parameter."
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Factor of the learning rate from each layer to the one below it, timm's "
+        "backbones only (0.65 to 0.9 is usual); null trains all layers alike.",
+    )
     amsgrad: bool | None = Field(None, description="adam, adamw: the AMSGrad variant.")
     momentum: NonNegativeFloat | None = Field(None, description="sgd, rmsprop: momentum (0.9).")
     alpha: Share | None = Field(None, description="rmsprop: smoothing constant (0.9).")

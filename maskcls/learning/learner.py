@@ -64,7 +64,7 @@ class Learner:
         self.normalize = Normalize(mean, std, device)
         self._compute_in(predict.precision_dtype(recipe.train.precision, device))
         self._optimizer = optim.build_optimizer(
-            params=model.parameters(), lr=recipe.train.lr, **options(recipe.optimizer)
+            model=model, lr=recipe.train.lr, **options(recipe.optimizer)
         )
         self._factor = optim.build_schedule(
             epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch, **options(recipe.schedule)
@@ -82,8 +82,8 @@ class Learner:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the last step."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        """The highest learning rate of the last step."""
+        return max(float(group["lr"]) for group in self._optimizer.param_groups)
 
     def start_epoch(self, epoch: int, rank: int = 0) -> None:
         """Seed what a step draws (dropout, stochastic depth), so that a resumed epoch repeats."""
