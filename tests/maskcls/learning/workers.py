@@ -19,7 +19,7 @@ def run(function, *arguments, world=2):
         for process in processes:
             process.start()
         for process in processes:
-            process.join(timeout=120)
+            process.join(timeout=300)
         for process in processes:
             process.kill()
         assert [process.exitcode for process in processes] == [0] * world
