@@ -5,7 +5,7 @@ import typing
 
 import pytest
 
-from maskcls.config import recipe, schema
+from maskcls.config import keys, schema
 from maskcls.data.label_fixes import LabelFixes, load_fixes
 from maskcls.labels import Task
 from maskcls.learning import backbones
@@ -18,13 +18,12 @@ READMES = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")
 }
 SECTIONS = {
-    "Augmentations": recipe.Augment,
-    "Batch mixing": recipe.Mix,
-    "Losses": recipe.Loss,
-    "Optimisers": recipe.Optimizer,
-    "Schedules": recipe.Schedule,
-    "Samplers": recipe.Sampler,
-    "Ensembles": schema.Ensemble,
+    "Augmentations": "augment",
+    "Batch mixing": "augment.mix",
+    "Losses": "loss",
+    "Optimisers": "optimizer",
+    "Schedules": "schedule",
+    "Samplers": "sampler",
 }
 
 
@@ -35,11 +34,13 @@ def names_under(heading):
 
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_the_page_of_names_is_complete(heading):
-    annotation = SECTIONS[heading].model_fields["name"].annotation
-    assert names_under(heading) == set(typing.get_args(annotation))
+    methods = keys.inside(SECTIONS[heading], schema.Config)
+    assert names_under(heading) == set(map(keys.name_of, methods))
 
 
-def test_tasks_backbones_and_searchers_are_listed():
+def test_tasks_backbones_searchers_and_ensembles_are_listed():
+    ensembles = schema.Ensemble.model_fields["name"].annotation
+    assert names_under("Ensembles") == set(typing.get_args(ensembles))
     assert names_under("Tasks") == {str(task) for task in Task}
     assert names_under("Backbones") == set(backbones.BACKBONES)
     searchers = schema.Tune.model_fields["searcher"].annotation

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-)
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from maskcls.config import keys
 from maskcls.config.recipe import Recipe
 from maskcls.config.schema import Config
 from maskcls.labels import Task
 
 
 def documentation() -> str:
-    """The page of all keys (docs/config.md), generated from the types above."""
+    """The page of all keys (docs/config.md), generated from the types."""
     lines = [
         "# Configuration keys",
         "",
@@ -27,29 +27,84 @@ def documentation() -> str:
         " set in a YAML and on the command line as `key.sub=value`. The keys of "
         + ", ".join(f"`{name}`" for name in Recipe.model_fields)
         + " can also be set for one task, under `recipes.<task>`.",
+        "",
+        *RULES,
     ]
-    top: list[tuple[str, type[BaseModel] | None]] = [("", None)]
-    top += [(n, section_of(f.annotation)) for n, f in Config.model_fields.items()]
-    for name, section in top:
-        if name and section is None:
+    top: list[tuple[str, keys.Classes]] = [("", ())]
+    top += [(n, keys.classes_of(f.annotation)) for n, f in Config.model_fields.items()]
+    for name, classes in top:
+        if name and not classes:
             continue
-        title = name or "top level"
-        intro = (section.__doc__ or "").strip() if section else "Keys outside any section."
-        lines += ["", f"## {title}", "", intro, "", "| key | type | default | meaning |"]
-        lines += ["|---|---|---|---|", *_rows(section or Config, f"{name}." if name else "")]
+        if keys.is_methods(classes):
+            intro = Config.model_fields[name].description or ""
+        else:
+            intro = (classes[0].__doc__ or "").strip() if classes else "Keys outside any section."
+        lines += ["", f"## {name or 'top level'}", "", intro]
+        lines += ["", "| key | type | default | meaning |", "|---|---|---|---|"]
+        lines += _rows(classes or (Config,), f"{name}." if name else "")
     return "\n".join(lines) + "\n"
 
 
-def _rows(section: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        inner = section_of(field.annotation)
-        if inner is not None:
+RULES = (
+    "- A later layer wins: the defaults, each `--config` file in order, then the words of the "
+    "command line.",
+    "- Within a layer, `recipes.<task>` beats the general value. A general value of a later layer "
+    "beats the recipes of earlier ones: `train.epochs=3` on the command line means 3 epochs for "
+    "all tasks, whatever a file sets under `recipes`.",
+    "- A later layer that names another method (`loss.name=focal`) drops the options of the one "
+    "before.",
+    "- On the command line the value of a path or a text is taken as it stands "
+    "(`'data.root=/data/set #2'`); nothing or `null` is null. All other values are YAML. Numbers "
+    "are decimal: `run.seed=010` is 10.",
+    "- YAML files are read as YAML 1.2: `off` is a text, `2024-01-05` too, `1e-4` is a number. A "
+    "key that is given twice is refused.",
+    "- `--config` takes a path, or the name of a configuration that comes with the package "
+    "(`--config sweep`).",
+    "- Under `ray job submit` paths must be absolute: a relative one lies in a copy of the working "
+    "folder that Ray deletes. `data.label_fixes` in a file is relative to that file.",
+)
+
+
+def _rows(classes: keys.Classes, prefix: str) -> Iterator[str]:
+    for name, fields in keys.fields_of(classes).items():
+        inner = keys.classes_of(fields[0].annotation)
+        if inner:
             if prefix:
                 yield from _rows(inner, f"{prefix}{name}.")
-            continue
-        default = "required" if field.is_required() else json.dumps(field.default, default=str)
-        kind = _type_name(field.annotation).replace("|", "\\|")
-        yield f"| `{prefix}{name}` | {kind} | `{default}` | {field.description} |"
+        elif keys.is_methods(classes) and name == "name":
+            yield from _method_rows(classes, prefix)
+        else:
+            yield from _option_rows(classes, prefix, name)
+
+
+def _method_rows(classes: keys.Classes, prefix: str) -> Iterator[str]:
+    names = " \\| ".join(f"`{keys.name_of(method)}`" for method in classes)
+    meaning = " ".join(
+        f"`{keys.name_of(method)}`: {' '.join((method.__doc__ or '').split())}"
+        for method in classes
+    )
+    yield f"| `{prefix}name` | {names} | `{json.dumps(keys.name_of(classes[0]))}` | {meaning} |"
+
+
+def _option_rows(classes: keys.Classes, prefix: str, name: str) -> Iterator[str]:
+    """One row, or one for each default that methods have; with the methods that take it."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for section in classes:
+        if (field := section.model_fields.get(name)) is not None:
+            cells = (_kind(field), _default(field), field.description or "")
+            rows.setdefault(cells, []).append(section.__name__ if not keys.is_methods(classes)
+                                              else keys.name_of(section))  # fmt: skip
+    for (kind, default, meaning), takers in rows.items():
+        only = f"{', '.join(takers)}: " if len(takers) < len(classes) else ""
+        yield f"| `{prefix}{name}` | {kind} | `{default}` | {only}{meaning} |"
+
+
+def _default(field: FieldInfo) -> str:
+    return "required" if field.is_required() else json.dumps(field.default, default=str)
+
+
+def _kind(field: FieldInfo) -> str:
+    return _type_name(field.annotation).replace("|", "\\|")
 
 
 def _type_name(annotation: Any) -> str:
@@ -70,15 +125,9 @@ def _type_name(annotation: Any) -> str:
         return "null"
     if annotation is Task:
         return " | ".join(f"`{task}`" for task in Task)
-    if (section := section_of(annotation)) is not None:
-        return f"{{{', '.join(section.model_fields)}}}"
-    return {Path: "path"}.get(annotation, getattr(annotation, "__name__", str(annotation)))
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return None
+        return f"{{{', '.join(annotation.model_fields)}}}"
+    return {Path: "path"}.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
+from maskcls.config.keys import method_options
 from maskcls.config.types import Tree
 
 
@@ -18,17 +19,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-METHOD_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "augment": ("ops", "magnitude", "severity", "width", "depth", "alpha", "noise"),
-    "augment.mix": ("alpha",),
-    "loss": ("gamma", "smoothing", "beta", "class_weights"),
-    "optimizer": ("amsgrad", "momentum", "alpha"),
-    "schedule": ("min_factor", "cycles", "step_epochs", "gamma"),
-    "sampler": ("shares",),
-}
-"""Section -> the keys that belong to the method it names: another name leaves them behind."""
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "") -> Tree:
@@ -48,13 +38,6 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "")
         else:
             result[name] = copy.deepcopy(value)
     return result
-
-
-def method_options(section: str) -> tuple[str, ...]:
-    """The options of the method that a section names, also of ``recipes.<task>.<section>``."""
-    if section.startswith("recipes."):
-        section = section.split(".", 2)[-1]
-    return METHOD_OPTIONS.get(section, ())
 
 
 def digest(*parts: Any) -> str:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import functools
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from maskcls.config.documentation import section_of
-from maskcls.config.layers import flatten, merged, method_options
+from maskcls.config import checks, keys, shipped
+from maskcls.config.explain import explain
+from maskcls.config.layers import flatten, merged
 from maskcls.config.recipe import Recipe
 from maskcls.config.schema import Config
-from maskcls.config.types import Tree
-from maskcls.storage import uri
+from maskcls.config.types import Tree, absolute
+from maskcls.config.words import flag_problem, parse_word
+from maskcls.storage import yaml_files
 
 
 class ConfigError(ValueError):
@@ -36,7 +37,7 @@ class Loaded:
         """The resolved configuration as YAML, each value with where it came from."""
         lines: list[str] = []
         for key, value in flatten(self.config.model_dump(mode="json")):
-            text = yaml.safe_dump(value, default_flow_style=True, width=10**6).split("\n")[0]
+            text = yaml_files.dump(value, flow=True).split("\n")[0]
             lines.append(f"{key}: {text}  # {self.sources.get(key, 'default')}")
         return "\n".join(lines)
 
@@ -45,28 +46,35 @@ def load(files: Sequence[Path] = (), words: Sequence[str] = ()) -> Loaded:
     """Read the layers, in order: ``files``, then ``key.sub=value`` words.
 
     Raises ConfigError that lists every unknown key (with the nearest name) and every bad value,
-    and FileNotFoundError for a file that does not exist.
+    and FileNotFoundError for a configuration file that does not exist.
     """
     tree: Tree = {}
     sources: dict[str, str] = {}
     problems: dict[str, str] = {}
     layers = [(str(path), _read_layer(path)) for path in files]
-    layers.append(("command line", functools.reduce(merged, map(_parse_word, words), {})))
+    layers.append(("command line", functools.reduce(merged, map(_read_word, words), {})))
     for source, layer in layers:
-        problems |= _unknown_keys(layer, Config, "", source)
+        problems |= _unknown_keys(layer, (Config,), "", source)
         _apply(tree, sources, layer, source)
+    config: Config | None = None
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        problems = dict(_explain(error, sources)) | problems
+        problems = dict(_located(explain(error, Config), sources)) | problems
     general = {name: value for name, value in tree.items() if name in Recipe.model_fields}
+    if config is not None:
+        general = config.model_dump(include=set(Recipe.model_fields))
     for task, recipe in tree.get("recipes", {}).items():
         try:
             Recipe.model_validate(merged(general, recipe))
         except ValidationError as error:
-            problems = dict(_explain(error, sources, f"recipes.{task}.")) | problems
-    if problems:
-        raise ConfigError("\n".join(f"{where}: {what}" for where, what in problems.items()))
+            own = _located(explain(error, Recipe), sources, f"recipes.{task}.")
+            problems = dict(own) | problems
+    relative = dict(_located(checks.relative_paths(tree), sources))
+    if problems or config is None:
+        raise ConfigError(_lines(relative | problems))
+    if problems := dict(_checked(config, sources)) | relative:
+        raise ConfigError(_lines(problems))
     return Loaded(config, sources)
 
 
@@ -84,11 +92,17 @@ def with_flags(
     """``from_command_line``, and which of ``flags`` (name -> help) were given, as ``--name``."""
     parser = argparse.ArgumentParser(
         description=description,
-        epilog="Every key is listed in docs/config.md; lists are written 'tasks=[mask,age]'.",
+        epilog="Every key is listed in docs/config.md; lists are written 'tasks=[mask,age]'. "
+        "Words beat all files, also what a file sets under recipes.<task>.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
-        "--config", action="append", default=[], type=Path, metavar="FILE", help="YAML; may repeat"
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"YAML, or one of {', '.join(shipped.names())}; may repeat",
     )
     parser.add_argument(
         "--print-config", action="store_true", help="show each value and its source, then stop"
@@ -96,15 +110,19 @@ def with_flags(
     for name, text in flags.items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
     parser.add_argument("words", nargs="*", metavar="key.sub=value", help="override a key")
-    arguments = parser.parse_intermixed_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        known = ["config", "print-config", *flags]
+        parser.exit(2, f"{parser.prog}: {flag_problem(unknown, argv, known)}\n")
     try:
-        loaded = load(arguments.config, arguments.words)
+        loaded = load([shipped.find(name) for name in arguments.config], arguments.words)
     except (ConfigError, FileNotFoundError) as error:
         parser.exit(2, f"{parser.prog}: the configuration is refused\n{error}\n")
     if arguments.print_config:
         print(loaded.describe())
         parser.exit(0)
-    return loaded.config, {name for name in flags if vars(arguments)[name]}
+    return loaded.config, {name for name in flags if vars(arguments)[name.replace("-", "_")]}
 
 
 def _read_layer(path: Path) -> Tree:
@@ -112,22 +130,31 @@ def _read_layer(path: Path) -> Tree:
     data = tree.get("data")
     if isinstance(data, dict) and isinstance(fixes := data.get("label_fixes"), str):
         # A file named inside a YAML is meant from that YAML, wherever the program was started.
-        data["label_fixes"] = str((path.parent / Path(fixes).expanduser()).absolute())
+        home = fixes.startswith("~")
+        data["label_fixes"] = fixes if home else str((path.parent / fixes).absolute())
     return tree
 
 
 def _read_yaml(path: Path) -> Tree:
     if not path.is_file():
-        raise FileNotFoundError(f"--config {path}: no such file (looked in {Path.cwd()})")
+        raise FileNotFoundError(f"{path}: no such file (looked in {Path.cwd()})")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        tree = yaml_files.read(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected keys and values, got {type(tree).__name__}")
     return tree
+
+
+def _read_word(word: str) -> Tree:
+    try:
+        tree = parse_word(word)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return _with_recipes(tree, "command line", Path())
 
 
 def _with_recipes(tree: Tree, source: str, folder: Path) -> Tree:
@@ -139,7 +166,7 @@ def _with_recipes(tree: Tree, source: str, folder: Path) -> Tree:
         raise ConfigError(f"recipes ({source}): expected recipes.<task>, got {recipes!r}")
     for task, recipe in recipes.items():
         if isinstance(recipe, str):
-            recipes[task] = _read_yaml(folder / Path(recipe).expanduser())
+            recipes[task] = _read_yaml(folder / _expanded(recipe, f"recipes.{task} ({source})"))
         elif not isinstance(recipe, dict):
             raise ConfigError(
                 f"recipes.{task} ({source}): expected keys or the path of a YAML, got {recipe!r}"
@@ -147,49 +174,32 @@ def _with_recipes(tree: Tree, source: str, folder: Path) -> Tree:
     return tree
 
 
-def _parse_word(word: str) -> Tree:
-    key, equals, text = word.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{word!r}: expected key.sub=value")
+def _expanded(path: str, where: str) -> Path:
     try:
-        value = yaml.safe_load(text) if text else None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{word!r}: the value is not valid YAML: {error}") from None
-    tree: Any = value
-    for name in reversed(key.split(".")):
-        tree = {name: tree}
-    return _with_recipes(tree, "command line", Path())
+        return absolute(Path(path)) if path.startswith("~") else Path(path)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _unknown_keys(
-    tree: Mapping[str, Any], section: type[BaseModel], prefix: str, source: str
+    tree: Mapping[str, Any], classes: keys.Classes, prefix: str, source: str
 ) -> Iterator[tuple[str, str]]:
-    """Where and what; so does ``_explain``."""
-    known = section.model_fields
+    """(key and source, what is wrong) for each key that no section, or no method of it, has."""
+    known = keys.fields_of(classes)
     for name, value in tree.items():
         key = f"{prefix}{name}"
         where = f"{key} ({source})"
         if name not in known:
-            yield where, f"no such key{_nearest(str(name), key, list(known), prefix)}"
+            every = list(keys.every_key(Config))
+            yield where, f"no such key{keys.suggestion(str(name), key, list(known), prefix, every)}"
         elif key == "recipes":
             for task, recipe in value.items():
-                yield from _unknown_keys(recipe, Recipe, f"recipes.{task}.", source)
-        elif (inner := section_of(known[name].annotation)) is not None:
+                yield from _unknown_keys(recipe, (Recipe,), f"recipes.{task}.", source)
+        elif inner := keys.classes_of(known[name][0].annotation):
             if isinstance(value, Mapping):
                 yield from _unknown_keys(value, inner, f"{key}.", source)
             else:
                 yield where, f"is a section, expected {key}.<key>, got {value!r}"
-
-
-def _nearest(name: str, key: str, known: list[str], prefix: str) -> str:
-    """The likeliest meant key: spelled alike here, or the same name elsewhere."""
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {prefix}{close[0]}?"
-    every = [dotted for dotted, _ in flatten(Config().model_dump())]
-    same = [dotted for dotted in every if name in dotted.split(".")]
-    close = same or difflib.get_close_matches(key, every, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
 
 
 def _apply(tree: Tree, sources: dict[str, str], layer: Tree, source: str) -> None:
@@ -200,7 +210,7 @@ def _apply(tree: Tree, sources: dict[str, str], layer: Tree, source: str) -> Non
             gone = [key] if value != {} else []
             section, _, name = key.rpartition(".")
             if name == "name" and _get(recipe, key) not in (None, value):
-                gone += [f"{section}.{option}" for option in method_options(section)]
+                gone += [f"{section}.{option}" for option in keys.method_options(section)]
             for lost in gone:
                 _remove(recipe, lost.split("."))
                 sources.pop(f"recipes.{task}.{lost}", None)
@@ -221,39 +231,42 @@ def _remove(tree: Tree, names: list[str]) -> None:
         _remove(inner, names[1:])
 
 
-def _explain(
-    error: ValidationError, sources: Mapping[str, str], prefix: str = ""
+def _checked(config: Config, sources: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the recipes of the tasks that a command may train."""
+    for task in checks.tasks_of(config):
+        recipe = config.recipe(task)
+        workers = config.resources.workers_per_job
+        for key, message in checks.recipe_problems(recipe, task, workers):
+            own = f"recipes.{task}.{key}"
+            yield _where(own if own in sources else key, sources), message
+
+
+def _located(
+    problems: Iterator[tuple[str, str]], sources: Mapping[str, str], prefix: str = ""
 ) -> Iterator[tuple[str, str]]:
-    for problem in error.errors():
-        key = prefix + ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
-        source = _source(key, sources)
-        if prefix and not source:
-            continue  # not the recipe's own: told of the general value already
-        message = problem["msg"].removeprefix("Value error, ")
-        given = problem["input"]
-        shown = f", got {given!r}" if not isinstance(given, dict | BaseModel) else ""
-        if isinstance(given, str) and uri.is_uri(given):
-            shown = ""  # somebody may have written a key into it
-        if problem["type"] in ("literal_error", "enum") and isinstance(given, str):
-            expected = str(problem.get("ctx", {}).get("expected", ""))
-            names = [name.strip("' ") for name in expected.replace(" or ", ",").split(",")]
-            close = difflib.get_close_matches(given, names, n=1)
-            shown += f"; did you mean {close[0]!r}?" if close else ""
-        yield f"{key or 'configuration'}{f' ({source})' if source else ''}", f"{message}{shown}"
+    """Problems of keys under ``prefix`` with the layer of each.
+
+    Of a recipe only its own: those of the general values have been said.
+    """
+    for key, message in problems:
+        if not prefix or _source(f"{prefix}{key}", sources):
+            yield _where(f"{prefix}{key}", sources), message
+
+
+def _where(key: str, sources: Mapping[str, str]) -> str:
+    source = _source(key, sources)
+    return f"{key or 'configuration'}{f' ({source})' if source else ''}"
 
 
 def _source(key: str, sources: Mapping[str, str]) -> str | None:
-    """The layer that set a key, one around it or, for a rule between keys, one inside it."""
-    return next(
-        (
-            source
-            for other, source in sources.items()
-            if f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.")
-        ),
-        None,
+    """The layer that set a key, one around it, a rule's key inside it or else its method."""
+    near = (
+        source
+        for other, source in sources.items()
+        if f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.")
     )
+    return sources.get(key) or next(near, sources.get(f"{key.rpartition('.')[0]}.name"))
 
 
-def _is_branch(part: Any) -> bool:
-    """Pydantic puts the branch of a union (``constrained-float``) into the place of an error."""
-    return isinstance(part, str) and ("[" in part or "-" in part)
+def _lines(problems: Mapping[str, str]) -> str:
+    return "\n".join(f"{where}: {what}" for where, what in problems.items())

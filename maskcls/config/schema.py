@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     Field,
@@ -26,7 +25,9 @@ from pydantic import (
 from maskcls.config.layers import flatten, merged
 from maskcls.config.recipe import Model, Recipe
 from maskcls.config.types import (
+    DEFAULT_CACHE,
     AbsolutePath,
+    CachePath,
     FoldNumbers,
     Location,
     Section,
@@ -35,6 +36,7 @@ from maskcls.config.types import (
     each_once,
 )
 from maskcls.labels import Task
+from maskcls.storage import yaml_files
 from maskcls.storage.place import Place
 
 
@@ -56,10 +58,12 @@ class Data(Section):
         Path("data"),
         description="Folder that holds `train/` and `eval/`, or its URI (`s3://`, `gs://`).",
     )
-    cache: AbsolutePath = Field(
-        Path("~/.cache/maskcls"),
+    cache: CachePath = Field(
+        DEFAULT_CACHE,
         description="Folder of prepared (decoded, resized) images, local to a node or shared; "
-        "local copies of what lies on an object store are kept there too, under `remote/`.",
+        "local copies of what lies on an object store are kept there too, under `remote/`. Where "
+        "the user has no home folder, the default is `maskcls-cache-<user id>` in the temporary "
+        "folder.",
     )
     variants: list[Literal["original", "rembg"]] = Field(
         ["original"],
@@ -150,12 +154,6 @@ class Tracking(Section):
     wandb: Literal["off", "offline", "online"] = Field("off", description="Weights & Biases.")
     wandb_project: str = Field("maskcls", description="W&B project.")
     wandb_entity: str | None = Field(None, description="W&B entity; null: the account's own.")
-
-    @field_validator("wandb", mode="before")
-    @classmethod
-    def _off_is_a_word(cls, wandb: Any) -> Any:
-        # YAML reads an unquoted off as false.
-        return "off" if wandb is False else wandb
 
 
 class Tune(Section):
@@ -261,4 +259,4 @@ class Config(Recipe):
 
     def yaml(self) -> str:
         """The configuration as YAML that reads back as the same configuration."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml_files.dump(self.model_dump(mode="json"))

@@ -14,8 +14,11 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from maskcls.config import keys
+from maskcls.config.explain import explain
 from maskcls.config.layers import flatten, merged
 from maskcls.config.recipe import Recipe
+from maskcls.config.types import Tree
 
 Values = dict[str, Any]
 """Dotted key -> value."""
@@ -89,7 +92,9 @@ class SearchSpace:
         """
         known = dict(flatten(recipe.model_dump(mode="json")))
         active = [d for d in self.dimensions if d.active(known)]
-        outside = [f"{d.key}={known[d.key]!r}" for d in active if not d.contains(known[d.key])]
+        outside = [
+            f"{d.key}={known.get(d.key)!r}" for d in active if not d.contains(known.get(d.key))
+        ]
         if outside:
             raise ValueError(
                 f"tune.space does not contain the recipe's own {', '.join(outside)}, which is the "
@@ -107,19 +112,22 @@ def parse(space: Mapping[str, Any], recipe: Recipe) -> SearchSpace:
             "tune.space is empty: name at least one key, "
             "as in tune.space={train.lr: {loguniform: [1e-5, 1e-2]}}"
         )
-    known = [key for key, _ in flatten(recipe.model_dump())]
+    known = list(keys.every_key(Recipe))
+    methods = _methods(space, recipe)
     problems: list[str] = []
     dimensions = []
     for key, text in space.items():
         try:
             if key not in known:
-                close = difflib.get_close_matches(str(key), known, n=1)
-                raise ValueError(f"no such key{f'; did you mean {close[0]}?' if close else ''}")
+                close = keys.SYNONYMS.get(str(key)) or next(
+                    iter(difflib.get_close_matches(str(key), known, n=1)), None
+                )
+                raise ValueError(f"no such key{f'; did you mean {close}?' if close else ''}")
             dimension = _dimension(key, text)
             unknown = [str(name) for name in dimension.when if name not in known]
             if unknown:
                 raise ValueError(f"when: no such key {', '.join(unknown)}")
-            dimensions.append(_as_held(dimension, recipe))
+            dimensions.append(_as_held(dimension, recipe, methods))
         except ValueError as error:
             problems.append(f"tune.space: {key}: {error}")
     try:
@@ -133,28 +141,67 @@ def parse(space: Mapping[str, Any], recipe: Recipe) -> SearchSpace:
 
 def apply(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """The recipe with some keys changed. Raises ValueError for a value that a key refuses."""
-    tree = recipe.model_dump()
+    overlay: Tree = {}
     for key, value in values.items():
-        overlay: Any = value
+        tree: Any = value
         for name in reversed(key.split(".")):
-            overlay = {name: overlay}
-        tree = merged(tree, overlay)
+            tree = {name: tree}
+        # In one layer, so that a method's name does not drop the options that come with it.
+        overlay = merged(overlay, tree)
     try:
-        return Recipe.model_validate(tree)
+        return Recipe.model_validate(merged(recipe.model_dump(), overlay))
     except ValidationError as error:
-        raise ValueError(
-            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        ) from None
+        problems = (f"{key}: {message}" for key, message in explain(error, Recipe))
+        raise ValueError("; ".join(problems)) from None
 
 
-def _as_held(dimension: Dimension, recipe: Recipe) -> Dimension:
-    """With its values as the configuration holds them: paths absolute, ``"1e-4"`` a number."""
+def _methods(space: Mapping[str, Any], recipe: Recipe) -> dict[str, list[Any]]:
+    """``loss.name`` and its like -> the methods that a trial may have."""
+    known = dict(flatten(recipe.model_dump(mode="json")))
+    methods: dict[str, list[Any]] = {}
+    for key in keys.every_key(Recipe):
+        if not keys.method_options(key.rpartition(".")[0]) or not key.endswith(".name"):
+            continue
+        text = space.get(key, [known[key]])
+        choices = text.get("choice") if isinstance(text, Mapping) else text
+        methods[key] = list(choices) if isinstance(choices, list | tuple) else []
+    return methods
 
-    def held(key: str, values: Sequence[Any]) -> tuple[Any, ...]:
-        trees = (apply(recipe, {key: value}).model_dump(mode="json") for value in values)
+
+def _as_held(
+    dimension: Dimension, recipe: Recipe, methods: Mapping[str, Sequence[Any]]
+) -> Dimension:
+    """With its values as the configuration holds them: paths absolute, ``"1e-4"`` a number.
+
+    Raises ValueError for a value that the key refuses, or that some method of a trial does not
+    take: ``loss.gamma`` needs ``when: {loss.name: focal}`` where other losses are tried as well.
+    """
+
+    def held(key: str, values: Sequence[Any], at: Mapping[str, Any]) -> tuple[Any, ...]:
+        trees = (apply(recipe, {**at, key: value}).model_dump(mode="json") for value in values)
         return tuple(dict(flatten(tree))[key] for tree in trees)
 
-    values = held(dimension.key, dimension.values)
+    def with_methods(key: str, values: Sequence[Any]) -> tuple[Any, ...]:
+        section, _, option = key.rpartition(".")
+        if option not in keys.method_options(section):
+            return held(key, values, {})
+        name = f"{section}.name"
+        possible = dimension.when.get(name, methods[name])
+        takers = keys.takers(section, option)
+        if key != dimension.key:
+            possible = [method for method in possible if method in takers] or takers
+        others = [str(method) for method in possible if method not in takers]
+        if others:
+            raise ValueError(
+                f"{', '.join(others)} has no such option: add when: {{{name}: "
+                f"[{', '.join(takers)}]}}"
+            )
+        found = [held(key, values, {name: method})
+                 for method in possible]  # fmt: skip
+        return found[0] if found else tuple(values)
+
+    when = {name: with_methods(name, options) for name, options in dimension.when.items()}
+    values = with_methods(dimension.key, dimension.values)
     if dimension.kind in ("uniform", "loguniform") and not all(
         isinstance(value, float) for value in values
     ):
@@ -162,7 +209,7 @@ def _as_held(dimension: Dimension, recipe: Recipe) -> Dimension:
     return replace(
         dimension,
         values=values if dimension.kind == "choice" else dimension.values,
-        when={name: held(name, options) for name, options in dimension.when.items()},
+        when=when,
     )
 
 

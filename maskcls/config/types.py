@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
@@ -19,32 +22,71 @@ from maskcls.storage import uri
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Tree = dict[str, Any]
 
+DEFAULT_CACHE: Final = Path("~/.cache/maskcls")
+
 
 def absolute(path: Path) -> Path:
+    """The path from the root, ``~`` and ``~name`` resolved.
+
+    Raises ValueError for a URI, an empty path, and a ``~`` of somebody who has no home folder.
+    """
     if uri.is_uri(str(path)):
         raise ValueError(
             "a path on this machine is expected; only run.dir and data.root take s3:// and gs://"
         )
-    return Path(path).expanduser().absolute()
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        whose = path.parts[0].removeprefix("~")
+        who = f"no user {whose!r} with a home folder" if whose else "this user has no home folder"
+        raise ValueError(f"{who}: set HOME, or write the path from the root (/...)") from None
 
 
 def _location(value: Any) -> Path | str:
     if isinstance(value, str) and uri.is_uri(value):
         return uri.check_uri(value)
-    if not isinstance(value, str | Path):
+    if not isinstance(value, str | Path) or not str(value):
         raise ValueError("a path, or a URI such as s3://bucket/name, is expected")
     return absolute(Path(value))
 
 
-AbsolutePath = Annotated[Path, AfterValidator(absolute)]
+def _not_empty(value: Any) -> Any:
+    # pathlib takes an empty text for the current folder.
+    if value == "":
+        raise ValueError("a path is expected, not an empty text")
+    return value
+
+
+def _cache(path: Any) -> Any:
+    if path != DEFAULT_CACHE and path != str(DEFAULT_CACHE):
+        return path
+    try:
+        return DEFAULT_CACHE.expanduser()
+    except RuntimeError:
+        # Containers that run as any user id: the default must not need a home folder.
+        return Path(tempfile.gettempdir(), f"maskcls-cache-{os.getuid()}")
+
+
+AbsolutePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(absolute)]
+CachePath = Annotated[AbsolutePath, BeforeValidator(_cache)]
 Location = Annotated[Path | str, BeforeValidator(_location)]
 """A folder: an absolute path, or the URI of one on an object store as a string."""
+
+
+def _in_order(ages: tuple[int, int]) -> tuple[int, int]:
+    if ages[0] > ages[1]:
+        raise ValueError(f"the first age is above the last: write [{ages[1]}, {ages[0]}]")
+    return ages
+
+
+AgeRange = Annotated[tuple[NonNegativeInt, NonNegativeInt], AfterValidator(_in_order)]
+"""First and last age in years, both included."""
 
 
 def each_once(values: list[Any]) -> list[Any]:
     twice = sorted({str(value) for value in values if values.count(value) > 1})
     if twice:
-        raise ValueError(f"{', '.join(twice)} stands there twice")
+        raise ValueError(f"{', '.join(twice)} is given twice")
     return values
 
 
@@ -56,4 +98,17 @@ class Section(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class Method(Section):
+    """A method and its options. A union of methods is told apart by ``name``."""
+
+    name: str
+
+
+def named(name: str) -> BeforeValidator:
+    """Options that stand there without a name are those of the method ``name``."""
+    return BeforeValidator(
+        lambda value: {"name": name, **value} if isinstance(value, Mapping) else value
     )

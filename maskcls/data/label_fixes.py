@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from maskcls.labels import Mask
+from maskcls.storage import yaml_files
 
 STEMS: Final[dict[str, Mask]] = {
     **{f"mask{number}": Mask.WORN for number in range(1, 6)},
@@ -55,9 +55,7 @@ def load_fixes(path: Path) -> LabelFixes:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; correct data.label_fixes or set it to null")
     try:
-        return LabelFixes.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from None
+        return LabelFixes.model_validate(yaml_files.read(path) or {})
     except ValidationError as error:
         problems = [
             f"{path}: {'.'.join(map(str, e['loc'])) or 'file'}: "

@@ -16,7 +16,8 @@ import pandas as pd
 import ray
 
 from maskcls.config import layers
-from maskcls.config.recipe import People, Recipe, Sampler
+from maskcls.config.methods import NoSampler
+from maskcls.config.recipe import People, Recipe
 from maskcls.config.schema import Config
 from maskcls.data import prepared
 from maskcls.data.manifest import OK, Manifest
@@ -201,7 +202,7 @@ def _rehearse(
     with pool.lanes(plan, config.resources, folder=folder) as lanes:
         for kind, task in kinds.items():
             (job,) = make_jobs(config, RunFolder(folder), data, [(task, 0)])
-            recipe = job.recipe.model_copy(update={"people": People(), "sampler": Sampler()})
+            recipe = job.recipe.model_copy(update={"people": People(), "sampler": NoSampler()})
             jobs = []
             for lane in plan.lanes:
                 name = f"{task}-lane{lane.number}"

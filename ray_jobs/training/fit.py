@@ -229,11 +229,12 @@ def epoch_plan(
     if task is labels.Task.MULTI:
         head, classes = "joint", labels.NUM_JOINT
     labels_N = training[LABEL_COLUMNS[head]].to_numpy()
-    sampler = recipe.sampler
     return source.EpochPlan(
         rows=source.training_rows(training),
         labels_N=labels_N,
-        shares=sampling.class_shares(sampler.name, labels_N, classes, sampler.shares),
+        shares=sampling.class_shares(
+            labels_N=labels_N, num_classes=classes, **options(recipe.sampler)
+        ),
         batch_size=recipe.train.batch_size,
         seed=seed,
         rank=rank,

@@ -153,8 +153,8 @@ def test_one_job_alone_is_the_same_as_in_a_sweep_and_is_taken_over(swept, run_di
 
 
 def test_a_missing_model_is_said_and_no_submission_looks_whole(verb, tmp_path):
-    # Focal weights of the wrong length fail in the worker, for one task only.
-    words = (f"run.dir={tmp_path}", "recipes.gender.loss.class_weights=[1,1,1]")
+    # Nobody is left to train on, for one task only.
+    words = (f"run.dir={tmp_path}", "recipes.gender.people.drop_ages=[[0,119]]")
     told = verb("sweep", *words, ok=False)
     assert "gender-fold0" in told
     assert "no submission is written" in told
@@ -212,7 +212,7 @@ def test_what_cannot_be_scheduled_is_refused_before_anything_starts(verb, tmp_pa
 def test_a_plan_tells_time_cost_and_what_cannot_run(verb, tmp_path):
     words = (f"run.dir={tmp_path}", "--plan", "tasks=[joint,gender]", "resources.jobs_at_once=2",
              "plan.price_per_hour={head: 3600}")  # fmt: skip
-    told = verb("sweep", *words, "recipes.gender.loss.class_weights=[1,1,1]", ok=False)
+    told = verb("sweep", *words, "recipes.gender.people.drop_ages=[[0,119]]", ok=False)
     assert "CANNOT RUN    gender-fold1: " in told
     assert re.search(r"^ *joint-fold0 .* (s|min) +0 +\S+ (s|min)$", told, re.MULTILINE), told
     plan = json.loads((tmp_path / "plan.json").read_text())

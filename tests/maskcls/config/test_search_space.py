@@ -118,15 +118,38 @@ def test_all_conditions_must_hold():
 
 
 def test_a_condition_on_a_key_that_was_not_drawn_asks_the_recipe():
-    space = parse(
+    own = recipe(loss__name="focal_smoothing", loss__gamma=1.0, optimizer__name="sgd")
+    space = search_space.parse(
         {
             "optimizer.momentum": [0.5],
             "loss.gamma": {"choice": [1.0, 3.0], "when": {"loss.name": "focal"}},
-            "loss.smoothing": {"choice": [0.1], "when": {"loss.gamma": 1.0}},
-        }
+            "loss.smoothing": {"choice": [0.2], "when": {"loss.gamma": 1.0}},
+        },
+        own,
     )
-    drawn = space.draw(Lowest(), recipe(loss__gamma=1.0))
-    assert drawn == {"optimizer.momentum": 0.5, "loss.smoothing": 0.1}
+    assert space.draw(Lowest(), own) == {"optimizer.momentum": 0.5, "loss.smoothing": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("space", "refused_methods"),
+    [
+        ({"loss.gamma": [1.0]}, "cross_entropy"),
+        ({"loss.gamma": [1.0], "loss.name": ["focal", "soft_f1"]}, "soft_f1"),
+        ({"loss.gamma": {"choice": [1.0], "when": {"loss.name": ["focal", "soft_f1"]}}}, "soft_f1"),
+        ({"augment.mix.alpha": {"uniform": [0.1, 1]}}, "none"),
+    ],
+)
+def test_an_option_that_a_method_of_a_trial_does_not_take_needs_a_condition(space, refused_methods):
+    key = next(iter(space))
+    (line,) = refused(space)
+    start = f"tune.space: {key}: {refused_methods} has no such option: add when: "
+    assert line.startswith(start + f"{{{key.rpartition('.')[0]}.name: [")
+
+
+def test_an_option_that_every_method_of_the_trials_takes_needs_none():
+    space = parse({"loss.gamma": [1.0], "loss.name": ["focal", "focal_smoothing"]})
+    drawn = space.draw(Lowest(), RECIPE)
+    assert search_space.apply(RECIPE, drawn).loss.gamma == 1.0
 
 
 @given(st.permutations(list(EVERY_KIND)))
@@ -159,9 +182,11 @@ def test_the_first_guess_makes_optuna_draw_the_recipe_itself(lr, epochs, data):
         "train.epochs": epochs,
         "loss.name": data.draw(st.sampled_from(EVERY_KIND["loss.name"])),
         "image.size": data.draw(st.sampled_from([[256, 192], [384, 288]])),
-        "loss.gamma": 2.0,
-        "loss.smoothing": 0.1,
     }
+    if own["loss.name"] != "cross_entropy":
+        own["loss.gamma"] = 3.0
+    if own["loss.name"] == "focal_smoothing":
+        own["loss.smoothing"] = 0.2
     start = search_space.apply(RECIPE, own)
     guess = space.first_guess(start)
     study = study_of(0)
@@ -188,7 +213,7 @@ def test_choices_are_guessed_by_their_place():
         ("train.lr", {"loguniform": [1e-5, 1e-3]}, 1e-2),
         ("train.epochs", {"int": [2, 10]}, 30),
         ("image.crop_margin", {"int": [0, 2]}, 0.3),
-        ("loss.gamma", {"uniform": [0.5, 4]}, None),
+        ("optimizer.weight_decay", {"uniform": [0.5, 4]}, 5e-4),
         ("loss.name", ["focal", "soft_f1"], "cross_entropy"),
     ],
 )
@@ -264,8 +289,8 @@ def test_everything_wrong_is_said_at_once():
             "train.lrate": [1],
             "train.lr": {"loguniform": [0, 1]},
             "train.epochs": {"int": [1, 2]},
-            "loss.gamma": {"choice": [1.0], "when": {"loss.smoothing": 0.1}},
-            "loss.smoothing": {"choice": [0.1], "when": {"loss.gamma": 1.0}},
+            "model.drop_rate": {"choice": [0.1], "when": {"augment.flip": 0.1}},
+            "augment.flip": {"choice": [0.1], "when": {"model.drop_rate": 0.1}},
         }
     )
     assert [line.split(":")[1].strip() for line in lines] == [
@@ -273,11 +298,11 @@ def test_everything_wrong_is_said_at_once():
         "train.lr",
         "conditions in a circle",
     ]
-    assert lines[-1].endswith(": loss.gamma, loss.smoothing")
+    assert lines[-1].endswith(": augment.flip, model.drop_rate")
 
 
 def test_a_condition_on_itself_is_a_circle():
-    assert "in a circle" in refused({"loss.gamma": {"choice": [1.0], "when": {"loss.gamma": 1}}})[0]
+    assert "in a circle" in refused({"train.lr": {"choice": [1.0], "when": {"train.lr": 1}}})[0]
 
 
 def test_an_empty_space_is_refused_with_an_example():
@@ -309,8 +334,9 @@ def test_whatever_stands_there_is_read_or_refused(space):
 
 def test_apply_changes_only_what_it_is_told():
     changed = search_space.apply(RECIPE, {"train.lr": 0.5, "augment.mix.name": "mixup"})
+    assert changed.augment.mix.alpha == 0.2  # mixup's own
     before, after = (dict(flatten(r.model_dump())) for r in (RECIPE, changed))
-    assert {k: after[k] for k in after if after[k] != before[k]} == {
+    assert {k: after[k] for k in before if after[k] != before[k]} == {
         "train.lr": 0.5,
         "augment.mix.name": "mixup",
     }

@@ -262,11 +262,11 @@ def test_shipped_fixes_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("leave_out: [000020]", r"leave_out\.0: write ids in quotes.*got 16"),
+        ("leave_out: [100020]", r"leave_out\.0: write ids in quotes.*got 100020"),
         ("leave_outs: ['000020']", r"leave_outs: .*known keys: .*leave_out"),
         ("leave_out: '000020'", "leave_out: .*list"),
         ("- a", "file: .*dictionary"),
-        ("set_age: {000020: 30}", r"set_age\.16.*write ids in quotes"),
+        ("set_age: {100020: 30}", r"set_age\.100020.*write ids in quotes"),
         ("set_age: {'000020': 120}", r"set_age\.000020: .*119.*got 120"),
         ("set_age: {'000020': old}", r"set_age\.000020: .*integer"),
         ("set_mask: {'000020': {mask9: worn}}", r"set_mask\.000020\.mask9.*'incorrect_mask'"),
