@@ -59,7 +59,7 @@ def ours(recipe: Recipe, plan: EpochPlan, device: torch.device) -> Callable[[Bat
     learner.start_epoch(1)
 
     def step(batch: Batch) -> None:
-        learner.step(batch.images_BHWC, batch.items_B, epoch=1, number=0, total=len(batch.items_B))
+        learner.step(batch.images_BHWC, batch.items_B, epoch=1, number=0)
 
     return step
 

@@ -38,8 +38,9 @@ def build(pipeline: Mapping[str, Any]) -> Callable[[ImageArray, np.random.Genera
     """The pipeline as an augmentation of [H, W, 3] uint8 RGB images, which keep their size.
 
     All randomness comes from the generator that the augmentation is called with, so pixels depend
-    on neither the worker nor the order of images. Raises ValueError for a transform or option that the library does not
-    know and, when called, for a pipeline that changes the size or type of an image.
+    on neither the worker nor the order of images. Raises ValueError for a transform or option that
+    the library does not know and, when called, for a pipeline that changes the size or type of an
+    image.
     """
     # The library would ask its package index for a newer version of itself.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

@@ -79,13 +79,6 @@ def _jitter(strengths: Jitter) -> Augmentation:
     return augment
 
 
-def _centre(image: ImageArray, rng: np.random.Generator) -> ImageArray:
-    height, width = image.shape[:2]
-    top, left = round(height * (1 - 320 / 512) / 2), round(width * (1 - 256 / 384) / 2)
-    centre = image[top : height - top, left : width - left]
-    return cv2.resize(centre, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
 def _noise(std: float) -> Augmentation:
     def augment(image: ImageArray, rng: np.random.Generator) -> ImageArray:
         noisy = np.empty_like(image)
@@ -113,14 +106,15 @@ def flip_jitter() -> Augmentation:
 
 
 def custom(noise: float = 10.0) -> Augmentation:
-    """The centre (320x256 of 512x384), resized back; jitter of .1; Gaussian noise.
+    """Jitter of .1, then Gaussian noise. (The centre crop that the old scripts had beside them is
+    ``image.zoom``: prediction has to see what training saw.)
 
     ``noise``: standard deviation in grey levels, drawn for each pixel and channel. For scale: the
     photos themselves have one of about 62.
     """
     if noise < 0:
         raise ValueError(f"noise, a standard deviation in grey levels, must be >= 0, got {noise}")
-    return _chain(_centre, _jitter((0.1, 0.1, 0.1, 0.1)), _noise(noise))
+    return _chain(_jitter((0.1, 0.1, 0.1, 0.1)), _noise(noise))
 
 
 def autoaugment() -> Augmentation:

@@ -102,7 +102,7 @@ class FlipJitter(_Augment):
 
 
 class Custom(_Augment):
-    """Centre crop, colour jitter of .1, Gaussian noise."""
+    """Colour jitter of .1, Gaussian noise; the old scripts also had `image.zoom=1.5`."""
 
     name: Literal["custom"] = "custom"
     noise: NonNegativeFloat = Field(

@@ -105,6 +105,14 @@ Loss = Annotated[
 class _Optimizer(Method):
     name: str
     weight_decay: NonNegativeFloat = Field(5e-4, description="Weight decay.")
+    no_decay_norms: bool = Field(
+        False, description="No weight decay on norms and biases; false decays every parameter."
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Factor of the learning rate from each layer to the one below it, timm's "
+        "backbones only (0.65 to 0.9 is usual); null trains all layers alike.",
+    )
 
 
 class AdamW(_Optimizer):

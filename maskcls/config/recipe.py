@@ -50,6 +50,14 @@ class Image(Section):
     background: Literal["keep", "grabcut"] = Field(
         "keep", description="`grabcut` blackens what is not the person."
     )
+    zoom: float = Field(
+        1.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="Keeps the centre, 1 / zoom of the height and of the width, after any crop to "
+        "the face; 1 keeps everything. `image.zoom=1.5 augment.name=custom` is what the old "
+        "scripts called custom.",
+    )
 
     @field_validator("mean", "std")
     @classmethod

@@ -111,7 +111,12 @@ class Ensemble(Section):
 class Resources(Section):
     """How a run uses the cluster. Results depend on the number of threads and workers alone."""
 
-    workers_per_job: PositiveInt = Field(1, description="Train workers that share one job.")
+    workers_per_job: PositiveInt = Field(
+        1,
+        description="Train workers that share one job. On GPUs they normalise over the whole batch "
+        "(SyncBN); on CPUs each worker normalises its own share, so results differ from those of "
+        "one worker where the backbone has batch norm.",
+    )
     gpus_per_worker: NonNegativeFloat | None = Field(
         None,
         description="GPUs a worker: 1, 0, or a fraction to let jobs of one worker share a GPU; "
@@ -145,8 +150,9 @@ class Resources(Section):
         "start one, which takes minutes.",
     )
     stall_timeout_s: PositiveFloat = Field(
-        900.0, description="Seconds without a sign of life after which the worker of a job is started again, "
-        "which counts as a failed attempt of this job."
+        900.0,
+        description="Seconds without a sign of life after which the worker of a job is started again, "
+        "which counts as a failed attempt of this job.",
     )
     attempts: PositiveInt = Field(
         3,

@@ -19,7 +19,8 @@ class Preprocessing:
 
     ``crop="face"`` cuts out the largest face (see ``find_face``) with ``crop_margin`` times its
     size around it; a photo without one stays whole. ``background="grabcut"`` blackens what is not
-    the person (see ``cut_out``). ``height`` and ``width`` in pixels.
+    the person (see ``cut_out``). ``zoom`` keeps the centre of what is left, 1 / zoom of it in each
+    direction. ``height`` and ``width`` in pixels.
     """
 
     height: int
@@ -27,6 +28,7 @@ class Preprocessing:
     crop: Literal["none", "face"] = "none"
     crop_margin: float = 0.3
     background: Literal["keep", "grabcut"] = "keep"
+    zoom: float = 1.0
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1 or self.crop_margin < 0:
@@ -34,12 +36,16 @@ class Preprocessing:
         if self.crop not in ("none", "face") or self.background not in ("keep", "grabcut"):
             raise ValueError(f"crop is none or face, background keep or grabcut, got {self}")
 
+        if not 1 <= self.zoom < float("inf"):
+            raise ValueError(f"zoom is 1 (the whole photo) or more, got {self}")
+
     @property
     def name(self) -> str:
         """Part of file names: the same for all recipes that give the same pixels."""
         crop = f"-face{self.crop_margin:g}" if self.crop == "face" else ""
         background = f"-{self.background}" if self.background != "keep" else ""
-        return f"{self.height}x{self.width}{crop}{background}"
+        zoom = f"-zoom{self.zoom:g}" if self.zoom > 1 else ""
+        return f"{self.height}x{self.width}{crop}{background}{zoom}"
 
 
 def apply(
@@ -55,6 +61,8 @@ def apply(
         picture = person if recipe.background == "grabcut" else image_HWC
         if recipe.crop == "face" and face is not None:
             picture = _cropped(picture, face, recipe)
+        if recipe.zoom > 1:
+            picture = _centre(picture, recipe.zoom)
         shrinks = picture.shape[0] >= recipe.height and picture.shape[1] >= recipe.width
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         resized = cv2.resize(picture, (recipe.width, recipe.height), interpolation=method)
@@ -75,3 +83,9 @@ def _cropped(image_HWC: ImageArray, face: Box, recipe: Preprocessing) -> ImageAr
     rows = slice(int(top), int(top) + max(1, round(height)))
     columns = slice(int(left), int(left) + max(1, round(width)))
     return np.ascontiguousarray(image_HWC[rows, columns])
+
+
+def _centre(image_HWC: ImageArray, zoom: float) -> ImageArray:
+    height, width = (max(1, round(size / zoom)) for size in image_HWC.shape[:2])
+    top, left = (image_HWC.shape[0] - height) // 2, (image_HWC.shape[1] - width) // 2
+    return np.ascontiguousarray(image_HWC[top : top + height, left : left + width])

@@ -54,6 +54,30 @@ def class_shares(
     return wanted / wanted.sum()
 
 
+MIN_SHARE = 2
+"""Photos that each worker needs in each step: batch norm has no variance of one."""
+
+
+def steps(items: int, batch_size: int, workers: int = 1) -> int:
+    """Steps of an epoch: as few as ``batch_size`` allows, or fewer where a worker would get less
+    than two photos; such steps are larger than ``batch_size``, but less than twice as large.
+
+    Raises ValueError where the batch size or the number of items is below two a worker.
+    """
+    least = MIN_SHARE * workers
+    if batch_size < least:
+        raise ValueError(
+            f"train.batch_size={batch_size} for {workers} workers a job: batch norm needs at least "
+            f"two photos a worker and step; set it to {least} or more"
+        )
+    if items < least:
+        raise ValueError(
+            f"{items} training photos for {workers} workers a job: each needs at least two; "
+            "add people, or lower resources.workers_per_job"
+        )
+    return min(-(-items // batch_size), items // least)
+
+
 def epoch(
     labels_N: IntArray,
     *,
@@ -61,12 +85,14 @@ def epoch(
     batch_size: int,
     seed: int,
     number: int,
+    workers: int = 1,
 ) -> Epoch:
-    """Epoch ``number`` over N items, as many draws as items, in steps of about ``batch_size``.
+    """Epoch ``number`` over N items, as many draws as items, in ``steps`` of equal size.
 
-    Steps differ by at most one item: no item is dropped and no step is tiny, which batch
-    normalisation could not bear. With ``shares`` the class counts are exact (largest remainder),
-    and inside a class no item is shown a second time before every other was shown once.
+    Steps differ by at most one item, and no item is dropped. With ``shares`` the class counts are
+    exact (largest remainder), and inside a class no item is shown a second time before every other
+    was shown once.
+    Raises what ``steps`` raises.
     """
     n = len(labels_N)
     rng = np.random.default_rng((seed, number))
@@ -84,8 +110,8 @@ def epoch(
         # Each class fills its random places in its own order, so no repeat comes too early.
         places = np.split(rng.permutation(n), np.cumsum(counts)[:-1])
         order = np.argsort(np.concatenate([np.sort(of_class) for of_class in places]))
-    steps = max(1, -(-n // batch_size))
-    bounds = np.arange(steps + 1) * n // steps
+    count = steps(n, batch_size, workers)
+    bounds = np.arange(count + 1) * n // count
     return Epoch(items[order].astype(np.int64), draws[order], bounds)
 
 

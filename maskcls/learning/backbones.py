@@ -7,7 +7,7 @@ takes seconds.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,6 +67,23 @@ class Classifier(nn.Module):
         features_BF = self.backbone(images_BCHW)
         return {name: head(features_BF) for name, head in self.heads.items()}
 
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """Parameter name -> its layer, from 0; the heads are the last one. timm asks for it.
+
+        Raises ValueError for a backbone that timm has no layers of.
+        """
+        from timm.models import group_parameters
+
+        groups: Any = getattr(self.backbone, "group_matcher", None)
+        if groups is None:
+            raise ValueError(
+                f"optimizer.layer_decay is for timm's backbones, not for "
+                f"{type(self.backbone).__name__} of torchvision: unset it"
+            )
+        layer_of = group_parameters(self.backbone, groups(coarse), reverse=True)
+        head = max(layer_of.values()) + 1
+        return lambda name: layer_of.get(name.removeprefix("backbone."), head)
+
 
 def build(
     name: str,
@@ -102,6 +119,18 @@ def build(
         info = checkpoint.read_info(folder)
         mean, std = info.mean, info.std
     return Classifier(backbone, features, heads, mean, std)
+
+
+def with_synchronized_batch_norm(model: Classifier) -> Classifier:
+    """The model with batch norm over the photos of all workers; it needs GPUs to train.
+
+    timm's converter, not torch's: timm's batch norm layers include the activation, and torch's
+    converter drops it without a word.
+    """
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    converted: Classifier = convert_sync_batchnorm(model)
+    return converted
 
 
 def _deep_head(features: int, outputs: int) -> nn.Module:

@@ -6,10 +6,12 @@ a job runs, ``resume.pt`` holds what the next epoch needs: weights, optimiser an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -136,3 +138,55 @@ def load_resume(folder: Path, identity: str) -> dict[str, Any] | None:
         raise ValueError(
             f"{path}: cannot go on from it ({error}); delete it to train from the start"
         ) from None
+
+
+def copied(value: Any) -> Any:
+    """A copy in main memory of a state, whose tensors training would change; strides are kept."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: copied(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(copied(part) for part in value)
+    return value
+
+
+class Writer:
+    """Writes in a thread of its own while training goes on, one thing at a time and in order.
+
+    What a write raises comes out of the next ``submit`` or ``wait``, or where the ``with`` block
+    ends, which waits for what is under way. A block that ends by an error of its own keeps that
+    error, with a note about the write.
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def submit(self, write: Callable[[], None]) -> None:
+        """Start ``write`` once the one before has ended."""
+        self.wait()
+        self._pending = self._executor.submit(write)
+
+    def wait(self) -> None:
+        """Wait until everything is written."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._executor.shutdown(wait=True)
+        if error is None:
+            self.wait()
+        elif self._pending is not None and (failure := self._pending.exception()) is not None:
+            error.add_note(f"the last checkpoint could not be written either: {failure}")

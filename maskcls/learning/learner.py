@@ -58,14 +58,13 @@ class Learner:
         mean, std = recipe.image.mean or model.mean, recipe.image.std or model.std
         model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world > 1 and device.type == "cuda":
-            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = backbones.with_synchronized_batch_norm(model)
         self.model = model
         self._replica = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
         self.normalize = Normalize(mean, std, device)
-        self.dtype = predict.precision_dtype(recipe.train.precision, device)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self._compute_in(predict.precision_dtype(recipe.train.precision, device))
         self._optimizer = optim.build_optimizer(
-            params=model.parameters(), lr=recipe.train.lr, **options(recipe.optimizer)
+            model=model, lr=recipe.train.lr, **options(recipe.optimizer)
         )
         self._factor = optim.build_schedule(
             epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch, **options(recipe.schedule)
@@ -83,8 +82,8 @@ class Learner:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the last step."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        """The highest learning rate of the last step."""
+        return max(float(group["lr"]) for group in self._optimizer.param_groups)
 
     def start_epoch(self, epoch: int, rank: int = 0) -> None:
         """Seed what a step draws (dropout, stochastic depth), so that a resumed epoch repeats."""
@@ -98,12 +97,12 @@ class Learner:
         *,
         epoch: int,
         number: int,
-        total: int,
     ) -> torch.Tensor:
-        """One optimiser step; returns the summed loss of these photos, detached, on the device.
+        """One optimiser step; returns the loss of the batch over all workers, detached, on the
+        device.
 
-        ``number`` counts steps over the whole job from 0. ``total`` is the size of the batch over
-        all processes: shares may differ by one photo, and each photo must weigh the same.
+        ``number`` counts steps over the whole job from 0. Shares of the workers may differ in
+        size: each photo weighs the same (see ``losses``).
         """
         optim.set_lr(self._optimizer, self.recipe.train.lr * self._factor(number))
         generator = torch.Generator().manual_seed(_seed_of(self._seed, epoch, number))
@@ -115,14 +114,14 @@ class Learner:
             loss(logits[head], self._mixed(self._targets[head][index_B], partner_B, share, head))
             for head, loss in self._losses.items()
         ]
-        loss_mean = torch.stack(losses_of_heads).sum()
-        weight = len(items_B) * self._world / total
-        self._scaler.scale(loss_mean * weight).backward()
+        loss = torch.stack(losses_of_heads).sum()
+        # Its gradients add up over the workers, DistributedDataParallel takes their mean.
+        self._scaler.scale(loss * self._world).backward()
         self._clip()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        return loss_mean.detach() * len(items_B)
+        return loss.detach()
 
     def predictor(self) -> Predictor:
         """The model as it stands, to validate with. All processes of a job must call it."""
@@ -144,13 +143,19 @@ class Learner:
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "dtype": str(self.dtype).removeprefix("torch."),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a ``state``."""
+        """Go back to a ``state``, also to its precision, whatever this device would choose."""
+        self._compute_in(getattr(torch, state["dtype"]))
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+
+    def _compute_in(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
 
     def _all_targets(self, labels: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, torch.Tensor]:
         if self._regression:

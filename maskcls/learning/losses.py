@@ -1,5 +1,9 @@
 """Training losses by name, each the mean over a batch of logits [B, K] and targets.
 
+With several workers (where torch's process group is up) the batch is that of all workers together.
+Every worker gets the same value; its gradient is that of the worker's own photos, so gradients add
+up over the workers. All workers must call a loss together.
+
 Targets are classes (integers [B]) or probabilities (float [B, K], rows that sum to 1, as batch
 mixing and smoothing make them). One-hot probabilities give the same loss as classes. Everything is
 computed in float32, whatever the precision of the logits. ``age_regression`` is the exception: one
@@ -16,8 +20,9 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.nn.functional import log_softmax, mse_loss, one_hot, pad
+from torch.nn.functional import log_softmax, one_hot, pad
 
 from maskcls.labels import AGE_BAND_STARTS, FloatArray
 
@@ -106,7 +111,8 @@ def focal_loss(
     weights = 1.0 if weights_K is None else weights_K.to(logits_BK.device)
     smooth_BK = (1 - smoothing) * target_BK + smoothing / logits_BK.shape[1]
     losses_BK = -weights * smooth_BK * miss_BK**gamma * logp_BK
-    return losses_BK.sum() / (weights * target_BK).sum()
+    total, mass = _sums_over_workers(losses_BK.sum(), (weights * target_BK).sum())
+    return total / mass
 
 
 def soft_f1_loss(logits_BK: Tensor, targets: Tensor) -> Tensor:
@@ -120,10 +126,12 @@ def soft_f1_loss(logits_BK: Tensor, targets: Tensor) -> Tensor:
     """
     target_BK = _probabilities(logits_BK, targets)
     probabilities_BK = logits_BK.float().softmax(dim=1)
-    there_K = target_BK.sum(dim=0)
+    right_K, predicted_K, there_K = _sums_over_workers(
+        (probabilities_BK * target_BK).sum(dim=0), probabilities_BK.sum(dim=0), target_BK.sum(dim=0)
+    )
     # The floor only keeps 0 / 0 from absent classes; any present one has far more mass.
-    whole_K = (probabilities_BK.sum(dim=0) + there_K).clamp_min(torch.finfo(torch.float32).tiny)
-    f1_K = 2 * (probabilities_BK * target_BK).sum(dim=0) / whole_K
+    whole_K = (predicted_K + there_K).clamp_min(torch.finfo(torch.float32).tiny)
+    f1_K = 2 * right_K / whole_K
     return 1 - f1_K.sum() / (there_K > 0).sum()
 
 
@@ -139,7 +147,9 @@ def age_regression_loss(output_B1: Tensor, ages_B: Tensor) -> Tensor:
             f"got {tuple(output_B1.shape)} and {tuple(ages_B.shape)}"
         )
     wanted_B = (ages_B.float() - AGE_CENTRE_YEARS) / AGE_SCALE_YEARS
-    return mse_loss(output_B1.squeeze(1).float(), wanted_B)
+    squares_B = (output_B1.squeeze(1).float() - wanted_B).square()
+    total, photos = _sums_over_workers(squares_B.sum(), squares_B.new_tensor(len(squares_B)))
+    return total / photos
 
 
 def age_from_output(output_B1: Tensor) -> Tensor:
@@ -246,6 +256,28 @@ LOSSES: Final[dict[str, Callable[..., Loss]]] = {
     "age_regression": lambda _num_classes, _counts: age_regression_loss,
 }
 """Name -> builder that takes the number of classes, their counts and the loss's own options."""
+
+
+class _SumOverWorkers(torch.autograd.Function):
+    """Adds up over the workers; the gradient is handed on as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def _sums_over_workers(*own: Tensor) -> Sequence[Tensor]:
+    """Each sum, of one shape, over the workers of a job, in one exchange; as it is without."""
+    if not dist.is_initialized():
+        return own
+    total: Tensor = _SumOverWorkers.apply(torch.stack(own))
+    return total.unbind()
 
 
 def _weights(class_weights: Sequence[float] | None, num_classes: int) -> Tensor | None:

@@ -1,7 +1,12 @@
 """Which part of a photo spoke for a class.
 
-Grad-CAM: the last feature map of a convolutional network, its channels weighted by the mean
-gradient of the class's logit (Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2).
+Grad-CAM: the last feature map of a network, its channels weighted by the mean gradient of the
+class's logit (Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2). Of a transformer with a
+class token it is the patches that its last block reads, since behind it only that token counts.
+
+Our own, since what libraries would take over are these two equations: captum 0.9 takes [B, N, C]
+tokens for maps of channels, and pytorch-grad-cam 1.5.7 (a source package that brings ttach) wants
+to be told the layer and how its tokens lie, which is most of this module.
 """
 
 from __future__ import annotations
@@ -16,6 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from maskcls.learning.predict import Float32Array, Predictor, UInt8Array
+
+AsMap = Callable[[Tensor], Tensor]
+"""Makes [B, C, h, w] of a layer's output."""
 
 
 @contextmanager
@@ -36,24 +44,24 @@ def heat_maps(
 
     A map of zeros means that nothing did. The model is left as it was, its hooks removed. Computed
     in one thread, so that the same map comes out of every process. Raises
-    ValueError where there is nothing to explain: a network without a final [B, C, h, w] feature
-    map, such as a transformer, or a regression, which has no logits of classes.
+    ValueError where there is nothing to explain: a network without a feature map of more than one
+    cell, or a regression, which has no logits of classes.
     """
     if predictor.regression:
         raise ValueError("a regression of age has no classes to explain")
     model = predictor.model.eval()
     inputs = [predictor.normalize(image_HWC[None]) for image_HWC in images_NHWC]
-    layer = _last_feature_map(model, inputs[0])
+    layer, as_map = _last_feature_map(model, inputs[0])
     # One by one: with gradients, a batch of large photos takes gigabytes.
     maps = [
-        _heat_map(model, layer, input_BCHW, head, index)
+        _heat_map(model, layer, as_map, input_BCHW, head, index)
         for input_BCHW, index in zip(inputs, classes_N, strict=True)
     ]
     return np.stack(maps)
 
 
 def _heat_map(
-    model: nn.Module, layer: nn.Module, input_BCHW: Tensor, head: str, index: int
+    model: nn.Module, layer: nn.Module, as_map: AsMap, input_BCHW: Tensor, head: str, index: int
 ) -> Float32Array:
     kept: list[Tensor] = []
 
@@ -65,19 +73,20 @@ def _heat_map(
 
     with torch.enable_grad(), _hooks([layer], keep):
         logit = model(input_BCHW)[head][0, index]
-    features_BChw = kept[-1]
-    (gradient_BChw,) = torch.autograd.grad(logit, features_BChw)
-    weights_BC11 = gradient_BChw.mean(dim=(2, 3), keepdim=True)
-    map_B1hw = (weights_BC11 * features_BChw.detach()).sum(dim=1, keepdim=True).relu()
+    (gradient,) = torch.autograd.grad(logit, kept[-1])
+    weights_BC11 = as_map(gradient).mean(dim=(2, 3), keepdim=True)
+    map_B1hw = (weights_BC11 * as_map(kept[-1].detach())).sum(dim=1, keepdim=True).relu()
     map_HW = interpolate(map_B1hw, input_BCHW.shape[2:], mode="bilinear")[0, 0]
     scaled = map_HW / map_HW.max().clamp(min=1e-12)
     return scaled.float().cpu().numpy()
 
 
-def _last_feature_map(model: nn.Module, input_BCHW: Tensor) -> nn.Module:
-    """The last module that puts out a [B, C, h, w] of more than one cell."""
-    if getattr(getattr(model, "backbone", None), "output_fmt", "NCHW") != "NCHW":
-        raise ValueError("its feature maps have the channels last, as those of transformers do")
+def _last_feature_map(model: nn.Module, input_BCHW: Tensor) -> tuple[nn.Module, AsMap]:
+    """The module that puts out the last feature map, and how to make [B, C, h, w] of its output."""
+    backbone: Any = getattr(model, "backbone", None)
+    if getattr(backbone, "output_fmt", "NCHW") == "NLC" or hasattr(backbone, "cls_token"):
+        return backbone.blocks[-1].norm1, _map_of_tokens(backbone)
+    channels_last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
     ran: list[tuple[nn.Module, torch.Size]] = []
 
     def note(module: nn.Module, arguments: Any, output: Any) -> None:
@@ -86,12 +95,20 @@ def _last_feature_map(model: nn.Module, input_BCHW: Tensor) -> nn.Module:
 
     with torch.no_grad(), _hooks(list(model.modules()), note):
         model(input_BCHW)
+    cells = slice(1, 3) if channels_last else slice(2, 4)
     for module, shape in reversed(ran):
-        if len(shape) == 4 and shape[2] * shape[3] > 1:
-            return module
-        if len(shape) == 3:
-            break  # tokens: an earlier map, such as the patches, is not what the head looks at
-    raise ValueError("it has no last feature map [B, C, h, w], as transformers have none")
+        if len(shape) == 4 and shape[cells].numel() > 1:
+            return module, (lambda x: x.permute(0, 3, 1, 2)) if channels_last else (lambda x: x)
+    raise ValueError("it has no feature map of more than one cell")
+
+
+def _map_of_tokens(backbone: Any) -> AsMap:
+    """Tokens [B, N, C] of timm's vision transformers -> [B, C, h, w] of the patches alone."""
+    height, width = backbone.patch_embed.grid_size
+    first = backbone.num_prefix_tokens
+    return lambda tokens_BNC: (
+        tokens_BNC[:, first:].unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    )
 
 
 @contextmanager

@@ -83,7 +83,11 @@ def explain(
             predictor, info = predict.load(run.job(task, fold), torch.device("cpu"))
             form = info.recipe.image
             recipe = Preprocessing(
-                *form.size, crop=form.crop, crop_margin=form.crop_margin, background=form.background
+                *form.size,
+                crop=form.crop,
+                crop_margin=form.crop_margin,
+                background=form.background,
+                zoom=form.zoom,
             )
             seen = np.stack(
                 [preprocess.apply(photos[photo], [recipe])[0][0] for (photo, _), _ in items]

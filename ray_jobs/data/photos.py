@@ -187,6 +187,7 @@ def preprocessing(image: Image) -> Preprocessing:
         crop=image.crop,
         crop_margin=image.crop_margin,
         background=image.background,
+        zoom=image.zoom,
     )
 
 

@@ -91,7 +91,7 @@ class EpochPlan:
 
     @property
     def steps(self) -> int:
-        return -(-len(self.labels_N) // self.batch_size)
+        return sampling.steps(len(self.labels_N), self.batch_size, self.world)
 
     def epoch(self, number: int) -> sampling.Epoch:
         """Worked out once a process: every task of an epoch asks for it, and to shuffle all its
@@ -106,6 +106,7 @@ class EpochPlan:
                 batch_size=self.batch_size,
                 seed=self.seed,
                 number=number,
+                workers=self.world,
             )
         return _epochs[key]
 

@@ -102,7 +102,8 @@ def work_of(
                 continue
             try:
                 training, validation = fit.tables(photos, fold, recipe, config.run.seed)
-                plan = fit.epoch_plan(task, recipe, config.run.seed, training, 0, 1)
+                workers = config.resources.workers_per_job
+                plan = fit.epoch_plan(task, recipe, config.run.seed, training, 0, workers)
                 _check_losses(task, recipe, training)
             except ValueError as error:
                 problems[name] = str(error)

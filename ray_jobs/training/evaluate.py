@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 import torch.distributed as dist
 
 from maskcls import labels
@@ -74,13 +76,15 @@ def save_best(
     values: dict[str, float],
     probabilities: dict[str, FloatArray],
     validation: pd.DataFrame,
+    weights: Mapping[str, torch.Tensor],
 ) -> None:
+    """Write what the best epoch so far leaves: its ``weights`` and what it says out of fold."""
     out_of_fold = out_of_fold_rows(job, probabilities, validation)
     with files.replacing(job.folder / "out_of_fold.parquet") as temporary:
         out_of_fold.to_parquet(temporary, index=False)
     checkpoint.save(
         job.folder,
-        learner.model.state_dict(),
+        weights,
         checkpoint.Info(
             identity=job.identity,
             task=job.task,

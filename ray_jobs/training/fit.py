@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-import torch.distributed as dist
 
 from maskcls import labels
 from maskcls.config.recipe import Recipe
@@ -31,13 +30,13 @@ from ray_jobs.training.session import Session
 
 @dataclass(frozen=True)
 class EpochReport:
-    """An epoch's numbers; ``keep`` writes down that it is over, so that a later attempt goes on
-    from there."""
+    """An epoch's numbers; ``keep`` copies what a later attempt goes on from, and returns what
+    writes the copy down."""
 
     number: int
     values: dict[str, float]
     confusion_KK: npt.NDArray[np.int64]
-    keep: Callable[[], None]
+    keep: Callable[[], Callable[[], None]]
 
 
 def run(job: Job, session: Session) -> dict[str, Any]:
@@ -63,18 +62,19 @@ def run(job: Job, session: Session) -> dict[str, Any]:
 def _train_to_the_end(job: Job, session: Session, started: float) -> dict[str, Any]:
     tracker = _tracker(job) if session.rank == 0 else None
     history: list[dict[str, float]] = []
-    for reports in _side_by_side([train(j, session) for j in (job, *job.companions)]):
-        values = _together(reports)
-        history.append(values)
-        if tracker:
-            tracker.epoch(values)
-            for report in reports:
-                report.keep()
-            # The best weights before the state that says they are behind it.
-            job.place.push(last=["resume.pt"])
-        session.epoch(reports[0].number, values)
-        if job.supervised and not session.go_on(reports[0].number):
-            break
+    with checkpoint.Writer() as writer:
+        for reports in _side_by_side([train(j, session) for j in (job, *job.companions)]):
+            history.append(_together(reports))
+            if tracker:
+                writer.wait()  # while it sends the folder, nothing in there may change
+                tracker.epoch(history[-1])
+                writes = [report.keep() for report in reports]
+                number, values = reports[0].number, history[-1]
+                writer.submit(functools.partial(_write, job, session, writes, number, values))
+            if job.supervised:
+                writer.wait()  # a trial is judged on epochs that are on disk
+                if not session.go_on(reports[0].number):
+                    break
     return _conclude(job, session, tracker, history, started) if tracker else {}
 
 
@@ -116,6 +116,21 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({torch.cuda.get_device_name(device)})"
 
 
+def _write(
+    job: Job,
+    session: Session,
+    writes: Sequence[Callable[[], None]],
+    number: int,
+    values: dict[str, float],
+) -> None:
+    """Write an epoch down, then say that it is over."""
+    for write in writes:
+        write()
+    # The best weights before the state that says they are behind it.
+    job.place.push(last=["resume.pt"])
+    session.epoch(number, values)
+
+
 def _side_by_side(folds_F: Sequence[Iterator[EpochReport]]) -> Iterator[list[EpochReport]]:
     """The reports of all folds, epoch by epoch.
 
@@ -151,13 +166,14 @@ def _together(reports: Sequence[EpochReport]) -> dict[str, float]:
 def train(job: Job, session: Session) -> Iterator[EpochReport]:
     """Train epoch by epoch, going on where an earlier attempt stopped; yields after each.
 
-    After the yield of a best epoch its weights and out-of-fold probabilities are on disk. A
-    supervised job that is resumed tells its last epoch again, since nobody may have judged it.
+    A supervised job that is resumed tells its last epoch again, since nobody may have judged it.
     """
-    recipe, rank = job.recipe, session.rank
+    recipe = job.recipe
     assert job.train is not None, "only a finished job comes without training photos"
     learner, plan, validation = begin(job, session)
-    state = session.shared(checkpoint.load_resume(job.folder, job.identity) if rank == 0 else None)
+    state = session.shared(
+        checkpoint.load_resume(job.folder, job.identity) if session.rank == 0 else None
+    )
     history: list[dict[str, float]] = []
     if state is not None:
         learner.restore(state)
@@ -166,7 +182,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         return
     if state is not None and job.supervised:
         confusion_KK = np.array(state["confusion"], np.int64)
-        yield EpochReport(len(history), history[-1], confusion_KK, keep=lambda: None)
+        yield EpochReport(len(history), history[-1], confusion_KK, keep=lambda: lambda: None)
     stream = pipeline.batches(
         job.train,
         plan,
@@ -190,10 +206,9 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         }
         best = not history or _rank_of(values) > max(map(_rank_of, history))
         history.append(values)
-        if rank == 0 and best:
-            save_best(job, learner, epoch, values, probabilities, validation)
+        save = functools.partial(save_best, job, learner, epoch, values, probabilities, validation)
         values["seconds"] = time.monotonic() - began
-        keep = functools.partial(_keep, job, learner, history, confusion_KK)
+        keep = functools.partial(_keep, job, learner, history, confusion_KK, save if best else None)
         yield EpochReport(epoch, values, confusion_KK, keep)
         if _out_of_patience(history, recipe.train.patience):
             return
@@ -260,22 +275,19 @@ def _train_epoch(
 ) -> float:
     """One pass over the training photos; returns the mean loss of a photo."""
     learner.start_epoch(epoch, session.rank)
-    bounds_S = plan.epoch(epoch).bounds_S
+    sizes_S = np.diff(plan.epoch(epoch).bounds_S).tolist()
     total = torch.zeros((), device=session.device)
     for step in range(plan.steps):
         batch = next(stream)
         assert (batch.epoch, batch.step) == (epoch, step), "the stream lost its order"
-        total += learner.step(
+        total += sizes_S[step] * learner.step(
             batch.images_BHWC,
             batch.items_B,
             epoch=epoch,
             number=(epoch - 1) * plan.steps + step,
-            total=int(bounds_S[step + 1] - bounds_S[step]),
         )
         session.beat()
-    if session.world > 1:
-        dist.all_reduce(total)
-    loss = float(total) / int(bounds_S[-1])
+    loss = float(total) / sum(sizes_S)
     if not np.isfinite(loss):
         raise FloatingPointError(
             f"the training loss became {loss} in epoch {epoch}: lower train.lr, "
@@ -301,13 +313,23 @@ def _keep(
     learner: Learner,
     history: list[dict[str, float]],
     confusion_KK: npt.NDArray[np.int64],
-) -> None:
-    """Write what the next epoch needs, or after the last one its weights."""
-    if len(history) == job.recipe.train.epochs:
-        checkpoint.save_weights(job.folder / "last.safetensors", learner.model.state_dict())
-        return
-    state = {"identity": job.identity, "history": history, "confusion": confusion_KK.tolist()}
-    checkpoint.save_resume(job.folder, {**state, **learner.state()})
+    save: Callable[[Mapping[str, torch.Tensor]], None] | None,
+) -> Callable[[], None]:
+    """Copy what the next epoch needs, for training goes on; returns what writes it: the best
+    weights first (``save``), then the state, or after the last epoch its weights."""
+    learned = checkpoint.copied(learner.state())
+    told = {"identity": job.identity, "history": [*history], "confusion": confusion_KK.tolist()}
+    last = len(history) == job.recipe.train.epochs
+
+    def write() -> None:
+        if save is not None:
+            save(learned["model"])
+        if last:
+            checkpoint.save_weights(job.folder / "last.safetensors", learned["model"])
+        else:
+            checkpoint.save_resume(job.folder, {**told, **learned})
+
+    return write
 
 
 def _tracker(job: Job) -> tracking.Tracker:

@@ -53,7 +53,8 @@ def run(job: Job, session: Session) -> dict[str, Any]:
     saving = time.monotonic()
     if session.rank == 0:
         values = {"epoch": 1.0, "val/macro_f1": 0.0}
-        evaluate.save_best(job, learner, 1, values, probabilities, validation)
+        weights = learner.model.state_dict()
+        evaluate.save_best(job, learner, 1, values, probabilities, validation, weights)
         state = {"identity": job.identity, "history": [values], **learner.state()}
         checkpoint.save_resume(job.folder, state)
     saved = time.monotonic()
@@ -86,13 +87,11 @@ def _begin(
 
 
 def _step(learner: Learner, batch: source.Batch, plan: source.EpochPlan) -> torch.Tensor:
-    bounds_S = plan.epoch(batch.epoch).bounds_S
     return learner.step(
         batch.images_BHWC,
         batch.items_B,
         epoch=batch.epoch,
         number=(batch.epoch - 1) * plan.steps + batch.step,
-        total=int(bounds_S[batch.step + 1] - bounds_S[batch.step]),
     )
 
 

@@ -239,6 +239,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
         (Preprocessing(256, 192, crop_margin=0.5), "256x192"),
         (Preprocessing(256, 192, crop="face"), "256x192-face0.3"),
         (Preprocessing(384, 288, "face", 1, "grabcut"), "384x288-face1-grabcut"),
+        (Preprocessing(256, 192, zoom=1.5), "256x192-zoom1.5"),
     ],
 )
 def test_names_are_stable(recipe: Preprocessing, name: str) -> None:
@@ -246,7 +247,14 @@ def test_names_are_stable(recipe: Preprocessing, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"height": 0}, {"crop": "eyes"}, {"background": "remove"}, {"crop_margin": -1.0}]
+    "values",
+    [
+        {"height": 0},
+        {"crop": "eyes"},
+        {"background": "remove"},
+        {"crop_margin": -1.0},
+        {"zoom": 0.5},
+    ],
 )
 def test_impossible_recipes_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="got Preprocessing"):
@@ -263,6 +271,18 @@ def test_photos_of_any_shape_come_out_alike(
     (image,), _ = apply(scene(*shape), [recipe])
     assert image.shape == (32, 24, 3)
     assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("zoom", [1.0, 1.5, 2.0, 1e6])
+def test_zoom_keeps_the_centre(zoom: float) -> None:
+    height, width = 120, 90
+    photo = np.zeros((height, width, 3), np.uint8)
+    photo[..., 0], photo[..., 1] = np.arange(height)[:, None] * 2, np.arange(width) * 2
+    (image,), _ = apply(photo, [Preprocessing(height, width, zoom=zoom)])
+    for axis, size in ((0, height), (1, width)):
+        seen = np.unique(image[..., axis]) / 2
+        assert seen.max() - seen.min() + 1 == pytest.approx(max(1, size / zoom), abs=1)
+        assert (seen.max() + seen.min()) / 2 == pytest.approx((size - 1) / 2, abs=1)
 
 
 def test_shrinking_averages_over_areas() -> None:

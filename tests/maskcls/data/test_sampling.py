@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from maskcls.data import sampling
@@ -8,7 +8,9 @@ from maskcls.data import sampling
 LABELS = np.array([0] * 50 + [1] * 7 + [2] * 3)
 
 
-def make_epoch(labels_N=LABELS, name="none", batch_size=8, seed=0, number=1, shares=None):
+def make_epoch(
+    labels_N=LABELS, name="none", batch_size=8, seed=0, number=1, shares=None, workers=1
+):
     classes = int(labels_N.max()) + 1
     return sampling.epoch(
         labels_N,
@@ -16,6 +18,7 @@ def make_epoch(labels_N=LABELS, name="none", batch_size=8, seed=0, number=1, sha
         batch_size=batch_size,
         seed=seed,
         number=number,
+        workers=workers,
     )
 
 
@@ -30,6 +33,7 @@ def requests(draw):
             max_size=len(counts),
         ).filter(any)
     )
+    assume(sum(counts) > 1)
     labels = np.repeat(np.arange(len(counts)), counts)
     return np.random.default_rng(draw(st.integers(0, 99))).permutation(labels), shares
 
@@ -118,22 +122,45 @@ def test_classes_are_mixed_along_the_epoch():
     assert 0.4 < first_half < 0.6
 
 
-@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 5))
-def test_steps_differ_by_at_most_one_and_ranks_share_each(items, batch_size, world):
-    epoch = make_epoch(np.zeros(items, np.int64), batch_size=batch_size)
+@given(st.integers(2, 300), st.integers(2, 40), st.integers(1, 5))
+@example(items=5, batch_size=2, world=1)  # an odd rest
+@example(items=7, batch_size=4, world=2)
+@example(items=33, batch_size=16, world=3)  # a rest smaller than the workers
+def test_every_worker_has_two_photos_or_more_in_every_step(items, batch_size, world):
+    if min(items, batch_size) < 2 * world:
+        with pytest.raises(ValueError, match="workers a job"):
+            make_epoch(np.zeros(items, np.int64), batch_size=batch_size, workers=world)
+        return
+    epoch = make_epoch(np.zeros(items, np.int64), batch_size=batch_size, workers=world)
     sizes = np.diff(epoch.bounds_S)
-    assert epoch.steps == len(sizes) == -(-items // batch_size)
+    assert epoch.steps == len(sizes) == sampling.steps(items, batch_size, world)
     assert sizes.max() - sizes.min() <= 1
-    assert 1 <= sizes.min() <= sizes.max() <= batch_size
+    assert sizes.max() < 2 * batch_size
+    if sizes.max() > batch_size:  # only where one more step would leave a worker with one photo
+        assert items < 2 * world * (epoch.steps + 1)
     positions = np.arange(items)
     seen = []
     for step in range(epoch.steps):
         parts = [positions[epoch.step(step, rank, world)] for rank in range(world)]
+        assert min(map(len, parts)) >= 2
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         assert sum(map(len, parts)) == sizes[step]
         seen += [position for part in parts for position in part]
     assert sorted(seen) == list(range(items))
     assert positions[epoch.step(0)].tolist() == list(range(sizes[0]))
+
+
+@pytest.mark.parametrize(
+    ("items", "batch_size", "workers", "message"),
+    [
+        (100, 1, 1, r"train\.batch_size=1 for 1 workers.* set it to 2"),
+        (100, 3, 2, r"train\.batch_size=3 for 2 workers.* set it to 4"),
+        (3, 8, 2, r"3 training photos for 2 workers"),
+    ],
+)
+def test_a_step_that_batch_norm_cannot_bear_is_refused(items, batch_size, workers, message):
+    with pytest.raises(ValueError, match=message):
+        sampling.steps(items, batch_size, workers)
 
 
 def test_no_sampler_has_no_shares():

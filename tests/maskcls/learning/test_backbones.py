@@ -10,12 +10,14 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
+from torch import nn
 
 from maskcls.config.recipe import Recipe
 from maskcls.labels import HEADS, Task
 from maskcls.learning import backbones, checkpoint
 from maskcls.learning import weights as models
 
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
 SIZE = (96, 64)
 LITE0 = "tf_efficientnet_lite0"
 SMALL = "mobilenetv2_050"
@@ -51,6 +53,23 @@ def test_every_backbone_takes_photos_that_are_not_square(name):
         model = build(name, image_size=(256, 192)).eval()
         logits = model(torch.zeros(2, 3, 256, 192))
     assert {head: values.shape for head, values in logits.items()} == {"age": (2, 3)}
+
+
+@pytest.mark.parametrize("name", backbones.BACKBONES)
+def test_batch_norm_over_all_workers_gives_the_same_outputs(name):
+    with torch.device("meta"):
+        normed = any(isinstance(m, BATCH_NORM) for m in build(name).modules())
+    if not normed:
+        assert name.startswith(("convnext", "swin", "vit", "squeezenet"))
+        return
+    torch.manual_seed(0)
+    model = build(name, image_size=(64, 48)).eval()
+    inputs = images(size=(64, 48))
+    with torch.inference_mode():
+        before = model(inputs)["age"]
+        converted = backbones.with_synchronized_batch_norm(model)
+        assert torch.equal(converted(inputs)["age"], before)
+    assert not any(isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d) for m in converted.modules())
 
 
 @pytest.mark.parametrize(

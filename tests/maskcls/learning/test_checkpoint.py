@@ -1,4 +1,5 @@
 import json
+import threading
 from importlib import metadata
 
 import pytest
@@ -194,3 +195,62 @@ def test_nothing_is_run_from_a_resume_file(tmp_path):
     with pytest.raises(ValueError, match="cannot go on"):
         checkpoint.load_resume(tmp_path, "a")
     assert not (tmp_path / "attacked").exists()
+
+
+# In the background
+
+
+def test_a_copy_does_not_change_with_what_was_copied():
+    tensor = torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    state = {"model": {"w": tensor}, "groups": [{"lr": 0.1, "step": torch.tensor(3.0)}]}
+    copy = checkpoint.copied(state)
+    tensor.zero_()
+    state["groups"][0]["lr"] = 0.2
+    assert torch.equal(copy["model"]["w"], torch.ones(2, 3, 4, 4))
+    assert copy["model"]["w"].stride() == tensor.stride()
+    assert copy["groups"] == [{"lr": 0.1, "step": torch.tensor(3.0)}]
+
+
+def test_writes_run_beside_training_one_at_a_time_and_in_order():
+    may_end, order = threading.Event(), []
+
+    def slow():
+        assert may_end.wait(60)
+        order.append("first")
+
+    with checkpoint.Writer() as writer:
+        writer.submit(slow)
+        order.append("training")  # a write in the foreground would wait for ever before this
+        may_end.set()
+        writer.submit(lambda: order.append("second"))
+        assert order[:2] == ["training", "first"]
+    assert order == ["training", "first", "second"]
+
+
+def fail():
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize("then", ["submit", "wait", "end"])
+def test_a_write_that_fails_is_told(then):
+    with pytest.raises(OSError, match="disk full"), checkpoint.Writer() as writer:
+        writer.submit(fail)
+        if then == "submit":
+            writer.submit(lambda: None)
+        elif then == "wait":
+            writer.wait()
+
+
+def test_another_error_is_kept_with_a_note_about_the_write():
+    with pytest.raises(ValueError, match="training") as caught, checkpoint.Writer() as writer:
+        writer.submit(fail)
+        raise ValueError("training")
+    assert "disk full" in caught.value.__notes__[0]
+
+
+def test_the_block_ends_when_everything_is_written():
+    may_end, written = threading.Event(), []
+    with checkpoint.Writer() as writer:
+        writer.submit(lambda: (may_end.wait(60), written.append(1)))
+        threading.Timer(0.05, may_end.set).start()
+    assert written == [1]

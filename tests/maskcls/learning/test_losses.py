@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from maskcls.labels import age_band
 from maskcls.learning import losses
+from tests.maskcls.learning import workers
 
 CLASSIFICATION = [name for name in losses.LOSSES if name != "age_regression"]
 WEIGHTED = ["cross_entropy", "label_smoothing", "focal", "focal_smoothing"]
@@ -302,3 +303,43 @@ def test_targets_of_another_kind_are_refused(name, targets):
 def test_age_regression_refuses_shapes_that_would_broadcast(outputs, ages):
     with pytest.raises(ValueError, match="age_regression expects"):
         build("age_regression")(torch.zeros(outputs), torch.zeros(ages))
+
+
+# Several workers
+
+SHARED = [
+    *((name, {}) for name in losses.LOSSES),
+    *((name, {"class_weights": [0.5, 1.0, 4.0, 0.1, 2.0]}) for name in WEIGHTED),
+]
+"""Every loss, and with class weights where it takes them."""
+
+
+def losses_of_share(rank, world):
+    """Value and gradient of each loss and kind of targets for the photos that a worker has."""
+    found = []
+    for name, options in SHARED:
+        logits, targets, soft = batch(9)
+        kinds = [(logits, targets), (logits, soft)]
+        if name == "age_regression":
+            kinds = [(logits[:, :1], targets + 18.0), (logits[:, :1], 70 * soft[:, 0])]
+        for values, wanted in kinds:
+            mine = values[rank::world].clone().requires_grad_()
+            loss = build(name, **options)(mine, wanted[rank::world])
+            loss.backward()
+            found.append((loss.detach(), mine.grad))
+    return found
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return zip(losses_of_share(0, 1), *workers.run(losses_of_share), strict=True)
+
+
+def test_two_workers_have_the_loss_and_the_gradient_of_one(shared):
+    cases = [(name, kind) for name, _ in SHARED for kind in ("hard", "soft")]
+    for case, (alone, *shares) in zip(cases, shared, strict=True):
+        together = torch.empty_like(alone[1])
+        for rank, (loss, gradient) in enumerate(shares):
+            torch.testing.assert_close(loss, alone[0], msg=lambda text, case=case: f"{case} {text}")
+            together[rank::2] = gradient
+        torch.testing.assert_close(together, alone[1], msg=lambda text, case=case: f"{case} {text}")

@@ -1,4 +1,4 @@
-"""Optimisers are torch's with the right settings; schedules agree with torch's schedulers."""
+"""Optimisers are torch's, by way of timm, with the right settings; schedules agree with torch's."""
 
 import inspect
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from maskcls.learning import optim
+from maskcls.learning import backbones, optim
 
 EPOCHS, STEPS = 6, 10
 TOTAL = EPOCHS * STEPS
@@ -19,7 +19,13 @@ def parameters():
 
 
 def build_optimizer(name, **options):
-    return optim.build_optimizer(name, parameters(), lr=0.1, weight_decay=0.01, **options)
+    return optim.build_optimizer(name, Three(), lr=0.1, weight_decay=0.01, **options)
+
+
+class Three(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        (self.weight,) = parameters()
 
 
 def build_schedule(name, **options):
@@ -32,7 +38,7 @@ def build_schedule(name, **options):
         ("adam", torch.optim.Adam, {"amsgrad": False}),
         ("adamw", torch.optim.AdamW, {"amsgrad": False}),
         ("rmsprop", torch.optim.RMSprop, {"alpha": 0.9, "momentum": 0.9}),
-        ("sgd", torch.optim.SGD, {"momentum": 0.9}),
+        ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": False}),
     ],
 )
 def test_optimizers_are_torchs_with_our_defaults(name, kind, settings):
@@ -57,11 +63,11 @@ def test_an_optimizer_option_arrives_or_is_refused(name, option, value):
 
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_optimizers_step_downhill(name):
-    weights = parameters()
-    optimizer = optim.build_optimizer(name, weights, lr=0.01, weight_decay=0.0)
-    (weights[0] ** 2).sum().backward()
+    model = Three()
+    optimizer = optim.build_optimizer(name, model, lr=0.01, weight_decay=0.0)
+    (model.weight**2).sum().backward()
     optimizer.step()
-    assert (weights[0] < 1).all()
+    assert (model.weight < 1).all()
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -76,6 +82,64 @@ def test_set_lr_reaches_every_group():
     optimizer = torch.optim.SGD([{"params": first}, {"params": second, "lr": 3.0}], lr=1.0)
     optim.set_lr(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+def groups_of(optimizer, model):
+    """Parameter name -> the settings of its group."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
+
+
+def make_classifier(name="test_efficientnet"):
+    return backbones.build(name, {"age": 3}, weights=None, image_size=(32, 32))
+
+
+def test_every_parameter_decays_unless_told_otherwise():
+    model = make_classifier()
+    plain, spared = (
+        groups_of(
+            optim.build_optimizer("adamw", model, lr=1, weight_decay=0.1, no_decay_norms=spare),
+            model,
+        )
+        for spare in (False, True)
+    )
+    assert plain.keys() == spared.keys() == dict(model.named_parameters()).keys()
+    assert {group["weight_decay"] for group in plain.values()} == {0.1}
+    norms_and_biases = {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+        if name == "bias" or isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    }
+    without = {name for name, group in spared.items() if group["weight_decay"] == 0}
+    assert without == norms_and_biases
+    assert all(spared[name]["weight_decay"] == 0.1 for name in spared.keys() - without)
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])
+def test_layer_decay_lowers_the_rate_layer_by_layer(name):
+    model = make_classifier(name)
+    optimizer = optim.build_optimizer("adamw", model, lr=1, weight_decay=0.1, layer_decay=0.5)
+    optim.set_lr(optimizer, 0.1)
+    groups = groups_of(optimizer, model)
+    assert groups.keys() == dict(model.named_parameters()).keys()
+    assert {group["weight_decay"] for group in groups.values()} == {0.1}
+    assert groups["heads.age.weight"]["lr"] == groups["heads.age.bias"]["lr"] == 0.1
+    first = groups[next(iter(groups))]
+    stem = "backbone.conv_stem.weight" if "net" in name else "backbone.patch_embed.proj.weight"
+    blocks = [groups[key]["lr"] for key in dict(model.named_parameters()) if ".blocks." in key]
+    assert blocks == sorted(blocks)
+    assert groups[stem]["lr"] == min(group["lr"] for group in groups.values()) < min(blocks)
+    rates = sorted({group["lr"] for group in groups.values()}, reverse=True)
+    assert rates == pytest.approx([0.1 * 0.5**layer for layer in range(len(rates))])
+    assert len(rates) > 3 and first["lr"] < 0.1
+
+
+def test_layer_decay_is_refused_where_layers_are_not_known():
+    with pytest.raises(ValueError, match=r"optimizer\.layer_decay is for timm"):
+        optim.build_optimizer(
+            "sgd", make_classifier("squeezenet1_1"), lr=1, weight_decay=0, layer_decay=0.5
+        )
 
 
 def cosine(optimizer, steps):

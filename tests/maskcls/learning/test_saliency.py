@@ -116,19 +116,46 @@ def test_hooks_go_where_the_model_fails():
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_vit"])
-def test_a_transformer_has_nothing_to_show(name):
-    model = backbones.build(name, {"age": 3}, weights=None, image_size=(64, 48))
-    with pytest.raises(ValueError, match="feature map"):
-        saliency.heat_maps(predictor_of(model), photos(1, 64, 48), "age", [0])
+def test_a_transformer_shows_the_patches_that_its_last_block_reads(name):
+    torch.manual_seed(0)
+    model = backbones.build(name, {"age": 3}, weights=None, image_size=(64, 48)).eval()
+    predictor, images = predictor_of(model), photos(1, 64, 48)
+    (heat,) = saliency.heat_maps(predictor, images, "age", [1])
+    tokens = []
+    norm = model.backbone.blocks[-1].norm1
+    handle = norm.register_forward_hook(lambda module, inputs, output: tokens.append(output))
+    logit = model(predictor.normalize(images))["age"][0, 1]
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logit, tokens[0])
+    weights = gradient[0, 1:].mean(dim=0)
+    expected = (tokens[0][0, 1:].detach() @ weights).relu().view(1, 1, *(64 // 16, 48 // 16))
+    expected = nn.functional.interpolate(expected, (64, 48), mode="bilinear")[0, 0]
+    np.testing.assert_allclose(heat, expected / expected.max(), atol=1e-5)
     assert not hooks_of(model)
 
 
-def test_channels_last_are_not_mistaken_for_rows():
-    model = Tiny()
-    model.backbone = nn.Identity()
-    model.backbone.output_fmt = "NHWC"
-    with pytest.raises(ValueError, match="channels last"):
-        saliency.heat_maps(predictor_of(model), photos(), "age", [0, 0])
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224"])
+def test_channels_last_are_not_mistaken_for_rows(name):
+    torch.manual_seed(0)
+    model = backbones.build(name, {"age": 3}, weights=None, image_size=(128, 96)).eval()
+    predictor, images = predictor_of(model), photos(1, 128, 96)
+    (heat,) = saliency.heat_maps(predictor, images, "age", [1])
+    with torch.no_grad():
+        features_hwC = model.backbone.forward_features(predictor.normalize(images))[0]
+    # The head is linear on the mean over the cells.
+    expected = (features_hwC @ model.heads["age"].weight[1].detach()).relu()[None, None]
+    assert expected.shape[2:] == (4, 3)
+    expected = nn.functional.interpolate(expected, (128, 96), mode="bilinear")[0, 0]
+    np.testing.assert_allclose(heat, expected / expected.max(), atol=1e-4)
+
+
+def test_a_network_of_one_cell_has_nothing_to_show():
+    class OneCell(Tiny):
+        def forward(self, images_BCHW):
+            return {"age": self.linear(images_BCHW.mean(dim=(2, 3)) @ torch.ones(3, 4))}
+
+    with pytest.raises(ValueError, match="more than one cell"):
+        saliency.heat_maps(predictor_of(OneCell()), photos(), "age", [0, 0])
 
 
 def test_a_regression_has_no_classes():

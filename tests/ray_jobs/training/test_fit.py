@@ -1,4 +1,4 @@
-"""A job of several folds that ends in the middle goes on as if it had not."""
+"""A job that ends in the middle goes on as if it had not; an epoch is over when it is on disk."""
 
 from dataclasses import replace
 
@@ -122,3 +122,51 @@ def test_it_may_die_between_the_states_of_two_folds(undisturbed, photos, tmp_pat
     assert_same(left_by(job), expected)
     # The second epoch is told again, to be judged.
     assert session.told.count("go on?") == 2
+
+
+class Checked(one_process.Alone):
+    """A session that is told of epochs only when they are on disk."""
+
+    def __init__(self, job):
+        super().__init__()
+        self._job = job
+
+    def epoch(self, number, values):
+        super().epoch(number, values)
+        if number < EPOCHS:
+            state = checkpoint.load_resume(self._job.folder, self._job.identity)
+            assert len(state["history"]) == number
+            best = max(state["history"], key=lambda v: (v["val/macro_f1"], -v["val/loss"]))
+            assert checkpoint.read_info(self._job.folder).epoch == best["epoch"]
+        else:
+            assert (self._job.folder / "last.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut_off", [1, 2])
+def test_an_epoch_is_over_when_it_is_on_disk(photos, tmp_path, monkeypatch, cut_off):
+    monkeypatch.setattr(stream, "batches", one_process.batches)
+    straight, other = (
+        replace(job_of_two_folds(tmp_path / name, photos), companions=(), supervised=False)
+        for name in ("straight", "other")
+    )
+    session = Checked(straight)
+    fit.run(straight, session)
+    assert session.told.count("epoch") == EPOCHS
+
+    save, saved = checkpoint.save_resume, []
+
+    def save_some(folder, state):
+        saved.append(folder)
+        if len(saved) == cut_off:
+            raise Death
+        save(folder, state)
+
+    monkeypatch.setattr(checkpoint, "save_resume", save_some)
+    session = Checked(other)
+    with pytest.raises(Death):
+        fit.run(other, session)
+    assert session.told.count("epoch") == cut_off - 1
+    monkeypatch.setattr(checkpoint, "save_resume", save)
+    fit.run(other, Checked(other))
+    assert_same(left_by(other), left_by(straight))
