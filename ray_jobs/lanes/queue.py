@@ -156,7 +156,8 @@ class _JobQueue:
         if incarnation != state.incarnation or entry is None or entry.job.name != name:
             return
         if blame is Blame.JOB:
-            self._end(entry, "failed", {"reason": reason, "traceback": trace})
+            values = {"reason": reason, "traceback": trace, "attempt": entry.starts}
+            self._end(entry, "failed", values)
             return
         if blame is Blame.MACHINE:
             entry.avoid.add(lane)
