@@ -98,7 +98,7 @@ class Round:
                  f"resources.workers_per_job={self.workers}"]  # fmt: skip
         if self.where == "job":
             words = [RAY, "job", "submit", "--working-dir", str(ROOT), "--", *words]
-        with (self.folder / "output.txt").open("ab") as output:
+        with (self.folder / "told.txt").open("ab") as output:
             self.process = subprocess.Popen(
                 words, cwd=ROOT, env=self.environment, stdout=output, stderr=subprocess.STDOUT
             )
@@ -122,7 +122,7 @@ class Round:
         return found
 
     def told(self) -> str:
-        return (self.folder / "output.txt").read_text(encoding="utf-8", errors="replace")
+        return (self.folder / "told.txt").read_text(encoding="utf-8", errors="replace")
 
     def epochs(self) -> Counter[tuple[str, int]]:
         """How often each epoch of each job was told."""
