@@ -116,6 +116,8 @@ def test_a_lane_with_a_gpu_and_no_cuda_is_refused_unless_cpus_are_allowed(
             while ray.available_resources().get("GPU") != 2 and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert ray.available_resources()["GPU"] == 2
+            # A lane comes back where there is something to do after all.
+            assert lanes.run([Call("three", dict)])["three"].report == {"answer": {}}
     if allow_cpu:
         assert reasons == [None, None]
     else:
