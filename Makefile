@@ -1,6 +1,7 @@
 # make demo   set up and run the main job on drawn faces
 # make test   set up and run lint, types and all tests
 # make bench  set up and measure speed; BENCH_DATA=... for other photos than drawn ones
+# make soak   break parts of small sweeps ROUNDS times; the results must not change by a byte
 # make hosts  as root: `ray up`, a sweep and `ray down` on three hosts made of namespaces
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -10,8 +11,9 @@ BIN := $(VENV)/bin
 DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
 BENCH_DATA ?= data/bench
+ROUNDS ?= 40
 
-.PHONY: demo test check bench hosts setup lock docs clean
+.PHONY: demo test check bench soak hosts setup lock docs clean
 demo: setup
 	$(BIN)/python -m examples.drawn_faces $(DEMO_DATA) --people 120 --eval-people 30 --height 192 --width 144
 	$(BIN)/python -m ray_jobs.sweep --config configs/demo.yaml data.root=$(DEMO_DATA) run.dir=$(DEMO_RUN)
@@ -21,6 +23,9 @@ demo: setup
 test: check
 	$(BIN)/python -m pytest -m "not slow" -n 2
 	$(BIN)/python -m pytest -m slow
+
+soak: setup
+	$(BIN)/python -m benchmarks.faults --rounds $(ROUNDS)
 
 hosts: setup
 	$(BIN)/python -m benchmarks.hosts

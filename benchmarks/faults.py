@@ -1,11 +1,14 @@
 """Break one part of a small sweep at a seeded moment, again and again, and look at what is left.
 
-    python -m benchmarks.faults --rounds 40 [--seed 0] [--only driver worker ...]
+    python -m benchmarks.faults --rounds 40 [--seed 0] [--only driver worker ...] [--epochs 4]
+                                [--workers 1 2]
 
-Each round ends with the system's own recovery, or with the same command again where the program
-itself died. Then submission.csv and out_of_fold.parquet must be, byte for byte, those of a sweep
-that nobody disturbed; no epoch behind a checkpoint may have been trained twice; and no process,
-actor, reservation or temporary file may be left. Exit code 1 if anything was not as it should be.
+Every victim has its turn with one worker a job and with two (gloo). A round whose victim was gone
+before it could be broken is repeated at another moment. Each round ends with the system's own
+recovery, or with the same command again where the program itself died. Then submission.csv and
+out_of_fold.parquet must be, byte for byte, those of a sweep that nobody disturbed; no epoch behind
+a checkpoint may have been trained twice; and no process, actor, reservation or temporary file may
+be left. Exit code 1 if anything was not as it should be.
 """
 
 from __future__ import annotations
@@ -37,6 +40,9 @@ from examples.drawn_faces import draw
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).parent / "ray")
 EPOCHS, JOBS = 4, 4
+MOMENTS = 5
+"""Times that a round is tried whose victim was gone already."""
+
 WORDS = (
     "tasks=[joint,multi]", "folds.count=2", "image.size=[32,24]", "model.name=test_efficientnet",
     f"train.epochs={EPOCHS}", "train.lr=3e-3", "augment.name=autoaugment",
@@ -63,6 +69,8 @@ class Round:
     data: Path
     rng: random.Random
     where: str
+    workers: int = 1
+    epochs_a_job: int = EPOCHS
     address: str | None = None
     process: subprocess.Popen[bytes] = field(init=False)
 
@@ -85,12 +93,14 @@ class Round:
     def start(self) -> None:
         """The sweep, in the background."""
         words = [sys.executable, "-m", "ray_jobs.sweep", f"data.root={self.data}",
-                 f"data.cache={self.cache}", f"run.dir={self.run_dir}", *WORDS]  # fmt: skip
+                 f"data.cache={self.cache}", f"run.dir={self.run_dir}", *WORDS,
+                 f"train.epochs={self.epochs_a_job}",
+                 f"resources.workers_per_job={self.workers}"]  # fmt: skip
         if self.where == "job":
             words = [RAY, "job", "submit", "--working-dir", str(ROOT), "--", *words]
-        with (self.folder / "told.txt").open("ab") as told:
+        with (self.folder / "told.txt").open("ab") as output:
             self.process = subprocess.Popen(
-                words, cwd=ROOT, env=self.environment, stdout=told, stderr=subprocess.STDOUT
+                words, cwd=ROOT, env=self.environment, stdout=output, stderr=subprocess.STDOUT
             )
 
     def wait(self) -> int:
@@ -159,7 +169,7 @@ def kill(name: str) -> Callable[[Round], None]:
     return victim
 
 
-def tell(by: signal.Signals) -> Callable[[Round], None]:
+def send(by: signal.Signals) -> Callable[[Round], None]:
     def victim(this: Round) -> None:
         this.find("ray_jobs.sweep").send_signal(by)
 
@@ -235,41 +245,67 @@ VICTIMS: dict[str, Victim] = {
     "full disk": Victim(fill_disk, "small disk"),
     "lost images": Victim(lose_prepared),
     "damaged images": Victim(damage_prepared),
-    "SIGTERM": Victim(tell(signal.SIGTERM), "job"),
-    "SIGINT": Victim(tell(signal.SIGINT), "job"),
+    "SIGTERM": Victim(send(signal.SIGTERM), "job"),
+    "SIGINT": Victim(send(signal.SIGINT), "job"),
 }
 NEEDS_NEW_CLUSTER = ("head raylet", "gcs")
 
 
+@dataclass(frozen=True)
+class Case:
+    """What is broken, and with how many workers and epochs a job."""
+
+    kind: str
+    workers: int
+    epochs: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.workers} worker{'s' * (self.workers > 1)})"
+
+
 def main() -> None:
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory(prefix="faults") as name:
+        data = draw.draw(Path(name) / "data", people=42, eval_people=6, seed=1, height=64, width=48)
+        expected = {workers: undisturbed(data, workers, arguments.epochs)
+                    for workers in arguments.workers}  # fmt: skip
+        cases = [Case(kind, workers, arguments.epochs) for kind in arguments.only if possible(kind)
+                 for workers in arguments.workers]  # fmt: skip
+        rng = random.Random(arguments.seed)
+        order: list[Case] = []
+        while len(order) < arguments.rounds:
+            order += rng.sample(cases, len(cases))  # each as often as the others
+        order = order[: arguments.rounds]
+        findings: Counter[str] = Counter()
+        for number, case in enumerate(order, 1):
+            began = time.monotonic()
+            for moment in range(MOMENTS):
+                found = play(case, data, random.Random(f"{arguments.seed}/{number}/{moment}"),
+                             expected[case.workers])  # fmt: skip
+                if not found.startswith("missed"):
+                    break
+            findings[re.split("[:,]", found)[0]] += 1
+            took = f"{time.monotonic() - began:.0f} s, moment {moment + 1}"
+            print(f"[{number}/{arguments.rounds}] {case}: {found} ({took})", flush=True)
+    kills = Counter(map(str, order))
+    by_kind = ", ".join(f"{kind} {number}" for kind, number in sorted(kills.items()))
+    counts = ", ".join(
+        f"{findings[kind]} {kind}" for kind in ("identical", "lost", "hung", "missed")
+    )
+    print(f"{arguments.rounds} rounds ({by_kind}): {counts}")
+    sys.exit(findings["identical"] != arguments.rounds)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=list(VICTIMS), default=list(VICTIMS))
-    arguments = parser.parse_args()
-    rng = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory(prefix="faults") as name:
-        data = draw.draw(Path(name) / "data", people=42, eval_people=6, seed=1, height=64, width=48)
-        expected = undisturbed(data)
-        kinds = [kind for kind in arguments.only if possible(kind)]
-        order: list[str] = []
-        while len(order) < arguments.rounds:
-            order += rng.sample(kinds, len(kinds))  # each as often as the others
-        findings: Counter[str] = Counter()
-        for number, kind in enumerate(order[: arguments.rounds], 1):
-            began = time.monotonic()
-            found = play(kind, data, random.Random(f"{arguments.seed}/{number}"), expected)
-            findings[re.split("[:,]", found)[0]] += 1
-            findings["missed"] += ", missed: " in found
-            print(f"[{number}/{arguments.rounds}] {kind}: {found} "
-                  f"({time.monotonic() - began:.0f} s)", flush=True)  # fmt: skip
-    kills = Counter(order[: arguments.rounds])
-    by_kind = ", ".join(f"{kind} {number}" for kind, number in sorted(kills.items()))
-    told = ", ".join(f"{findings[kind]} {kind}" for kind in ("identical", "lost", "hung", "missed"))
-    print(f"{arguments.rounds} rounds ({by_kind}): {told}")
-    sys.exit(findings["identical"] != arguments.rounds)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    return parser.parse_args()
 
 
 def possible(kind: str) -> bool:
@@ -279,36 +315,36 @@ def possible(kind: str) -> bool:
     return True
 
 
-def undisturbed(data: Path) -> dict[str, bytes]:
+def undisturbed(data: Path, workers: int = 1, epochs: int = EPOCHS) -> dict[str, bytes]:
     """The results of a sweep that nobody disturbs."""
-    with a_round(data, random.Random(0), "alone") as this:
+    with a_round(data, random.Random(0), "alone", workers, epochs) as this:
         this.start()
         assert this.wait() == 0, this.told()
         return {name: (this.run_dir / name).read_bytes() for name in RESULTS}
 
 
-def play(kind: str, data: Path, rng: random.Random, expected: dict[str, bytes]) -> str:
-    """One round; ``identical``, or ``lost: ...`` or ``hung: ...`` with what was wrong."""
-    victim = VICTIMS[kind]
-    with a_round(data, rng, victim.where) as this:
+def play(case: Case, data: Path, rng: random.Random, expected: dict[str, bytes]) -> str:
+    """One round; ``identical``, or ``missed: ...``, ``lost: ...`` or ``hung: ...`` with what was
+    wrong."""
+    victim = VICTIMS[case.kind]
+    with a_round(data, rng, victim.where, case.workers, case.epochs) as this:
         try:
             this.start()
-            missed = ""
             # Not in the last epochs: what dies there may have nothing left to lose.
-            epochs = rng.randrange((EPOCHS - 1) * JOBS)
+            epochs = rng.randrange(max(1, (case.epochs - 1) * JOBS))
             try:
                 this.until(lambda: this.epochs().total() >= epochs and "at once" in this.told(),
                            f"epoch {epochs}")  # fmt: skip
                 time.sleep(rng.random())
                 victim.breaks(this)
             except Missed as error:
-                missed = f", missed: there was no {error} any more"
+                return f"missed: there was no {error} any more"
             reruns = 0
             while this.wait() != 0:
                 if reruns == 2:
                     return f"lost: it failed {reruns + 1} times\n{this.told()}"
                 reruns += 1
-                if kind in NEEDS_NEW_CLUSTER:
+                if case.kind in NEEDS_NEW_CLUSTER:
                     stop_cluster(this)
                     start_cluster(this)
                 this.start()
@@ -317,13 +353,16 @@ def play(kind: str, data: Path, rng: random.Random, expected: dict[str, bytes]) 
         wrong = [name for name in RESULTS if (this.run_dir / name).read_bytes() != expected[name]]
         if wrong:
             return f"lost: {', '.join(wrong)} differ"
-        return left(this) or twice(this) or f"identical, {reruns} rerun(s){missed}"
+        return left(this) or twice(this) or f"identical, {reruns} rerun(s)"
 
 
 @contextmanager
-def a_round(data: Path, rng: random.Random, where: str) -> Iterator[Round]:
+def a_round(
+    data: Path, rng: random.Random, where: str, workers: int, epochs: int
+) -> Iterator[Round]:
     """A folder, and the cluster or the disk that the round needs; all is gone afterwards."""
-    this = Round(Path(tempfile.mkdtemp(prefix="f", dir="/tmp")), data, rng, where)
+    folder = Path(tempfile.mkdtemp(prefix="f", dir="/tmp"))
+    this = Round(folder, data, rng, where, workers, epochs)
     try:
         if where == "small disk":
             this.run_dir.mkdir()
@@ -431,9 +470,8 @@ def twice(this: Round) -> str | None:
 
     An epoch is told when its checkpoint is there; the last one has none, only the job's end.
     """
-    told = this.epochs()
-    again = [f"{job} epoch {number}" for (job, number), times in told.items()
-             if times > (2 if number == EPOCHS else 1)]  # fmt: skip
+    again = [f"{job} epoch {number}" for (job, number), times in this.epochs().items()
+             if times > (2 if number == this.epochs_a_job else 1)]  # fmt: skip
     return f"lost: trained twice: {', '.join(again)}" if again else None
 
 

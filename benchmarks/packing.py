@@ -114,7 +114,7 @@ def main() -> None:
         stack.enter_context(sleeping.asleep())
         running = []
         for gpus in arguments.gpus:
-            resources = Resources(gpus_per_worker=1, jobs_at_once=gpus)
+            resources = Resources(gpus_per_worker=1, jobs_at_once=gpus, allow_cpu=True)
             plan = packing.plan(resources, FOLDS * len(Task), nodes.nodes())
             lanes = driver.lanes(plan, resources, folder=folder / str(gpus))
             running.append(stack.enter_context(lanes))

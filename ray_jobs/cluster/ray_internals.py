@@ -228,11 +228,9 @@ class QueueCallback(ControllerCallback, WorkerGroupCallback):
         errors = worker_group_status.errors
         # A worker that is gone explains the errors of those that it left.
         died = [error for error in errors.values() if isinstance(error, RayActorError)]
-        if died:
-            self._why, self._trace = WORKER_DIED, str(died[0])
-        elif errors:
-            error = errors[min(errors)]
-            self._why, self._trace = last_line(error), str(error)
+        if errors:
+            self._why = WORKER_DIED if died else last_line(errors[min(errors)])
+            self._trace = "\n".join(str(errors[rank]) for rank in sorted(errors))
 
 
 WORKER_DIED = "its worker process died (killed, out of memory, or its node was lost)"

@@ -106,7 +106,7 @@ class Lanes:
         nothing waits for it, and what it reserved is free; without GPUs one lane stays.
 
         ``listeners`` hear what happens meanwhile, and every few seconds that nothing did. A job
-        that fails, or cannot be run, is told in its outcome.
+        that fails, or cannot be run, has the reason in its outcome.
         """
         seen = ray.get(self.queue.events_so_far.remote())
         ray.get(self.queue.submit.remote(list(jobs), last))

@@ -115,11 +115,11 @@ class _JobQueue:
         return sum(1 + len(job.companions) for job in jobs if isinstance(job, Job))
 
     async def epoch(self, name: str, number: int, values: dict[str, Any]) -> None:
-        """An epoch ended. Told again after a restart, it is told to the driver again too."""
+        """An epoch ended. Reported again after a restart, it is an event again too."""
         entry = self._entries[name]
         entry.last_sign = time.monotonic()
         # A job that gets on has all its attempts again: nodes may be taken back again and again.
-        # The last epoch is told again after each restart, and that is no getting on.
+        # The last epoch is reported again after each restart, which is no progress.
         if number > entry.furthest:
             entry.furthest, entry.starts = number, 1
         self._emit("epoch", entry, {"epoch": number, **values})
@@ -156,14 +156,13 @@ class _JobQueue:
         if incarnation != state.incarnation or entry is None or entry.job.name != name:
             return
         if blame is Blame.JOB:
-            self._end(entry, "failed", {"reason": reason, "traceback": trace})
+            values = {"reason": reason, "traceback": trace, "attempt": entry.starts}
+            self._end(entry, "failed", values)
             return
         if blame is Blame.MACHINE:
             entry.avoid.add(lane)
-            await self.machine_failed(lane, reason)
-        # The failure of a machine explains that of its peers, whoever reports first.
-        if entry.cause is None or blame is Blame.MACHINE:
             entry.cause = (reason, trace)
+            await self.machine_failed(lane, reason)
 
     async def machine_failed(self, lane: int, reason: str) -> None:
         """The machine of a lane failed; after ``MACHINE_FAILURES`` the lane gets no more jobs."""

@@ -127,7 +127,8 @@ def test_a_sweep_starts_nodes_trains_on_them_and_outlives_the_loss_of_one(
     from_zero, verb, drawn, cache, tmp_path
 ):
     words = (f"run.dir={tmp_path}", "tasks=[joint]", "train.epochs=12", "resources.jobs_at_once=2",
-             "resources.node_timeout_s=400", "resources.start_timeout_s=400")  # fmt: skip
+             "resources.allow_cpu=true", "resources.node_timeout_s=400",
+             "resources.start_timeout_s=400")  # fmt: skip
     told = verb("sweep", *words, "resources.gpus_per_worker=2", ok=False, env=from_zero.items())
     assert "the largest node that is up or may be started has 1 GPU(s)" in told
     told = verb("sweep", "--plan", *words, env=from_zero.items())

@@ -52,7 +52,7 @@ def others_cluster():
 
 
 def test_a_cluster_with_logical_gpus_is_used_and_none_is_started(others_cluster, verb, tmp_path):
-    told = verb("sweep", f"run.dir={tmp_path}", "tasks=[joint]",
+    told = verb("sweep", f"run.dir={tmp_path}", "tasks=[joint]", "resources.allow_cpu=true",
                 env={"RAY_ADDRESS": others_cluster}.items())  # fmt: skip
     assert "cluster at RAY_ADDRESS, 2 CPUs, 2 GPUs" in told
     assert "the cluster carries 2 worker(s) of 1 GPU" in told
@@ -87,7 +87,7 @@ def resources_of(address):
 def test_fifty_trials_leave_nothing_behind(others_cluster, verb, tmp_path):
     verb("tune", f"run.dir={tmp_path}", "task=age", "tune.trials=50", "tune.max_epochs=1",
          "tune.space={train.lr: {loguniform: [1e-4, 1e-1]}}", "augment.name=base",
-         "resources.jobs_at_once=2",
+         "resources.jobs_at_once=2", "resources.allow_cpu=true",
          env={"RAY_ADDRESS": others_cluster}.items(), timeout_s=600)  # fmt: skip
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 50
     deadline = time.monotonic() + 30
