@@ -29,7 +29,8 @@ quick: check
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "not ray and not slow"
 
 mutate: setup
-	$(BIN)/python -m tests.mutate
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 hosts: setup
 	$(BIN)/python -m benchmarks.hosts

@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import one_process
-
 ROOT = Path(__file__).parents[1]
 # One thread a process: tests share few cores with Ray's workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -206,6 +204,8 @@ def here(drawn, cache, monkeypatch, capsys):
 def verb(cluster, here, monkeypatch):
     """As ``program``, but in this process, on the session's cluster; lanes are its threads."""
     import torch
+
+    from tests import one_process  # imports PyTorch and Ray, which few tests need
 
     threads = torch.get_num_threads()
     one_process.use_lanes_here(monkeypatch)
