@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import ray.train
 import torch
+from ray.runtime_context import RuntimeContext
 
 from ray_jobs.data import source as pipeline
 from ray_jobs.data import stream
@@ -61,6 +62,7 @@ def use_lanes_here(patch):
 
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     patch.setattr(ray.train, "get_context", lambda: context)
+    patch.setattr(RuntimeContext, "current_actor", None)  # only an actor has one
     patch.setattr(pool, "LaneTrainer", LaneHere)
     patch.setattr(stream, "batches", batches)
     # Why a job failed goes to the log of a worker, which nobody reads here.

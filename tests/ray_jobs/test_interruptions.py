@@ -20,7 +20,9 @@ from tests.conftest import ROOT, command
 @pytest.mark.parametrize("victim", ["worker", "second raylet"])
 def test_whatever_is_broken_the_results_are_the_same_byte_for_byte(undisturbed, drawn, victim):
     # All victims, round after round: `make soak`.
-    found = faults.play(victim, drawn, random.Random(f"0/{victim}"), undisturbed)
+    # Until the branch that adds it is merged, a case is its victim alone.
+    case = faults.Case(victim, 1, faults.EPOCHS) if hasattr(faults, "Case") else victim
+    found = faults.play(case, drawn, random.Random(f"0/{victim}"), undisturbed)
     assert found.startswith("identical"), found
 
 
