@@ -62,7 +62,7 @@ def test_the_selected_candidate_is_held_against_the_people_of_its_seed():
 
 
 def test_who_is_picked_had_the_best_score_on_the_other_people():
-    """Each of two candidates is right about one half of the people: the other picks the wrong one."""
+    """Each candidate is right about one half of the people: the other half picks the wrong one."""
     half = metrics.people_splits(PEOPLE, 2, seed=0)
     wrong = (TRUTH + 1) % 3
     candidates = np.stack([np.where(half == side, TRUTH, wrong) for side in (0, 1)])
