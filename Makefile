@@ -1,5 +1,7 @@
 # make demo   set up and run the main job on drawn faces
 # make test   set up and run lint, types and all tests
+# make quick  the same without the tests that start Ray
+# make mutate break the code that decides on scores, line by line, and list what no test notices
 # make bench  set up and measure speed; BENCH_DATA=... for other photos than drawn ones
 # make soak   break parts of small sweeps ROUNDS times; the results must not change by a byte
 # make hosts  as root: `ray up`, a sweep and `ray down` on three hosts made of namespaces
@@ -12,17 +14,25 @@ DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
 BENCH_DATA ?= data/bench
 ROUNDS ?= 40
+TEST_PROCESSES ?= 2
 
-.PHONY: demo test check bench soak hosts setup lock docs clean
+.PHONY: demo test quick mutate check bench soak hosts setup lock docs clean
 demo: setup
 	$(BIN)/python -m examples.drawn_faces $(DEMO_DATA) --people 120 --eval-people 30 --height 192 --width 144
 	$(BIN)/python -m ray_jobs.sweep --config configs/demo.yaml data.root=$(DEMO_DATA) run.dir=$(DEMO_RUN)
 	@echo "Against the true answers of the photos to predict:"
 	$(BIN)/python -m maskcls score $(DEMO_RUN)/submission.csv $(DEMO_DATA)/answers.csv
 
+# Tests with Ray are one process, beside which the others run; see tests/conftest.py.
 test: check
-	$(BIN)/python -m pytest -m "not slow" -n 2
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup
+
+quick: check
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "not ray and not slow"
+
+mutate: setup
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 soak: setup
 	$(BIN)/python -m benchmarks.faults --rounds $(ROUNDS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import logging
 import os
 import shutil
 import subprocess
@@ -34,6 +36,37 @@ TINY = [
 """A model of 0.1 M parameters on thumbnails: a job takes about a second."""
 
 
+ALLOWED_SKIPS = {"no GPU": "the machines of CI have none; `python -m benchmarks.gpu` runs there"}
+"""Beginnings of reasons for which a test may be skipped in CI, and why they may."""
+
+
+STARTS_RAY = {"cluster", "swept", "others_cluster", "undisturbed"}
+"""Fixtures that start Ray; whoever uses one is marked for it."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items):
+    """Tests with a cluster go to one process, which starts it once, and go first, since they take
+    longest; those of each other file stay together for the sake of their fixtures."""
+    for item in items:
+        if STARTS_RAY & set(item.fixturenames):
+            item.add_marker(pytest.mark.ray)
+        group = "ray" if item.get_closest_marker("ray") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """In CI a test that is skipped has failed, unless ``ALLOWED_SKIPS`` knows its reason."""
+    report = (yield).get_result()
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(tuple(ALLOWED_SKIPS)):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, which CI does not allow: {reason}"
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
     """A data root with drawn faces: 42 people to train on, 6 to predict."""
@@ -51,15 +84,18 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A cluster of two CPUs on this machine, as the verbs start it."""
+    """A cluster of two CPUs on this machine, as the verbs start it; yields its address, which is
+    what other processes find it by (RAY_ADDRESS)."""
     import ray
 
     from ray_jobs.cluster.connect import quiet
 
     os.environ.pop("RAY_ADDRESS", None)
     quiet()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
+    context = ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+    yield context.address_info["gcs_address"]
     ray.shutdown()
 
 
@@ -118,7 +154,7 @@ FAULTS = """async () => {
 
 
 @pytest.fixture
-def verb(drawn, cache):
+def program(drawn, cache):
     """Run ``python -m ray_jobs.<name>`` as a user does, with a limit; returns what it printed."""
 
     def run(name, *words, ok=True, env=(), timeout_s=600):
@@ -140,19 +176,48 @@ def verb(drawn, cache):
 
 @pytest.fixture
 def here(drawn, cache, monkeypatch, capsys):
-    """A verb in this process, which spares seconds of imports; for what it says before it starts
-    anything."""
+    """A verb in this process, which spares seconds of imports: its exit status and what it told."""
     from ray_jobs.run import console
 
     def run(name, *words):
         monkeypatch.setattr(sys, "argv", command(name, *words, drawn=drawn, cache=cache)[2:])
-        monkeypatch.setattr(console, "setup", lambda *_: None)
-        with pytest.raises(SystemExit) as ended:
+        status = 0
+        try:
             importlib.import_module(f"ray_jobs.{name}").main()
+        except SystemExit as ended:
+            status = ended.code
+        finally:
+            gc.unfreeze()  # a program that ends has no use for its objects, this process has
+            for room in console.ROOMS:
+                logger = logging.getLogger(room)
+                for handler in logger.handlers:
+                    handler.close()
+                logger.handlers, logger.propagate = [], True
+                logger.setLevel(logging.NOTSET)
         captured = capsys.readouterr()
-        return ended.value.code, captured.out + captured.err
+        return status, captured.out + captured.err
 
     return run
+
+
+@pytest.fixture
+def verb(cluster, here, monkeypatch):
+    """As ``program``, but in this process, on the session's cluster; lanes are its threads."""
+    import torch
+
+    from tests import one_process  # imports PyTorch and Ray, which few tests need
+
+    threads = torch.get_num_threads()
+    one_process.use_lanes_here(monkeypatch)
+
+    def run(name, *words, ok=True):
+        status, told = here(name, *words)
+        assert (status == 0) == ok, told
+        assert "Traceback" not in told, told
+        return told
+
+    yield run
+    torch.set_num_threads(threads)
 
 
 def command(name, *words, drawn, cache):

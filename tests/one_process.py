@@ -1,6 +1,11 @@
-"""A worker's surroundings without Ray: nobody listens, and batches come from a plain loop."""
+"""A worker's surroundings without Ray Train: nobody listens, or a thread is the worker of a lane,
+and batches come from a plain loop."""
 
+from types import SimpleNamespace
+
+import ray.train
 import torch
+from ray.runtime_context import RuntimeContext
 
 from ray_jobs.data import source as pipeline
 from ray_jobs.data import stream
@@ -38,3 +43,30 @@ def batches(source, plan, augment, *, first_epoch, last_epoch, title, streams):
             orders = {"epoch": [epoch], "first": [step], "last": [step + 1]}
             made = stream.augment_steps(orders, source=source, plan=plan, augment=augment)
             yield pipeline.Batch(epoch, step, made["item"], made["image"])
+
+
+class LaneHere:
+    """In place of ``pool.LaneTrainer``: the lane's worker is a thread of this process.
+
+    A Train run costs ten seconds of imports in two new processes. Queue, verdicts, the worker's own
+    loop and the training are the real ones.
+    """
+
+    def __init__(self, loop, *, train_loop_config, **options):
+        self._loop, self._config = loop, train_loop_config
+
+    def fit(self):
+        self._loop(self._config)
+
+
+def use_lanes_here(patch):
+    """Make lanes threads of this process, each with one worker."""
+    from ray_jobs.lanes import pool, worker_loop
+
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    patch.setattr(ray.train, "get_context", lambda: context)
+    patch.setattr(RuntimeContext, "current_actor", None)  # only an actor has one
+    patch.setattr(pool, "LaneTrainer", LaneHere)
+    patch.setattr(stream, "batches", batches)
+    # Why a job failed goes to the log of a worker, which nobody reads here.
+    patch.setattr(worker_loop.log, "disabled", True)

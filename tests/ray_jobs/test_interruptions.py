@@ -1,43 +1,50 @@
 """Whatever is broken, nothing is lost; what a user is told about it."""
 
 import os
+import random
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
+from benchmarks import faults
 from maskcls.config.load import load
+from maskcls.learning import tracking
 from ray_jobs.run import state as run_state
 from ray_jobs.run.folder import claim
 from tests.conftest import ROOT, command
 
 
-@pytest.mark.ray
 @pytest.mark.slow
-def test_whatever_is_broken_the_results_are_the_same_byte_for_byte():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--rounds", "5", "--only",
-         "driver", "worker", "ensemble", "checkpoint write", "second raylet"],
-        cwd=ROOT, capture_output=True, text=True, timeout=3000,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 identical, 0 lost, 0 hung" in done.stdout, done.stdout
+@pytest.mark.parametrize("victim", ["worker", "second raylet"])
+def test_whatever_is_broken_the_results_are_the_same_byte_for_byte(undisturbed, drawn, victim):
+    # All victims, round after round: `make soak`.
+    # Until the branch that adds it is merged, a case is its victim alone.
+    case = faults.Case(victim, 1, faults.EPOCHS) if hasattr(faults, "Case") else victim
+    found = faults.play(case, drawn, random.Random(f"0/{victim}"), undisturbed)
+    assert found.startswith("identical"), found
 
 
-@pytest.mark.ray
+def test_ctrl_c_says_how_to_go_on(verb, monkeypatch, tmp_path):
+    def interrupt(*told):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(tracking, "console_line", interrupt)
+    told = verb("sweep", f"run.dir={tmp_path}", "tasks=[joint]", "train.epochs=3", ok=False)
+    assert "the same command goes on from there" in told
+    assert run_state.read(tmp_path).ended == "interrupted"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_says_how_to_go_on(drawn, cache, tmp_path, sign):
+def test_a_sweep_that_is_told_to_end_says_how_to_go_on(cluster, drawn, cache, tmp_path):
     told = tmp_path / "told.txt"
     with told.open("w") as out:
         process = subprocess.Popen(
             command("sweep", f"run.dir={tmp_path / 'run'}", "tasks=[joint]", "train.epochs=99",
                     drawn=drawn, cache=cache),
             cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
-            # A shell's background jobs ignore Ctrl-C, and so would what they start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            env={**os.environ, "RAY_ADDRESS": cluster},
         )  # fmt: skip
     try:
         deadline = time.monotonic() + 400
@@ -50,7 +57,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(drawn, cache, tmp_path, sign):
         assert run_state.liveness(tmp_path / "run", state, time.time()) == "alive"
         assert state.ended is None
         assert state.counts()["running"] == 1
-        os.kill(process.pid, sign)
+        os.kill(process.pid, signal.SIGTERM)
         assert process.wait(timeout=200) == 130, told.read_text()
     finally:
         process.kill()

@@ -79,8 +79,10 @@ def this(drawn):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_sweep_on_a_store_gives_the_bytes_of_a_local_one_whatever_is_lost(store, this, drawn):
-    expected = faults.undisturbed(drawn)
+def test_a_sweep_on_a_store_gives_the_bytes_of_a_local_one_whatever_is_lost(
+    undisturbed, store, this
+):
+    expected = undisturbed
     this.cache.mkdir()
     faults.start_cluster(this, own_disk=this.cache)
     second = this_raylet(this, "second")

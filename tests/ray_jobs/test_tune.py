@@ -1,10 +1,15 @@
-"""The search as a user runs it: results, resumption, failures, nothing left behind."""
+"""The search as a user runs it: results, resumption, failures, nothing left behind.
+
+One search is a program of its own, on real lanes: see ``searched``. What comes after it runs in
+this process.
+"""
 
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -12,36 +17,27 @@ import pytest
 
 from maskcls.config.load import load
 from maskcls.labels import Task
+from ray_jobs.lanes import pool
 from ray_jobs.run import state as run_state
+from tests import one_process
 from tests.conftest import ROOT, command
+from tests.ray_jobs.conftest import SEARCH
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
-SEARCH = (
-    "--config",
-    str(ROOT / "configs" / "tune.yaml"),
-    "task=age",
-    "tune.trials=6",
-    "tune.folds=[0]",
-    "model.weights=null",
-    "augment.name=base",
-    "resources.jobs_at_once=2",
-)
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory, drawn, cache):
-    """The folder of a finished search and what it printed."""
-    run_dir = tmp_path_factory.mktemp("search")
-    words = command("tune", f"run.dir={run_dir}", *SEARCH, drawn=drawn, cache=cache)
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return run_dir, done.stdout + done.stderr
+DRIVER = """
+import sys
+from pytest import MonkeyPatch
+from ray_jobs import tune
+from tests import one_process
+one_process.use_lanes_here(MonkeyPatch())
+tune.main()
+"""
+"""A search whose lanes are threads of its own process."""
 
 
 def test_every_trial_is_written_down_with_its_end(searched):
     run_dir, told = searched
     trials = pd.read_csv(run_dir / "trials.csv")
-    assert len(trials) == 6
+    assert len(trials) == 8
     assert set(trials["state"]) <= {"finished", "stopped"}
     assert (trials.loc[trials["state"] == "stopped", "epochs"] < 4).all()
     assert (trials.loc[trials["state"] == "finished", "epochs"] == 4).all()
@@ -94,30 +90,33 @@ def test_the_same_search_again_only_reports(searched, verb):
 def test_a_search_that_ended_goes_on_with_more_trials(searched, verb, tmp_path):
     run_dir = shutil.copytree(searched[0], tmp_path / "more")
     before = pd.read_csv(run_dir / "trials.csv")
-    told = verb("tune", f"run.dir={run_dir}", *SEARCH, "tune.trials=7")
+    told = verb("tune", f"run.dir={run_dir}", *SEARCH, "tune.trials=9")
     assert told.count("  starts: ") == 1
-    pd.testing.assert_frame_equal(pd.read_csv(run_dir / "trials.csv").head(6), before)
+    pd.testing.assert_frame_equal(pd.read_csv(run_dir / "trials.csv").head(8), before)
 
 
-def test_another_space_needs_another_folder(searched, verb):
+def test_another_space_needs_another_folder(searched, here):
     run_dir, _ = searched
     space = "tune.space={train.lr: {uniform: [0.001, 0.1]}}"
-    told = verb("tune", f"run.dir={run_dir}", *SEARCH, space, ok=False)
+    status, told = here("tune", f"run.dir={run_dir}", *SEARCH, space)
+    assert status == 1
     assert "another space" in told
     assert "choose another run.dir" in told
 
 
-def test_a_killed_driver_keeps_every_trial_and_its_name(verb, drawn, cache, tmp_path):
-    words = command("tune", f"run.dir={tmp_path}", *SEARCH, "tune.max_epochs=8", drawn=drawn,
-                    cache=cache)  # fmt: skip
+def test_a_killed_driver_keeps_every_trial_and_its_name(cluster, verb, drawn, cache, tmp_path):
+    few = (*SEARCH, "tune.trials=5")
+    words = command("tune", f"run.dir={tmp_path}", *few, drawn=drawn, cache=cache)
     log = (tmp_path / "told.txt").open("w+")
-    process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen([sys.executable, "-c", DRIVER, *words[3:]], cwd=ROOT, stdout=log,
+                               stderr=subprocess.STDOUT,
+                               env={**os.environ, "RAY_ADDRESS": cluster})  # fmt: skip
     ledger = tmp_path / "trials.json"
     deadline = time.monotonic() + 400
     ended = set()
     while len(ended) < 2:
         assert time.monotonic() < deadline
-        assert process.poll() is None
+        assert process.poll() is None, (tmp_path / "told.txt").read_text()
         time.sleep(0.2)
         known = json.loads(ledger.read_text()) if ledger.is_file() else {}
         ended = {name for name, trial in known.items() if trial["state"] != "running"}
@@ -125,13 +124,13 @@ def test_a_killed_driver_keeps_every_trial_and_its_name(verb, drawn, cache, tmp_
     process.wait()
     known = json.loads(ledger.read_text())
     ended = {name for name, trial in known.items() if trial["state"] != "running"}
-    told = verb("tune", f"run.dir={tmp_path}", *SEARCH, "tune.max_epochs=8")
+    told = verb("tune", f"run.dir={tmp_path}", *few)
     assert "going on with the search" in told
     state = run_state.read(tmp_path)
     assert state.ended == "done"
-    assert state.counts()["done"] + state.counts()["stopped"] == 6
+    assert state.counts()["done"] + state.counts()["stopped"] == 5
     after = json.loads(ledger.read_text())
-    assert sorted(after) == [f"trial-{number:04d}" for number in range(1, 7)]
+    assert sorted(after) == [f"trial-{number:04d}" for number in range(1, 6)]
     for name, trial in known.items():
         assert after[name]["values"] == trial["values"]
         assert (f"{name}  starts" in told) == (name not in ended)
@@ -142,7 +141,7 @@ def test_a_killed_driver_keeps_every_trial_and_its_name(verb, drawn, cache, tmp_
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(verb, tmp_path):
     space = "tune.space={train.lr: [3e-3, 1e30], train.precision: [float32]}"
     verb("tune", f"run.dir={tmp_path}", *SEARCH, "train.precision=float32", space,
-         "tune.searcher=random", "tune.max_epochs=2")  # fmt: skip
+         "tune.searcher=random", "tune.max_epochs=2", "tune.trials=6")  # fmt: skip
     trials = pd.read_csv(tmp_path / "trials.csv")
     failed = trials[trials["state"] == "failed"]
     assert len(trials) == 6
@@ -151,9 +150,19 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(verb, tmp_path):
     assert (failed["train.lr"] == 1e30).all()
 
 
-def test_a_run_that_cannot_go_on_costs_no_trial(verb, tmp_path):
+class NoWorker(one_process.LaneHere):
+    """A lane that never gets its worker."""
+
+    def fit(self):
+        time.sleep(3)
+
+
+def test_a_run_that_cannot_go_on_costs_no_trial(verb, monkeypatch, tmp_path):
     words = (f"run.dir={tmp_path}", *SEARCH, "tune.trials=2", "tune.max_epochs=1")
-    told = verb("tune", *words, "resources.start_timeout_s=0.5", ok=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "LaneTrainer", NoWorker)
+        patch.setattr(pool, "WATCH_S", 0.7)
+        told = verb("tune", *words, "resources.start_timeout_s=0.5", ok=False)
     assert "no worker took one within 0.5 s" in told
     ledger = tmp_path / "trials.json"
     known = json.loads(ledger.read_text()) if ledger.is_file() else {}

@@ -110,11 +110,11 @@ def nodes_of_workers(environment):
     """The nodes that Train workers ran on, and the head."""
     code = textwrap.dedent("""
         import json, ray, ray._private.state
-        from ray_jobs import cluster
-        cluster.connect()
+        from ray_jobs.cluster import connect, nodes
+        connect.connect()
         actors = ray._private.state.actors().values()
         workers = [a for a in actors if a["ActorClassName"] == "RayTrainWorker"]
-        head = next(node.id for node in cluster.live_nodes() if node.head)
+        head = next(node.id for node in nodes.live_nodes() if node.head)
         print(json.dumps([[a["Address"]["NodeID"] for a in workers], head]))
     """)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment},
@@ -124,14 +124,14 @@ def nodes_of_workers(environment):
 
 
 def test_a_sweep_starts_nodes_trains_on_them_and_outlives_the_loss_of_one(
-    from_zero, verb, drawn, cache, tmp_path
+    from_zero, program, drawn, cache, tmp_path
 ):
     words = (f"run.dir={tmp_path}", "tasks=[joint]", "train.epochs=12", "resources.jobs_at_once=2",
              "resources.allow_cpu=true", "resources.node_timeout_s=400",
              "resources.start_timeout_s=400")  # fmt: skip
-    told = verb("sweep", *words, "resources.gpus_per_worker=2", ok=False, env=from_zero.items())
+    told = program("sweep", *words, "resources.gpus_per_worker=2", ok=False, env=from_zero.items())
     assert "the largest node that is up or may be started has 1 GPU(s)" in told
-    told = verb("sweep", "--plan", *words, env=from_zero.items())
+    told = program("sweep", "--plan", *words, env=from_zero.items())
     assert "at most       1 x ray.head.default (1 CPUs, 0 GPUs), 2 x gpu_worker" in told
     assert "not known: no node that could run a job is up" in told
     assert not raylets(from_zero["RAY_TMPDIR"])

@@ -21,9 +21,9 @@ import psutil
 import pytest
 
 from maskcls.scoring import submission
+from ray_jobs.cluster import connect
 from tests.conftest import ROOT, TINY
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
 BIN = Path(sys.executable).parent
 
 
@@ -33,38 +33,18 @@ def free_port():
         return taken.getsockname()[1]
 
 
-@pytest.fixture
-def others_cluster():
-    """Two CPUs and two GPUs that are only said to be there, started by another program."""
-    code = textwrap.dedent("""
-        import ray
-        context = ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
-        print("ADDRESS", context.address_info["gcs_address"], flush=True)
-        input()
-        print("JOBS", len(ray.nodes()), ray.available_resources(), flush=True)
-    """)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    address = next(line for line in process.stdout if line.startswith("ADDRESS")).split()[1]
-    yield address
-    process.communicate("\n", timeout=200)
-
-
-def test_a_cluster_with_logical_gpus_is_used_and_none_is_started(others_cluster, verb, tmp_path):
-    told = verb("sweep", f"run.dir={tmp_path}", "tasks=[joint]", "resources.allow_cpu=true",
-                env={"RAY_ADDRESS": others_cluster}.items())  # fmt: skip
+def test_a_cluster_with_logical_gpus_is_used_and_none_is_started(searched):
+    _, told = searched
     assert "cluster at RAY_ADDRESS, 2 CPUs, 2 GPUs" in told
     assert "the cluster carries 2 worker(s) of 1 GPU" in told
-    assert (tmp_path / "submission.csv").is_file()
 
 
 def resources_of(address):
     """What a cluster has, what of it is free, and what is reserved or alive on it."""
     code = textwrap.dedent("""
         import json, sys
-        from ray_jobs import cluster
-        cluster.connect()
+        from ray_jobs.cluster import connect
+        connect.connect()
         import ray
         from ray.util import list_named_actors, placement_group_table
         drop = ("object_store_memory",)
@@ -84,21 +64,21 @@ def resources_of(address):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_fifty_trials_leave_nothing_behind(others_cluster, verb, tmp_path):
-    verb("tune", f"run.dir={tmp_path}", "task=age", "tune.trials=50", "tune.max_epochs=1",
-         "tune.space={train.lr: {loguniform: [1e-4, 1e-1]}}", "augment.name=base",
-         "resources.jobs_at_once=2", "resources.allow_cpu=true",
-         env={"RAY_ADDRESS": others_cluster}.items(), timeout_s=600)  # fmt: skip
-    assert len(pd.read_csv(tmp_path / "trials.csv")) == 50
+def test_eight_trials_leave_nothing_behind(searched, others_cluster):
+    run_dir, _ = searched
+    assert len(pd.read_csv(run_dir / "trials.csv")) == 8
     deadline = time.monotonic() + 30
     while any(left := resources_of(others_cluster).values()) and time.monotonic() < deadline:
         time.sleep(1)
     assert not any(left), list(left)
 
 
-def test_an_address_where_nothing_is_is_refused(verb, tmp_path):
+def test_an_address_where_nothing_is_is_refused(here, monkeypatch, tmp_path):
     address = f"127.0.0.1:{free_port()}"
-    told = verb("sweep", f"run.dir={tmp_path}", ok=False, env={"RAY_ADDRESS": address}.items())
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(connect.ray, "is_initialized", lambda: False)
+    status, told = here("sweep", f"run.dir={tmp_path}")
+    assert status == 1
     assert address in told
     assert "unset RAY_ADDRESS" in told
 
@@ -143,6 +123,8 @@ NAMES = textwrap.dedent("""
 """Writes down what the dashboard of RAY_API_SERVER_ADDRESS shows."""
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 def test_the_readme_s_lines_submit_a_job_to_two_nodes_with_a_token(drawn, cache, tmp_path):
     lines = readme_lines("One machine, a cluster, the cloud")
     assert "ray job submit --working-dir ." in lines
