@@ -22,7 +22,7 @@ from maskcls.storage import files
 class Comparison:
     """A run against the first one.
 
-    ``scores`` are the macro F1 of both, and ``gains`` the run's minus the first's, of each space
+    ``scores`` are the macro F1 of both, and ``gains`` the run's minus the first's, of each target
     that both answer, on ``photos`` photos of ``people`` people. ``relabelled`` photos, which the
     two runs have under other labels, are left out.
     """
@@ -38,11 +38,11 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """In words, by the joint class where both runs answer it."""
-        space, gain = next(iter(self.gains.items()))
+        target, gain = next(iter(self.gains.items()))
         if not gain.clear:
-            return f"{self.second} cannot be told from {self.first}: {space} {gain}"
+            return f"{self.second} cannot be told from {self.first}: {target} {gain}"
         word = "better" if gain.value > 0 else "worse"
-        return f"{self.second} is {word} than {self.first}: {space} {gain}"
+        return f"{self.second} is {word} than {self.first}: {target} {gain}"
 
 
 def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Comparison:
@@ -51,11 +51,11 @@ def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Co
     Photos are matched by key. Raises ValueError where the two have no person, or nothing that
     both answer, in common.
     """
-    spaces = [space for space in first.spaces if space in second.spaces]
-    if not spaces:
+    targets = [target for target in first.targets if target in second.targets]
+    if not targets:
         raise ValueError(
-            f"{names[0]} answers {', '.join(first.spaces)} and {names[1]} "
-            f"{', '.join(second.spaces)}: nothing to compare"
+            f"{names[0]} answers {', '.join(first.targets)} and {names[1]} "
+            f"{', '.join(second.targets)}: nothing to compare"
         )
     both = first.answers.merge(second.answers, on=["photo", "person"], suffixes=("_1", "_2"))
     if both.empty:
@@ -64,22 +64,22 @@ def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Co
             "train both on the same data"
         )
     alike = pd.Series(True, index=both.index)
-    for space in spaces:
-        alike &= both[f"{space}_truth_1"] == both[f"{space}_truth_2"]
+    for target in targets:
+        alike &= both[f"{target}_truth_1"] == both[f"{target}_truth_2"]
     kept = both[alike]
     if kept.empty:
         raise ValueError(f"{names[0]} and {names[1]} have other labels for every photo")
     scores, gains = {}, {}
-    for space in spaces:
+    for target in targets:
         truth, one, two = (
-            kept[f"{space}_{kind}"].to_numpy() for kind in ("truth_1", "predicted_1", "predicted_2")
+            kept[f"{target}_{kind}"].to_numpy() for kind in ("truth_1", "predicted_1", "predicted_2")
         )
-        classes = analysis.size(space)
-        scores[space] = (
+        classes = analysis.size(target)
+        scores[target] = (
             macro_f1(confusion(truth, one, classes)),
             macro_f1(confusion(truth, two, classes)),
         )
-        gains[space] = analysis.difference(
+        gains[target] = analysis.difference(
             truth, one, two, kept["person"].to_numpy(), classes=classes, seed=first.seed
         )
     return Comparison(
@@ -100,22 +100,22 @@ def names_of(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def table(found: Sequence[Comparison]) -> pd.DataFrame:
-    """The comparisons as a table to print, one row a space."""
+    """The comparisons as a table to print, one row a target."""
     return pd.DataFrame(
         [
             {
                 "run": comparison.second,
                 "against": comparison.first,
-                "score": space,
-                "macro F1": f"{comparison.scores[space][1]:.3f}",
-                "of the other": f"{comparison.scores[space][0]:.3f}",
+                "score": target,
+                "macro F1": f"{comparison.scores[target][1]:.3f}",
+                "of the other": f"{comparison.scores[target][0]:.3f}",
                 "difference": f"{gain.value:+.3f}",
                 "95 % interval": f"{gain.low:+.3f} to {gain.high:+.3f}",
                 "verdict": _word(gain),
                 "people": comparison.people,
             }
             for comparison in found
-            for space, gain in comparison.gains.items()
+            for target, gain in comparison.gains.items()
         ]
     )
 
@@ -153,7 +153,7 @@ def _note(found: Comparison) -> str:
 
 
 def _details(found: Comparison) -> list[str]:
-    clear = [space for space, gain in found.gains.items() if gain.clear]
+    clear = [target for target, gain in found.gains.items() if gain.clear]
     story = f"clear of 0: {', '.join(clear)}" if clear else "no difference is clear of 0"
     rows = table([found]).drop(columns=["run", "against", "people"])
     head = ["", found.second, found.first, *rows.columns[3:]]
@@ -166,7 +166,7 @@ def _details(found: Comparison) -> list[str]:
 def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> str:
     rows = []
     for run, name in zip(runs, names, strict=True):
-        first = run.spaces[0]
+        first = run.targets[0]
         score = run.scores["out_of_fold"][first]
         recipes = dict.fromkeys(
             f"{recipe.model.name} {recipe.image.size[0]}x{recipe.image.size[1]}"

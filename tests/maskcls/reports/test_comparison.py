@@ -26,12 +26,12 @@ def runs(tmp_path_factory):
 def test_a_better_run_is_told_with_its_interval(runs):
     found = comparison.compare(*runs, ["bad", "good"])
     assert (found.people, found.photos, found.relabelled) == (40, 280, 0)
-    for space, gain in found.gains.items():
+    for target, gain in found.gains.items():
         first, second = (
-            f1_score(r.answers[f"{space}_truth"], r.answers[f"{space}_predicted"], average="macro")
+            f1_score(r.answers[f"{target}_truth"], r.answers[f"{target}_predicted"], average="macro")
             for r in runs
         )
-        assert found.scores[space] == pytest.approx((first, second))
+        assert found.scores[target] == pytest.approx((first, second))
         assert gain.value == pytest.approx(second - first)
         assert 0 < gain.low < gain.value < gain.high
     assert found.verdict.startswith("good is better than bad: joint +0.")
