@@ -21,7 +21,7 @@ from maskcls.storage import files
 
 SIZE = (48, 36)
 TASKS = (Task.MASK, Task.GENDER, Task.AGE)
-LOSSES = ((1.0, 0.6, 0.45), (0.6, 0.5, 0.5))
+LOSSES = ((1.0, 0.5, 0.3), (0.6, 0.45, 0.4))
 
 
 def make(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -14,8 +13,8 @@ import pandas as pd
 from maskcls.reports import analysis, charts, page
 from maskcls.reports.analysis import Difference
 from maskcls.reports.finished_run import FinishedRun
+from maskcls.reports.page import Table
 from maskcls.scoring.metrics import confusion, macro_f1
-from maskcls.storage import files
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Comparison:
         """In words, by the joint class where both runs answer it."""
         target, gain = next(iter(self.gains.items()))
         if not gain.clear:
-            return f"{self.second} cannot be told from {self.first}: {target} {gain}"
+            return f"no clear difference between {self.second} and {self.first}: {target} {gain}"
         word = "better" if gain.value > 0 else "worse"
         return f"{self.second} is {word} than {self.first}: {target} {gain}"
 
@@ -68,7 +67,7 @@ def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Co
         alike &= both[f"{target}_truth_1"] == both[f"{target}_truth_2"]
     kept = both[alike]
     if kept.empty:
-        raise ValueError(f"{names[0]} and {names[1]} have other labels for every photo")
+        raise ValueError(f"{names[0]} and {names[1]} have different labels for every photo")
     scores, gains = {}, {}
     for target in targets:
         truth, one, two = (
@@ -131,39 +130,24 @@ def write(path: Path, runs: Sequence[FinishedRun]) -> list[Comparison]:
         for run, name in zip(runs[1:], names[1:], strict=True)
     ]
     with matplotlib.rc_context(page.PLOT_STYLE):
-        sections = [page.section(escape(c.verdict), _note(c), *_details(c)) for c in found]
-    body = [
-        f"<header><h1>{escape(' against '.join([', '.join(names[1:]), names[0]]))}</h1>"
-        f"<p>{NOTE}{MANY_NOTE if len(found) > 1 else ''}</p></header>",
-        "<main>",
-        *sections,
-        page.section("Runs", RUNS_NOTE, _runs(runs, names)),
-        "</main>",
-    ]
-    text = page.PAGE.format(
-        title=escape(f"{names[0]} compared"), css=page.CSS, body="\n".join(body)
-    )
-    files.write_text(path, text)
+        shown = [_shown(comparison) for comparison in found]
+    page.write(path, "comparison.html.j2", names=names, found=shown, runs=_runs(runs, names))
     return found
 
 
-def _note(found: Comparison) -> str:
-    left = f"; {found.relabelled:,} photos with other labels left out" if found.relabelled else ""
-    return f"{found.people:,} people in common, {found.photos:,} photos{left}."
-
-
-def _details(found: Comparison) -> list[str]:
+def _shown(found: Comparison) -> dict[str, Any]:
     clear = [target for target, gain in found.gains.items() if gain.clear]
-    story = f"clear of 0: {', '.join(clear)}" if clear else "no difference is clear of 0"
+    story = f"clear difference: {', '.join(clear)}" if clear else "no clear difference"
     rows = table([found]).drop(columns=["run", "against", "people"])
     head = ["", found.second, found.first, *rows.columns[3:]]
-    return [
-        page.plot(charts.differences(story, found.gains), "differences; see the table"),
-        page.table("Macro F1 on the people in common", head, rows.to_numpy().tolist()),
-    ]
+    return {
+        "comparison": found,
+        "figure": page.plot(charts.differences(story, found.gains), "differences; see the table"),
+        "table": Table("Macro F1 on the people in common", head, rows.to_numpy().tolist()),
+    }
 
 
-def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> str:
+def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> Table:
     rows = []
     for run, name in zip(runs, names, strict=True):
         first = run.targets[0]
@@ -183,7 +167,7 @@ def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> str:
             ]
         )
     head = ["run", "tasks", "models", "people", "macro F1 on all its people", "95 % interval"]
-    return page.table("Each run alone", head, rows)
+    return Table("Each run alone", head, rows)
 
 
 def _word(gain: Difference) -> str:
@@ -191,11 +175,3 @@ def _word(gain: Difference) -> str:
         return "not clear"
     return "better" if gain.value > 0 else "worse"
 
-
-NOTE: Final = (
-    "Both runs answer the same photos by models that never saw their person; people are resampled "
-    "for both at once. An interval that leaves 0 out is a clear difference on people like these. "
-    "It does not cover the luck of the training seed. "
-)
-MANY_NOTE: Final = "Of many comparisons one in twenty looks clear by chance. "
-RUNS_NOTE: Final = "<i>From scores.json of each run, on all of its own people.</i>"

@@ -284,7 +284,7 @@ def test_curves_have_a_line_for_each_fold_and_survive_gaps(run, tmp_path):
     folds = [[name for name in plot if name.startswith("fold")] for plot in plots]
     assert folds == [["fold 1"]] * 2 + [["fold 0", "fold 1"]] * 4
     assert "age: 0.800 macro F1 at the kept epoch" in plots[4]
-    assert "age: training loss 0.45, validation loss 0.55 at the end" in plots[5]
+    assert "age: training loss 0.30, validation loss 0.40 at the end" in plots[5]
 
 
 def test_remarks_stand_beside_the_score(tmp_path):
