@@ -71,7 +71,8 @@ def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Co
     scores, gains = {}, {}
     for target in targets:
         truth, one, two = (
-            kept[f"{target}_{kind}"].to_numpy() for kind in ("truth_1", "predicted_1", "predicted_2")
+            kept[f"{target}_{kind}"].to_numpy()
+            for kind in ("truth_1", "predicted_1", "predicted_2")
         )
         classes = analysis.size(target)
         scores[target] = (
@@ -174,4 +175,3 @@ def _word(gain: Difference) -> str:
     if not gain.clear:
         return "not clear"
     return "better" if gain.value > 0 else "worse"
-

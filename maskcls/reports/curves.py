@@ -53,9 +53,7 @@ def fits(run: FinishedRun) -> dict[Task, Fit]:
     return found
 
 
-def judge(
-    task: Task, recipe: Recipe, histories: Sequence[pd.DataFrame], best_at_end: bool
-) -> Fit:
+def judge(task: Task, recipe: Recipe, histories: Sequence[pd.DataFrame], best_at_end: bool) -> Fit:
     """The verdict on ``histories``, one a job; ``best_at_end``: whether most kept the last epoch."""
     guessing = sum(map(math.log, HEADS[task].values()))
     ends = [_ends(task, recipe, history) for history in histories]

@@ -181,7 +181,10 @@ def _colours(pixels_of: Mapping[str, Pixels]) -> Table:
 def _sizes(pixels_of: Mapping[str, Pixels]) -> Table:
     every = _frequent(sum((pixels.sizes for pixels in pixels_of.values()), Counter()))
     rows = [
-        [f"{height} × {width}", *(f"{pixels.sizes[height, width]:,}" for pixels in pixels_of.values())]
+        [
+            f"{height} × {width}",
+            *(f"{pixels.sizes[height, width]:,}" for pixels in pixels_of.values()),
+        ]
         for (height, width), _ in every[:SHOWN]
     ]
     if len(every) > SHOWN:

@@ -81,7 +81,9 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
         "label_errors.html.j2",
         name=suspects.name,
         tasks=list(shown["task"].unique()),
-        facts=[_facts(task, rows, top) for task, rows in suspects.table.groupby("task", sort=False)],
+        facts=[
+            _facts(task, rows, top) for task, rows in suspects.table.groupby("task", sort=False)
+        ],
         items=[_item(row, albums[row["person"]], years) for row in shown.to_dict("records")],
         data={
             "run": suspects.name,

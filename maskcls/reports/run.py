@@ -248,9 +248,7 @@ def _groups(run: FinishedRun) -> dict[str, Any]:
     return {"plots": plots, "tables": tables}
 
 
-def _mistakes(
-    run: FinishedRun, opinions: pd.DataFrame, explain: gallery.Explain
-) -> dict[str, Any]:
+def _mistakes(run: FinishedRun, opinions: pd.DataFrame, explain: gallery.Explain) -> dict[str, Any]:
     chosen = analysis.worst(opinions, MISTAKES)
     if chosen.empty:
         return {"cards": [], "problems": [], "unexplained": []}

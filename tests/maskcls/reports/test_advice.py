@@ -158,7 +158,9 @@ def test_doubtful_labels_are_named_by_person_where_models_are_good(tmp_path):
                                                                for k in range(2)])  # fmt: skip
     rows.loc[doubted, "probabilities"] = values
     rows.to_parquet(path)
-    (found,) = [s for s in steps(finished_run.read(folder)) if "gender label of 1 person" in s.title]
+    (found,) = [
+        s for s in steps(finished_run.read(folder)) if "gender label of 1 person" in s.title
+    ]
     assert "000003" in found.reason
     assert found.gain > 0
     assert found.command == f"python -m maskcls labels {folder}"

@@ -28,7 +28,9 @@ def test_a_better_run_is_told_with_its_interval(runs):
     assert (found.people, found.photos, found.relabelled) == (40, 280, 0)
     for target, gain in found.gains.items():
         first, second = (
-            f1_score(r.answers[f"{target}_truth"], r.answers[f"{target}_predicted"], average="macro")
+            f1_score(
+                r.answers[f"{target}_truth"], r.answers[f"{target}_predicted"], average="macro"
+            )
             for r in runs
         )
         assert found.scores[target] == pytest.approx((first, second))
