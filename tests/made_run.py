@@ -154,8 +154,8 @@ def _job(folder, task, fold, recipe, weights, losses, best_epoch):
     ]
     files.write_text(job / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     return {
-        "identity": "0" * 16, "task": str(task), "fold": fold, "best_epoch": best_epoch, "epochs": 3,
-        "scores": scores, "seconds": 3723.4, "training_seconds": 61.0,
+        "identity": "0" * 16, "task": str(task), "fold": fold, "best_epoch": best_epoch,
+        "epochs": 3, "scores": scores, "seconds": 3723.4, "training_seconds": 61.0,
     }  # fmt: skip
 
 

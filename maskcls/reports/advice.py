@@ -108,7 +108,8 @@ def _gap(run: FinishedRun, tasks: Sequence[Task]) -> float:
     if first != "joint" or len(told) < len(tasks):
         return 1 - now
     perfect = analysis.if_perfect(run.answers)
-    return max(perfect[task] for task in told) - now
+    scores = run.scores["out_of_fold"]
+    return max(max(perfect[t] - now, (1 - scores[t]["macro_f1"]) / 3) for t in told)
 
 
 def _missing(run: FinishedRun) -> list[Advice]:

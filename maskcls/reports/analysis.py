@@ -86,11 +86,11 @@ class Single:
 
 
 def best_single(run: FinishedRun, target: str) -> Single:
-    """The best single model of ``target``: each photo answered by one model (for the joint class, by
+    """The best single model of ``target``: one model answers each photo (for the joint class, by
     one a task), out of fold, on the same photos as the ensemble's.
 
     Fold models of one task are pooled, not compared: each was scored on other people. Where
-    several routes exist, the best is picked on the very photos that score it, so it looks a little
+    several routes exist, the best is selected on the photos that score it, so its score is a little
     better than it is.
     """
     routes = run.routes() if target == "joint" else {str(t): [t] for t in tasks_of(run, target)}
@@ -160,7 +160,7 @@ class Calibration:
     bins: pd.DataFrame
     error: float
     surplus: float
-    """Mean confidence minus share right: positive where the model is too sure."""
+    """Mean confidence minus share right: positive where the model is overconfident."""
 
 
 def calibration(rows: pd.DataFrame) -> Calibration:
@@ -216,9 +216,9 @@ def by_group(run: FinishedRun, groups_N: npt.ArrayLike) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike models answer the photos to predict.
+    """How often models give the same answers on the photos to predict.
 
-    ``shares_MM`` [M, M] are the shares of photos that two models answer alike, ``unanimous`` that
+    ``shares_MM`` [M, M] are the shares of photos to which two models give the same answer, ``unanimous`` that
     all do. ``changed`` is the share of votes that would be others without a model, by its name.
     """
 
@@ -241,7 +241,7 @@ def agreement(
     changed = {}
     for vote in voting:
         others = [other for other in votes if other is not vote]
-        # A route that loses its only model changes the ensemble itself: nothing to compare.
+        # A task that loses its only model changes the ensemble itself: nothing to compare.
         if any(other.task is vote.task for other in others):
             again = ensemble.vote(fitted, others)[target]
             changed[f"{vote.task} {vote.fold}"] = float((again != voted).mean())
@@ -256,17 +256,17 @@ def agreement(
 def opinions(run: FinishedRun) -> pd.DataFrame:
     """What is said of each photo in each attribute: a row a photo and attribute with ``photo``,
     ``attribute``, ``person``, ``truth``, ``predicted`` (the ensemble's answer), ``sure`` (the
-    probability of that answer, the mean over routes), ``uncertainty`` (entropy of those
+    probability of that answer, the mean over tasks), ``uncertainty`` (entropy of those
     probabilities, 0 sure to 1 no idea)."""
     tables = []
     for attribute in ATTRIBUTES:
         if f"{attribute}_predicted" not in run.answers:
             continue
         answers = run.answers.set_index("photo")
-        routes = [
+        by_task = [
             said(run, task, attribute).loc[answers.index] for task in tasks_of(run, attribute)
         ]
-        mean_NK = np.mean([np.stack(route.tolist()) for route in routes], axis=0)
+        mean_NK = np.mean([np.stack(values.tolist()) for values in by_task], axis=0)
         predicted = answers[f"{attribute}_predicted"].to_numpy()
         logs_NK = np.log(mean_NK.clip(1e-12))
         tables.append(
@@ -296,7 +296,7 @@ def said(run: FinishedRun, task: Task, attribute: str) -> pd.Series:
 
 
 def worst(opinions: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The surest wrong answers, as many of each attribute as there are, and one a person and
+    """The most confident wrong answers, as many of each attribute as there are, and one a person and
     attribute: a wrong label makes all photos of a person wrong alike."""
     wrong = opinions[opinions["truth"] != opinions["predicted"]]
     return _spread(wrong.sort_values("sure", ascending=False, kind="stable"), count)
@@ -317,7 +317,7 @@ def _spread(ordered: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def doubtful_labels(opinions: pd.DataFrame, *, sure: float = 0.8) -> dict[str, list[str]]:
     """People whose gender or age band every photo contradicts, at a mean probability of ``sure`` or
-    more: attribute -> people, the surest first."""
+    more: attribute -> people, the most confident first."""
     found: dict[str, list[str]] = {}
     for attribute in ("gender", "age"):
         rows = opinions[opinions["attribute"] == attribute]
@@ -346,5 +346,5 @@ def fold_balance(photos: pd.DataFrame) -> pd.DataFrame:
 
 
 def tasks_of(run: FinishedRun, target: str) -> list[Task]:
-    """The tasks whose models speak of an attribute."""
+    """The tasks whose models answer an attribute."""
     return [task for task in run.tasks if tells(task, target)]

@@ -151,7 +151,8 @@ def groups(table: pd.DataFrame, target: str) -> Figure:
     """Share of right answers in each group, with its interval."""
     best, last = table[target].idxmax(), table[target].idxmin()
     figure, axes = _panel(
-        f"{target} correct: {table[target].min():.0%} ({last}) to {table[target].max():.0%} ({best})"
+        f"{target} correct: "
+        f"{table[target].min():.0%} ({last}) to {table[target].max():.0%} ({best})"
     )
     for place, (_, row) in enumerate(table.iterrows()):
         axes.plot([row["low"], row["high"]], [place] * 2, color=BLUE, lw=5, alpha=0.35)

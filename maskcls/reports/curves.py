@@ -1,4 +1,4 @@
-"""What the learning curves of a task say: overfitting, underfitting, or training that was too short.
+"""What the learning curves of a task say: overfitting, underfitting, or too short training.
 
 The validation loss is the negative log-likelihood of a photo, summed over heads. The training loss
 is that of the recipe, so it is compared only where it is on that scale or can be brought to it.
@@ -54,7 +54,7 @@ def fits(run: FinishedRun) -> dict[Task, Fit]:
 
 
 def judge(task: Task, recipe: Recipe, histories: Sequence[pd.DataFrame], best_at_end: bool) -> Fit:
-    """The verdict on ``histories``, one a job; ``best_at_end``: whether most kept the last epoch."""
+    """The verdict on ``histories``, one for each job; ``best_at_end``: most kept the last epoch."""
     guessing = sum(map(math.log, HEADS[task].values()))
     ends = [_ends(task, recipe, history) for history in histories]
     ends = [end for end in ends if end is not None]

@@ -14,7 +14,7 @@ from maskcls.reports import advice, analysis, curves, finished_run
 from maskcls.reports.analysis import Calibration, Difference, Single
 from tests import made_run
 
-GOOD = {"errors": {task: 0.05 for task in Task}}
+GOOD = {"errors": dict.fromkeys(Task, 0.05)}
 OVERFIT = ((1.0, 0.4, 0.09), (1.5, 1.8, 2.0))
 
 
