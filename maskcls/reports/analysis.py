@@ -218,8 +218,8 @@ def by_group(run: FinishedRun, groups_N: npt.ArrayLike) -> pd.DataFrame:
 class Agreement:
     """How often models give the same answers on the photos to predict.
 
-    ``shares_MM`` [M, M] are the shares of photos to which two models give the same answer, ``unanimous`` that
-    all do. ``changed`` is the share of votes that would be others without a model, by its name.
+    ``shares_MM`` [M, M] are the shares of photos with the same answer of two models, ``unanimous``
+    of all. ``changed`` is the share of votes that would be others without a model, by its name.
     """
 
     names: list[str]
@@ -296,8 +296,8 @@ def said(run: FinishedRun, task: Task, attribute: str) -> pd.Series:
 
 
 def worst(opinions: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The most confident wrong answers, as many of each attribute as there are, and one a person and
-    attribute: a wrong label makes all photos of a person wrong alike."""
+    """The most confident wrong answers, evenly over attributes, and one a person and attribute: a
+    wrong label makes all photos of a person wrong."""
     wrong = opinions[opinions["truth"] != opinions["predicted"]]
     return _spread(wrong.sort_values("sure", ascending=False, kind="stable"), count)
 

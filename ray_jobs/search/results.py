@@ -58,7 +58,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     log.info("best: trial %s, macro F1 %.3f in epoch %d",
              best["trial"], best[SCORE], best["best_epoch"])  # fmt: skip
     if honest is not None:
-        log.info("picking the best brings macro F1 %.3f on people who did not pick", honest)
+        log.info("nested cross-validation of the selection: macro F1 %.3f", honest)
     for what, path in {
         "trials": folder.path / "trials.csv",
         "overlay for sweep and train": folder.path / "best.yaml",
