@@ -128,28 +128,18 @@ def test_a_finished_folder_is_left_alone(small):
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
 
 
-@pytest.mark.parametrize("lost", ["answers.csv", "eval/info.csv", "photo"])
-def test_an_incomplete_folder_is_drawn_anew(small, tmp_path, lost):
-    root = draw.draw(tmp_path / "faces", **SMALL)
-    (next(root.rglob("*.jpg")) if lost == "photo" else root / lost).unlink()
-    draw.draw(root, **SMALL)
-    assert contents(root) == contents(small)
-    assert list(tmp_path.iterdir()) == [root]
-
-
 def test_an_empty_folder_is_filled(small, tmp_path):
     (tmp_path / "faces").mkdir()
     assert contents(draw.draw(tmp_path / "faces", **SMALL)) == contents(small)
 
 
-@pytest.mark.parametrize("kind", ["no stamp", "other arguments", "incomplete with a stranger"])
+@pytest.mark.parametrize("kind", ["no stamp", "other arguments"])
 def test_what_is_something_else_is_never_overwritten(tmp_path, kind):
     root = tmp_path / "faces"
     if kind == "no stamp":
         root.mkdir()
     else:
-        draw.draw(root, **{**SMALL, "seed": 9 if kind == "other arguments" else 3})
-        (root / "answers.csv").unlink()
+        draw.draw(root, **{**SMALL, "seed": 9})
     (root / "notes.txt").write_text("mine")
     before = contents(root)
     with pytest.raises(FileExistsError, match="choose another folder or delete it"):
