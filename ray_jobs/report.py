@@ -28,9 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run.dir of a sweep")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="where to write the comparison"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the comparison")
     arguments = parser.parse_args(argv)
     if arguments.out is not None and len(arguments.runs) == 1:
         parser.error("--out is for a comparison of several runs; a report goes to its run's folder")
