@@ -13,7 +13,7 @@ import pandas as pd
 from maskcls.config.load import from_command_line
 from maskcls.config.schema import Config
 from maskcls.labels import ATTRIBUTES, Task
-from maskcls.reports.finished_run import WAYS
+from maskcls.reports import finished_run
 from maskcls.scoring import ensemble
 from maskcls.storage import files
 from ray_jobs.cluster import connect, nodes, packing
@@ -25,7 +25,7 @@ from ray_jobs.run.state import Board
 
 log = logging.getLogger(__name__)
 
-ROUTES = WAYS | {"all together": list(Task)}
+ROUTES = finished_run.ROUTES | {"all together": list(Task)}
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""python -m ray_jobs.report RUN [RUN ...]: a run's report again, or what is better of several.
+"""python -m ray_jobs.report RUN [RUN ...]: write the report of a run again, or compare runs.
 
-With one run, writes report.html in its folder, from that folder and the photos alone. With several,
-compares each with the first on the people they have in common, prints the differences with their
-95 % intervals and writes comparison.html in the folder of the last.
+With one run, writes report.html in its folder; it needs only that folder and the photos. With
+several, compares each with the first on the people that both have, prints the differences with
+their 95 % intervals, and writes comparison.html in the folder of the last run.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run.dir of a sweep")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="of a comparison, instead of comparison.html"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the comparison")
     arguments = parser.parse_args(argv)
     if arguments.out is not None and len(arguments.runs) == 1:
         parser.error("--out is for a comparison of several runs; a report goes to its run's folder")

@@ -21,27 +21,41 @@ from maskcls.storage import files
 
 SIZE = (48, 36)
 TASKS = (Task.MASK, Task.GENDER, Task.AGE)
+LOSSES = ((1.0, 0.5, 0.3), (0.6, 0.45, 0.4))
 
 
 def make(
     folder, *, tasks=TASKS, people=40, folds=2, seed=0, errors=0.2, ensemble="hard", first=0,
-    photos=True, weights=True, votes=True, failed=None,
+    photos=True, weights=True, votes=True, failed=None, recipe=None, losses=LOSSES, best_epoch=2,
 ):  # fmt: skip
-    """``errors`` is the share of wrong answers; ``first`` the number of the first person."""
+    """``errors`` is the share of wrong answers, of all or by task; ``first`` the number of the
+    first person; ``recipe`` what differs from the usual one; ``losses`` are those of training and
+    of validation, by epoch."""
     rng = np.random.default_rng(seed)
-    manifest = _manifest(folder / "photos", people, folds, first)
+    manifest_root = folder / "photos"
+    manifest = _manifest(manifest_root, people, folds, first)
     if photos:
         for path in manifest["path"]:
             _draw(path, rng)
     (folder / "run").mkdir(parents=True)
     folder = folder / "run"
     manifest.to_parquet(folder / "manifest.parquet", index=False)
+    config = Config.model_validate(
+        {
+            "model": {"name": "test_efficientnet", "pretrained": True}, "image": {"size": SIZE},
+            "data": {"root": str(manifest_root)}, "run": {"dir": str(folder)},
+            "tasks": list(map(str, tasks)),
+        }
+        | (recipe or {})
+    )  # fmt: skip
+    files.write_text(folder / "config.yaml", config.yaml())
     jobs, rows = [], []
     for task in tasks:
         for fold in range(folds):
             mine = manifest[manifest["fold"] == fold]
-            rows.append(_out_of_fold(task, fold, mine, errors, rng))
-            jobs.append(_job(folder, task, fold, weights))
+            share = errors[task] if isinstance(errors, dict) else errors
+            rows.append(_out_of_fold(task, fold, mine, share, rng))
+            jobs.append(_job(folder, task, fold, config.recipe(task), weights, losses, best_epoch))
     out_of_fold = pd.concat(rows, ignore_index=True)
     out_of_fold.to_parquet(folder / "out_of_fold.parquet", index=False)
     answers = results.out_of_fold_answers(ensemble, out_of_fold, seed=42)
@@ -117,12 +131,9 @@ def _out_of_fold(task, fold, photos, errors, rng):
     return pd.concat(parts)
 
 
-def _job(folder, task, fold, weights):
+def _job(folder, task, fold, recipe, weights, losses, best_epoch):
     job = folder / "jobs" / f"{task}-fold{fold}"
     scores = {"macro_f1": 0.8125, "accuracy": 0.9375, "loss": 0.25}
-    recipe = Config.model_validate(
-        {"model": {"name": "test_efficientnet", "pretrained": False}, "image": {"size": SIZE}}
-    ).recipe(task)
     info = checkpoint.Info(
         identity="0" * 16, task=task, fold=fold, recipe=recipe,
         classes=checkpoint.labels_of(task), mean=(0.5,) * 3, std=(0.25,) * 3, seed=42, epoch=2,
@@ -137,14 +148,14 @@ def _job(folder, task, fold, weights):
         files.write_text(job / "checkpoint.json", info.model_dump_json())
     lines = [
         dict.fromkeys(tracking.COLUMNS, 0.8)
-        | {"epoch": epoch, "train/loss": 1 / epoch, "val/loss": 0.5 + abs(epoch - 2)}
-        | {"val/macro_f1": 0.8 - 0.1 * abs(epoch - 2)}
-        for epoch in (1, 2, 3)
+        | {"epoch": epoch, "train/loss": train, "val/loss": validation}
+        | {"val/macro_f1": 0.8 - 0.1 * abs(epoch - best_epoch)}
+        for epoch, (train, validation) in enumerate(zip(*losses, strict=True), start=1)
     ]
     files.write_text(job / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     return {
-        "identity": "0" * 16, "task": str(task), "fold": fold, "best_epoch": 2, "epochs": 3,
-        "scores": scores, "seconds": 3723.4, "training_seconds": 61.0,
+        "identity": "0" * 16, "task": str(task), "fold": fold, "best_epoch": best_epoch,
+        "epochs": 3, "scores": scores, "seconds": 3723.4, "training_seconds": 61.0,
     }  # fmt: skip
 
 

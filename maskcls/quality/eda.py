@@ -24,6 +24,13 @@ from maskcls.data.photos import PhotoError, ahead, decode
 from maskcls.labels import IntArray, class_names
 
 CHANNELS: Final = ("red", "green", "blue")
+VALUES: Final = np.arange(256)
+
+RARE_SIZE: Final = 0.05
+"""A size that fewer than this share of the photos have is odd."""
+
+ODD: Final = 3.5
+"""Standard deviations of the mean value from which on a photo is very dark or very bright."""
 COUNTED: Final = ("gender", "age_band", "mask", "race", "age", "joint")
 """Columns of the manifest by which people and photos are counted, in the order of the page."""
 
@@ -37,11 +44,33 @@ class Pixels:
 
     ``sizes`` maps (height, width) to photos, ``histogram_CV`` [3, 256] counts the pixels of each
     value in each RGB channel, ``unreadable`` maps the key of a photo to what is wrong with it.
+    ``seen`` maps the key of each other photo to its (height, width) and its mean value, 0 to 255.
     """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     histogram_CV: IntArray = field(default_factory=lambda: np.zeros((3, 256), np.int64))
     unreadable: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict)
+
+    def odd(self) -> dict[str, str]:
+        """The key of each photo unlike the others -> why, the strangest first."""
+        if not self.seen:
+            return dict(self.unreadable)
+        usual_size = self.sizes.most_common(1)[0][0]
+        values = np.array([value for _, value in self.seen.values()])
+        middle = float(np.median(values))
+        # The median distance, which odd photos do not move; 1.48 makes it a standard deviation.
+        spread = max(1.48 * float(np.median(abs(values - middle))), 1.0)
+        scored = []
+        for key, (size, value) in self.seen.items():
+            distance = (value - middle) / spread
+            if self.sizes[size] < RARE_SIZE * len(self.seen):
+                scored.append((np.inf, key, f"{size[0]} x {size[1]}, most are "
+                               f"{usual_size[0]} x {usual_size[1]}"))  # fmt: skip
+            elif abs(distance) > ODD:
+                scored.append((abs(distance), key, "very bright" if distance > 0 else "very dark"))
+        scored.sort(key=lambda entry: (-entry[0], entry[1]))
+        return dict(self.unreadable) | {key: why for _, key, why in scored}
 
     def mean_std(self) -> tuple[list[float], list[float]] | None:
         """Mean and (population) standard deviation of each channel over all pixels, 0 to 1.
@@ -65,7 +94,8 @@ class Findings:
     """All that the page shows of the data set ``name``.
 
     ``people``, ``photos`` and ``counts``, a table of both for each of ``COUNTED``, are of the train
-    folder; ``pixels`` are of ``train`` and, where there is such a folder, ``eval``.
+    folder; ``pixels`` are of ``train`` and, where there is such a folder, ``eval``. ``table`` has
+    the photos of the train folder with their labels.
     """
 
     name: str
@@ -74,6 +104,7 @@ class Findings:
     counts: dict[str, pd.DataFrame]
     pixels: dict[str, Pixels]
     notes: list[str]
+    table: pd.DataFrame
 
 
 def explore(
@@ -105,6 +136,7 @@ def explore(
             for name, manifest in manifests.items()
         },
         notes=[note for manifest in manifests.values() for note in manifest.notes],
+        table=train,
     )
 
 
@@ -141,6 +173,8 @@ def measure(
                 size, histogram_CV = photo.result()
                 pixels.sizes[size] += 1
                 pixels.histogram_CV += histogram_CV
+                mean = float((histogram_CV @ VALUES).sum() / histogram_CV.sum())
+                pixels.seen[key] = size, mean
             except PhotoError as error:
                 pixels.unreadable[key] = str(error)
             progress()

@@ -1,21 +1,41 @@
-"""What to do next, as far as a finished run can tell."""
+"""What to do next, as far as a finished run can tell, ranked by what it would gain."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from html import escape
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import pandas as pd
 
-from maskcls.labels import ATTRIBUTES
-from maskcls.reports import analysis, charts
+from maskcls.config.recipe import Recipe
+from maskcls.labels import ATTRIBUTES, Task
+from maskcls.reports import analysis
 from maskcls.reports.analysis import Calibration, Single
+from maskcls.reports.curves import Fit
 from maskcls.reports.finished_run import FinishedRun, readable
-from maskcls.scoring.metrics import confusion, per_class
+from maskcls.scoring.metrics import confusion, macro_f1, per_class
 
 NAMED: Final = 6
 """What a piece of advice names at most of one kind."""
+
+RANDOM_WEIGHTS, BAD_FIT, SEARCH = 0.6, 0.4, 0.2
+"""Share of the gap to perfect answers that each is taken to close: rough, and only to rank."""
+
+CALIBRATED: Final = 0.05
+"""Mean probability minus share right from which on a model is called overconfident."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do, why, and the command that does it; ``gain`` is in macro F1, to rank by."""
+
+    title: str
+    reason: str
+    gain: float
+    command: str = ""
 
 
 def next_steps(
@@ -23,126 +43,252 @@ def next_steps(
     opinions: pd.DataFrame,
     calibrations: Mapping[str, Calibration],
     singles: Mapping[str, Single],
-) -> list[str]:
-    """Advice with its reason, as HTML, the most useful first."""
-    return [
+    fits: Mapping[Task, Fit],
+) -> list[Advice]:
+    """Advice for this run, the most useful first."""
+    weak = weak_attributes(run)
+    steps = [
         *_missing(run),
+        *_weak(run, weak),
+        *_random_weights(run),
+        *_fit(run, fits),
         *_ensemble(run, singles),
-        *_weakest(run),
-        *_labels(opinions),
-        *_epochs(run),
+        *_search(run),
+        *_labels(run, opinions, weak),
         *_confidence(calibrations),
-        *_noise(run),
+        *_compare(run),
     ]
+    return sorted(steps, key=lambda step: -step.gain)
 
 
-def named(things: Iterable[str]) -> str:
-    """The first of them, as HTML."""
-    listed = list(things)
-    return escape(", ".join(listed[:NAMED]) + (", ..." if len(listed) > NAMED else ""))
+def weak_attributes(run: FinishedRun) -> dict[str, tuple[float, float]]:
+    """Attributes whose macro F1 is nearer to that of guessing than to 1, with both figures."""
+    found = {}
+    for attribute in ATTRIBUTES:
+        if attribute in run.targets:
+            score = run.scores["out_of_fold"][attribute]["macro_f1"]
+            guessing = analysis.chance(run.answers[f"{attribute}_truth"])
+            if guessing < 1 and score < (1 + guessing) / 2:
+                found[attribute] = score, guessing
+    return found
 
 
-def _missing(run: FinishedRun) -> list[str]:
+def random_weights(recipe: Recipe) -> bool:
+    """Whether training began without pretrained weights."""
+    return not (recipe.model.weights or recipe.model.pretrained)
+
+
+def named(things: Iterable[object]) -> str:
+    """The first of them."""
+    listed = list(map(str, things))
+    return ", ".join(listed[:NAMED]) + (", ..." if len(listed) > NAMED else "")
+
+
+def sweep(run: FinishedRun, *words: str, into: str = "") -> str:
+    """The sweep of this run with these words changed, in a folder of its own if they retrain."""
+    return _command("sweep", run, *words, f"run.dir={run.folder}{into}")
+
+
+def _command(verb: str, run: FinishedRun, *words: str) -> str:
+    given = ["--config", str(run.folder / "config.yaml"), *words]
+    return shlex.join(["python", "-m", f"ray_jobs.{verb}", *given])
+
+
+def _recipe_words(tasks: Iterable[Task], word: str) -> list[str]:
+    return [f"recipes.{task}.{word}" for task in tasks]
+
+
+def _gap(run: FinishedRun, tasks: Sequence[Task]) -> float:
+    """About what the first target's macro F1 would rise by if these tasks' models were always
+    right. Where all attributes are bad, one that is perfect changes little, and yet each must be
+    mended: it counts with a third of its own gap then."""
+    first = run.targets[0]
+    now = float(run.scores["out_of_fold"][first]["macro_f1"])
+    told = [task for task in tasks if task not in (Task.JOINT, Task.MULTI)]
+    if first != "joint" or len(told) < len(tasks):
+        return 1 - now
+    perfect = analysis.if_perfect(run.answers)
+    scores = run.scores["out_of_fold"]
+    return max(max(perfect[t] - now, (1 - scores[t]["macro_f1"]) / 3) for t in told)
+
+
+def _missing(run: FinishedRun) -> list[Advice]:
     failed = run.scores["failed"]
     if not failed:
         return []
-    return [f"<b>Run the same command again:</b> these models are missing: {named(failed)}."]
+    reason = f"These models are missing: {named(failed)}."
+    return [Advice("Run the same command again", reason, math.inf, sweep(run))]
 
 
-def _weakest(run: FinishedRun) -> list[str]:
-    """The attribute whose mistakes cost most, and its hardest class."""
-    if "joint" not in run.spaces:
+def _weak(run: FinishedRun, weak: Mapping[str, tuple[float, float]]) -> list[Advice]:
+    if not weak:
         return []
-    now = run.scores["out_of_fold"]["joint"]["macro_f1"]
-    perfect = analysis.if_perfect(run.answers)
-    first = max(perfect, key=lambda attribute: perfect[attribute])
-    if perfect[first] == now:
+    scores = ", ".join(f"{a} {f1:.2f} (guessing: {g:.2f})" for a, (f1, g) in weak.items())
+    reason = (
+        f"Macro F1 is low for {scores}. Follow the advice on training below. Check labels and "
+        "compare ensembles later: weak models doubt correct labels too."
+    )
+    return [Advice("Train better first", reason, 10.0)]
+
+
+def _random_weights(run: FinishedRun) -> list[Advice]:
+    tasks = [task for task, recipe in run.recipes.items() if random_weights(recipe)]
+    if not tasks:
         return []
-    table = ", ".join(f"{attribute} {perfect[attribute]:.3f}" for attribute in ATTRIBUTES)
-    size = analysis.size(first)
-    cm_KK = confusion(run.answers[f"{first}_truth"], run.answers[f"{first}_predicted"], size)
+    packaged = all(run.recipes[task].model.name == "tf_efficientnet_lite0" for task in tasks)
+    word = "model.weights=package:efficientnet_lite0" if packaged else "model.pretrained=true"
+    command = sweep(run, *_recipe_words(tasks, word), into="-pretrained")
+    reason = f"Training of {named(tasks)} began with random weights, which needs far more photos."
+    return [Advice("Start from pretrained weights", reason, RANDOM_WEIGHTS * _gap(run, tasks),
+                   command)]  # fmt: skip
+
+
+def _fit(run: FinishedRun, fits: Mapping[Task, Fit]) -> list[Advice]:
+    """Tasks that overfit, underfit, or ended too early."""
+    steps = []
+    for verdict, title, into in (
+        ("overfitting", "Reduce overfitting of", "-regularised"),
+        ("underfitting", "Train more strongly:", "-stronger"),
+        ("too short", "Train longer:", "-longer"),
+    ):
+        tasks = [task for task, fit in fits.items() if fit.verdict == verdict]
+        if tasks:
+            told = "; ".join(f"{task}: {fits[task].reason}" for task in tasks)
+            words = [word for task in tasks for word in _remedy(task, run.recipes[task], verdict)]
+            gain = BAD_FIT * _gap(run, tasks)
+            hint = HINTS[verdict]
+            steps.append(
+                Advice(f"{title} {named(tasks)}", f"{told}. {hint}", gain,
+                       sweep(run, *words, into=into))
+            )  # fmt: skip
+    return steps
+
+
+HINTS: Final = {
+    "overfitting": "The models learn the training photos by heart. Stronger augmentation, mixing "
+    "or label smoothing help.",
+    "underfitting": "The models do not even fit the training photos. More epochs, another "
+    "learning rate, or a larger backbone or image help.",
+    "too short": "More epochs help.",
+}
+
+
+def _remedy(task: Task, recipe: Recipe, verdict: str) -> list[str]:
+    """The next means against a bad fit that the recipe does not use yet."""
+    if verdict != "overfitting":
+        return _recipe_words([task], f"train.epochs={2 * recipe.train.epochs}")
+    if recipe.augment.name in ("base", "flip"):
+        return _recipe_words([task], "augment.name=autoaugment")
+    if recipe.augment.mix.name == "none":
+        return _recipe_words([task], "augment.mix.name=vertical_cutmix")
+    return _recipe_words([task], "loss.name=label_smoothing")
+
+
+def _search(run: FinishedRun) -> list[Advice]:
+    """The attribute whose mistakes cost most, its hardest class, and a search for its models."""
+    first = run.targets[0]
+    now = run.scores["out_of_fold"][first]["macro_f1"]
+    if now >= 1:
+        return []
+    if first == "joint":
+        perfect = analysis.if_perfect(run.answers)
+        worst = max(perfect, key=lambda attribute: perfect[attribute])
+        table = ", ".join(f"{attribute} {perfect[attribute]:.3f}" for attribute in ATTRIBUTES)
+        reason = f"Joint macro F1 is {now:.3f}. If one attribute were always right: {table}."
+    else:
+        worst = min(run.targets, key=lambda t: run.scores["out_of_fold"][t]["macro_f1"])
+        perfect = {worst: 1.0}
+        reason = f"{worst} macro F1 is {run.scores['out_of_fold'][worst]['macro_f1']:.3f}."
+    cm_KK = confusion(
+        run.answers[f"{worst}_truth"], run.answers[f"{worst}_predicted"], analysis.size(worst)
+    )
     f1_K = per_class(cm_KK)[2]
     f1_K[cm_KK.sum(axis=0) + cm_KK.sum(axis=1) == 0] = 1.0  # a class that nobody has
     hard = int(f1_K.argmin())
+    task = analysis.tasks_of(run, worst)[0]
+    lr = run.recipes[task].train.lr
+    space = f"tune.space={{train.lr: {{loguniform: [{lr / 10:.1e}, {lr * 10:.1e}]}}}}"
     return [
-        f"<b>Work on {first} first.</b> Joint macro F1 is {now:.3f}; with one attribute always "
-        f"right it would be: {table}. The hardest {first} class is {readable(first)[hard]} "
-        f"(F1 {f1_K[hard]:.2f}): see <code>ray_jobs.tune task={first}</code>."
+        Advice(
+            f"Work on {worst}",
+            f"{reason} The hardest {worst} class is {hard} {readable(worst)[hard]} "
+            f"(F1 {f1_K[hard]:.2f}). A search finds a better learning rate.",
+            SEARCH * (perfect[worst] - now),
+            _command("tune", run, f"task={task}", space, f"run.dir={run.folder}-tune-{task}"),
+        )
     ]
 
 
-def _labels(opinions: pd.DataFrame) -> list[str]:
+def _labels(
+    run: FinishedRun, opinions: pd.DataFrame, weak: Mapping[str, tuple[float, float]]
+) -> list[Advice]:
+    """People whose label all their photos contradict, unless the models are too weak to judge."""
     steps = []
     for attribute, people in analysis.doubtful_labels(opinions).items():
-        if people:
+        if people and attribute not in weak:
             steps.append(
-                f"<b>Look at the {attribute} label of {len(people)} "
-                f"{'person' if len(people) == 1 else 'people'}:</b> every photo was surely "
-                f"answered otherwise ({named(people)}). <code>python -m maskcls labels "
-                "RUN</code> shows them and writes the fixes."
+                Advice(
+                    f"Check the {attribute} label of {len(people)} "
+                    f"{'person' if len(people) == 1 else 'people'}",
+                    f"The models are confident of another label on every photo ({named(people)}). "
+                    "The page shows the photos and writes the label fixes.",
+                    _gain_of_labels(run, attribute, people),
+                    shlex.join(["python", "-m", "maskcls", "labels", str(run.folder)]),
+                )
             )
     return steps
 
 
-def _epochs(run: FinishedRun) -> list[str]:
-    """Tasks most of whose jobs ended too early, or went on too long."""
-    short, long = [], []
-    for task in run.tasks:
-        jobs = [job for job in run.scores["jobs"] if job["task"] == task]
-        losses = [
-            history["val/loss"].dropna()
-            for (owner, _), history in run.histories.items()
-            if owner is task
-        ]
-        rose = sum(loss.iloc[-1] > charts.RISE * loss.min() for loss in losses if len(loss))
-        if 2 * sum(job["best_epoch"] == job["epochs"] for job in jobs) > len(jobs):
-            short.append(str(task))
-        elif 2 * rose > len(losses):
-            long.append(str(task))
-    steps = []
-    if short:
-        steps.append(
-            f"<b>Train {named(short)} longer:</b> in most jobs the last epoch was the best "
-            "(<code>train.epochs</code>)."
-        )
-    if long:
-        steps.append(
-            f"<b>Regularise {named(long)}:</b> in most jobs the validation loss rose again; "
-            "stronger augmentation, batch mixing or label smoothing help."
-        )
-    return steps
+def _gain_of_labels(run: FinishedRun, attribute: str, people: Iterable[str]) -> float:
+    """Macro F1 of the attribute if the models are right about all these people."""
+    truth, answers = (
+        run.answers[f"{attribute}_{kind}"].to_numpy().copy() for kind in ("truth", "predicted")
+    )
+    size = analysis.size(attribute)
+    now = macro_f1(confusion(truth, answers, size))
+    theirs = run.answers["person"].isin(list(people)).to_numpy()
+    truth[theirs] = answers[theirs]
+    return macro_f1(confusion(truth, answers, size)) - now
 
 
-def _ensemble(run: FinishedRun, singles: Mapping[str, Single]) -> list[str]:
+def _ensemble(run: FinishedRun, singles: Mapping[str, Single]) -> list[Advice]:
     """Where some models alone are clearly better than all together."""
     worse = {
-        space: single for space, single in singles.items() if single.gain and single.gain.high < 0
+        target: single for target, single in singles.items() if single.gain and single.gain.high < 0
     }
     if not worse:
         return []
-    told = ", ".join(f"{space} ({single.name})" for space, single in worse.items())
+    told = ", ".join(f"{target} ({single.name})" for target, single in worse.items())
+    gain = max(-single.gain.value for single in worse.values() if single.gain)
+    other = "stacking" if run.ensemble == "soft" else "soft"
     return [
-        f"<b>Vote otherwise:</b> the {run.ensemble} ensemble is worse than the best single models "
-        f"of {told}: another <code>ensemble.name</code>, or fewer tasks."
+        Advice(
+            "Use another ensemble",
+            f"The {run.ensemble} ensemble is worse than the best single models of {told}. "
+            "Other tasks may be left out, too.",
+            gain,
+            sweep(run, f"ensemble.name={other}"),
+        )
     ]
 
 
-def _confidence(calibrations: Mapping[str, Calibration]) -> list[str]:
-    sure = {name: c for name, c in calibrations.items() if c.surplus > 0.05}
+def _confidence(calibrations: Mapping[str, Calibration]) -> list[Advice]:
+    sure = {name: c for name, c in calibrations.items() if c.surplus > CALIBRATED}
     if not sure:
         return []
     told = ", ".join(f"{name} by {c.surplus:.2f}" for name, c in sure.items())
-    return [
-        f"<b>Do not take probabilities at their word:</b> too sure are {told}. Label smoothing "
-        "or mixup lower that; a hard vote hardly suffers from it."
-    ]
+    reason = (
+        f"Probabilities are too high on average: {told}. Label smoothing or mixup helps. A hard "
+        "vote is hardly affected."
+    )
+    return [Advice("Do not rely on the probabilities", reason, 0.0)]
 
 
-def _noise(run: FinishedRun) -> list[str]:
-    space = run.spaces[0]
-    low, high = run.scores["out_of_fold"][space]["macro_f1_interval"]
-    return [
-        f"<b>Before you believe a better score, compare:</b> other people would have given "
-        f"{low:.3f} to {high:.3f}. <code>python -m ray_jobs.report THIS OTHER</code> tells whether "
-        "another run is better on the same people."
-    ]
+def _compare(run: FinishedRun) -> list[Advice]:
+    low, high = run.scores["out_of_fold"][run.targets[0]]["macro_f1_interval"]
+    reason = (
+        f"With other people, the score of this run could be {low:.3f} to {high:.3f}. This command "
+        "compares two runs on the same people."
+    )
+    command = shlex.join(["python", "-m", "ray_jobs.report", str(run.folder), "OTHER_RUN"])
+    return [Advice("Compare runs before you trust a better score", reason, -1.0, command)]

@@ -29,9 +29,9 @@ BORDER_AGES: Final = (28, 29, 30, 31, 57, 58, 59, 60, 61, 62)
 """Years beside the limits of the age bands."""
 
 
-def size(space: str) -> int:
-    """The number of classes of a space."""
-    return len(labels.class_names(space))
+def size(target: str) -> int:
+    """The number of classes of a target."""
+    return len(labels.class_names(target))
 
 
 def chance(truth_N: npt.ArrayLike) -> float:
@@ -77,7 +77,7 @@ def difference(
 
 @dataclass(frozen=True)
 class Single:
-    """The best of the models that answer a space, alone, against all of them together."""
+    """The best of the models that answer a target, alone, against all of them together."""
 
     name: str
     macro_f1: float
@@ -85,29 +85,29 @@ class Single:
     """Of the ensemble over it; None where their answers are the same."""
 
 
-def best_single(run: FinishedRun, space: str) -> Single:
-    """The best single model of ``space``: each photo answered by one model (for the joint class, by
+def best_single(run: FinishedRun, target: str) -> Single:
+    """The best single model of ``target``: one model answers each photo (for the joint class, by
     one a task), out of fold, on the same photos as the ensemble's.
 
     Fold models of one task are pooled, not compared: each was scored on other people. Where
-    several ways exist, the best is picked on the very photos that score it, so it looks a little
+    several routes exist, the best is selected on the photos that score it, so its score is a little
     better than it is.
     """
-    ways = run.ways() if space == "joint" else {str(t): [t] for t in tasks_of(run, space)}
+    routes = run.routes() if target == "joint" else {str(t): [t] for t in tasks_of(run, target)}
     ours = run.answers.set_index("photo")
-    truth, voted = (ours[f"{space}_{kind}"].to_numpy() for kind in ("truth", "predicted"))
+    truth, voted = (ours[f"{target}_{kind}"].to_numpy() for kind in ("truth", "predicted"))
     alone = {
         # Soft: of one model that is its plain answer, whatever the ensemble learns.
         name: run.answers_of(tasks, "soft").set_index("photo").loc[ours.index]
-        for name, tasks in ways.items()
+        for name, tasks in routes.items()
     }
-    answers = {name: table[f"{space}_predicted"].to_numpy() for name, table in alone.items()}
-    f1 = {name: macro_f1(confusion(truth, said, size(space))) for name, said in answers.items()}
+    answers = {name: table[f"{target}_predicted"].to_numpy() for name, table in alone.items()}
+    f1 = {name: macro_f1(confusion(truth, said, size(target))) for name, said in answers.items()}
     best = max(f1, key=lambda name: f1[name])
     if (answers[best] == voted).all():
         return Single(best, f1[best], None)
     gain = difference(
-        truth, answers[best], voted, ours["person"].to_numpy(), classes=size(space), seed=run.seed
+        truth, answers[best], voted, ours["person"].to_numpy(), classes=size(target), seed=run.seed
     )
     return Single(best, f1[best], gain)
 
@@ -118,7 +118,7 @@ def without_each(run: FinishedRun) -> dict[str, Difference]:
     table: dict[str, Difference] = {}
     for task in run.tasks:
         others = [other for other in run.tasks if other is not task]
-        if not others or "joint" not in run.spaces:
+        if not others or "joint" not in run.targets:
             continue
         answers = run.answers_of(others, run.ensemble)
         if "joint_predicted" not in answers:
@@ -160,7 +160,7 @@ class Calibration:
     bins: pd.DataFrame
     error: float
     surplus: float
-    """Mean confidence minus share right: positive where the model is too sure."""
+    """Mean confidence minus share right: positive where the model is overconfident."""
 
 
 def calibration(rows: pd.DataFrame) -> Calibration:
@@ -194,20 +194,20 @@ def by_year(run: FinishedRun) -> pd.DataFrame:
 
 def by_group(run: FinishedRun, groups_N: npt.ArrayLike) -> pd.DataFrame:
     """For each group of photos (one value a row of ``run.answers``): ``photos``, ``people``, and
-    the share of right answers in each space, with ``low`` and ``high`` of the first of them."""
+    the share of right answers in each target, with ``low`` and ``high`` of the first of them."""
     rows = {}
     groups = np.asarray(groups_N)
-    first = run.spaces[0]
+    first = run.targets[0]
     for group in dict.fromkeys(groups):
         part = run.answers[groups == group]
         right = {
-            space: part[f"{space}_truth"] == part[f"{space}_predicted"] for space in run.spaces
+            target: part[f"{target}_truth"] == part[f"{target}_predicted"] for target in run.targets
         }
         low, high = metrics.share_interval(right[first], part["person"], seed=run.seed)
         rows[group] = {
             "photos": len(part),
             "people": part["person"].nunique(),
-            **{space: float(values.mean()) for space, values in right.items()},
+            **{target: float(values.mean()) for target, values in right.items()},
             "low": low,
             "high": high,
         }
@@ -216,10 +216,10 @@ def by_group(run: FinishedRun, groups_N: npt.ArrayLike) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike models answer the photos to predict.
+    """How often models give the same answers on the photos to predict.
 
-    ``shares_MM`` [M, M] are the shares of photos that two models answer alike, ``unanimous`` that
-    all do. ``changed`` is the share of votes that would be others without a model, by its name.
+    ``shares_MM`` [M, M] are the shares of photos with the same answer of two models, ``unanimous``
+    of all. ``changed`` is the share of votes that would be others without a model, by its name.
     """
 
     names: list[str]
@@ -229,21 +229,21 @@ class Agreement:
 
 
 def agreement(
-    votes: list[ModelVotes], fitted: Mapping[str, FittedVote], space: str
+    votes: list[ModelVotes], fitted: Mapping[str, FittedVote], target: str
 ) -> Agreement | None:
-    """The agreement of the models that vote on ``space``; None for fewer than two."""
-    answers = finished_run.voters(votes, space)
+    """The agreement of the models that vote on ``target``; None for fewer than two."""
+    answers = finished_run.voters(votes, target)
     if len(answers) < 2:
         return None
     answers_MN = np.stack(list(answers.values()))
     voting = [vote for vote in votes if f"{vote.task} {vote.fold}" in answers]
-    voted = ensemble.vote(fitted, votes)[space]
+    voted = ensemble.vote(fitted, votes)[target]
     changed = {}
     for vote in voting:
         others = [other for other in votes if other is not vote]
-        # A route that loses its only model changes the ensemble itself: nothing to compare.
+        # A task that loses its only model changes the ensemble itself: nothing to compare.
         if any(other.task is vote.task for other in others):
-            again = ensemble.vote(fitted, others)[space]
+            again = ensemble.vote(fitted, others)[target]
             changed[f"{vote.task} {vote.fold}"] = float((again != voted).mean())
     return Agreement(
         list(answers),
@@ -256,17 +256,17 @@ def agreement(
 def opinions(run: FinishedRun) -> pd.DataFrame:
     """What is said of each photo in each attribute: a row a photo and attribute with ``photo``,
     ``attribute``, ``person``, ``truth``, ``predicted`` (the ensemble's answer), ``sure`` (the
-    probability of that answer, the mean over routes), ``uncertainty`` (entropy of those
+    probability of that answer, the mean over tasks), ``uncertainty`` (entropy of those
     probabilities, 0 sure to 1 no idea)."""
     tables = []
     for attribute in ATTRIBUTES:
         if f"{attribute}_predicted" not in run.answers:
             continue
         answers = run.answers.set_index("photo")
-        routes = [
+        by_task = [
             said(run, task, attribute).loc[answers.index] for task in tasks_of(run, attribute)
         ]
-        mean_NK = np.mean([np.stack(route.tolist()) for route in routes], axis=0)
+        mean_NK = np.mean([np.stack(values.tolist()) for values in by_task], axis=0)
         predicted = answers[f"{attribute}_predicted"].to_numpy()
         logs_NK = np.log(mean_NK.clip(1e-12))
         tables.append(
@@ -296,8 +296,8 @@ def said(run: FinishedRun, task: Task, attribute: str) -> pd.Series:
 
 
 def worst(opinions: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The surest wrong answers, as many of each attribute as there are, and one a person and
-    attribute: a wrong label makes all photos of a person wrong alike."""
+    """The most confident wrong answers, evenly over attributes, and one a person and attribute: a
+    wrong label makes all photos of a person wrong."""
     wrong = opinions[opinions["truth"] != opinions["predicted"]]
     return _spread(wrong.sort_values("sure", ascending=False, kind="stable"), count)
 
@@ -317,7 +317,7 @@ def _spread(ordered: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def doubtful_labels(opinions: pd.DataFrame, *, sure: float = 0.8) -> dict[str, list[str]]:
     """People whose gender or age band every photo contradicts, at a mean probability of ``sure`` or
-    more: attribute -> people, the surest first."""
+    more: attribute -> people, the most confident first."""
     found: dict[str, list[str]] = {}
     for attribute in ("gender", "age"):
         rows = opinions[opinions["attribute"] == attribute]
@@ -345,6 +345,6 @@ def fold_balance(photos: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def tasks_of(run: FinishedRun, space: str) -> list[Task]:
-    """The tasks whose models speak of an attribute."""
-    return [task for task in run.tasks if tells(task, space)]
+def tasks_of(run: FinishedRun, target: str) -> list[Task]:
+    """The tasks whose models answer an attribute."""
+    return [task for task in run.tasks if tells(task, target)]

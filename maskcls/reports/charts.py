@@ -17,14 +17,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from maskcls.labels import AGE_BAND_STARTS, Task
 from maskcls.reports.analysis import Agreement, Calibration, Difference
+from maskcls.reports.curves import Fit
 from maskcls.reports.finished_run import readable
 from maskcls.reports.page import BLUE, GREY, ORANGE, PALETTE
 
 WIDTH, HEIGHT = 4.6, 2.9
 """In inches: three stand side by side on a desk, and one fills a phone with readable letters."""
-
-RISE = 1.1
-"""A validation loss this many times its lowest has risen again."""
 
 FEW = 10
 """Photos; a share of fewer is a dot, no part of a line."""
@@ -38,18 +36,18 @@ def headline(
     singles: Mapping[str, float],
     chances: Mapping[str, float],
 ) -> Figure:
-    """Macro F1 of each space with its interval, the best single model and chance."""
+    """Macro F1 of each target with its interval, the best single model and chance."""
     first = next(iter(scores))
     value, chance = scores[first]["macro_f1"], chances[first]
     figure, axes = _panel(
         f"{first} macro F1 {value:.3f} is {value / chance:.1f} times chance", height=2.7
     )
-    for place, (space, values) in enumerate(scores.items()):
+    for place, (target, values) in enumerate(scores.items()):
         low, high = values["macro_f1_interval"]
         axes.plot([low, high], [place, place], color=BLUE, lw=5, alpha=0.35, solid_capstyle="butt")
         axes.plot(values["macro_f1"], place, "o", color=BLUE, ms=8)
-        axes.plot(singles[space], place, "D", mfc="none", mec=ORANGE, ms=11)
-        axes.plot(chances[space], place, "x", color=GREY, ms=7, mew=2)
+        axes.plot(singles[target], place, "D", mfc="none", mec=ORANGE, ms=11)
+        axes.plot(chances[target], place, "x", color=GREY, ms=7, mew=2)
         axes.annotate(
             f"{values['macro_f1']:.3f}", (values["macro_f1"], place), (0, 9),
             textcoords="offset points", ha="center",
@@ -70,12 +68,13 @@ def headline(
 
 
 def learning(
-    task: Task, histories: Mapping[int, pd.DataFrame], best_epochs: Mapping[int, int]
+    task: Task, histories: Mapping[int, pd.DataFrame], best_epochs: Mapping[int, int], fit: Fit
 ) -> list[Figure]:
     """Macro F1 and losses of the jobs of one task, one line a fold."""
     best = [history["val/macro_f1"].max() for history in histories.values()]
+    story = fit.reason if fit.verdict in ("good", "too short") else f"{fit.verdict}: {fit.reason}"
     scored, score_axes = _panel(f"{task}: {_range(best)} macro F1 at the kept epoch")
-    lost, loss_axes = _panel(f"{task}: {_loss_story(list(histories.values()))}")
+    lost, loss_axes = _panel(f"{task}: {story}")
     for fold, history in sorted(histories.items()):
         style: dict[str, Any] = {"color": PALETTE[fold % len(PALETTE)]}
         marker = MARKERS[fold % len(MARKERS)]
@@ -98,17 +97,17 @@ def learning(
 
 def reliability(name: str, calibration: Calibration) -> Figure:
     """Share of right answers over the probability given to them."""
-    sides = {True: "too sure", False: "not sure enough"}
-    story = "honest" if calibration.error < 0.03 else sides[calibration.surplus > 0]
+    sides = {True: "overconfident", False: "underconfident"}
+    story = "well calibrated" if calibration.error < 0.03 else sides[calibration.surplus > 0]
     figure, axes = _panel(f"{name}: {story}, calibration error {calibration.error:.3f}")
     bins = calibration.bins
-    axes.plot([0, 1], [0, 1], color=GREY, ls=":", label="honest")
+    axes.plot([0, 1], [0, 1], color=GREY, ls=":", label="ideal")
     frequent = bins[bins["photos"] >= FEW]
     axes.plot(frequent["confidence"], frequent["right"], color=BLUE)
     sizes = 12 + 150 * bins["photos"] / bins["photos"].max()
     axes.scatter(bins["confidence"], bins["right"], sizes, color=BLUE, alpha=0.7, zorder=3)
-    axes.set_xlabel("probability of the answer (area: photos)")
-    axes.set_ylabel("share right")
+    axes.set_xlabel("probability of the answer (dot size: photos)")
+    axes.set_ylabel("share correct")
     axes.set_xlim(0.2, 1.03)
     axes.set_ylim(-0.05, 1.08)
     axes.legend(loc="lower right")
@@ -116,18 +115,18 @@ def reliability(name: str, calibration: Calibration) -> Figure:
 
 
 def years(table: pd.DataFrame) -> list[Figure]:
-    """Where age answers fail, and which band is named, by year of age."""
+    """Where age answers fail, and which band is answered, by age in years."""
     border = table[[any(-2 <= age - start < 2 for start in AGE_BAND_STARTS) for age in table.index]]
     inside = table.drop(border.index)
-    story = "age right by year of age"
+    story = "correct age answers by age in years"
     if len(border) and len(inside):
-        story = f"age right: {_mean(border):.0%} beside a limit, {_mean(inside):.0%} elsewhere"
+        story = f"correct age: {_mean(border):.0%} near a limit, {_mean(inside):.0%} elsewhere"
     right, axes = _panel(story)
     sizes = 8 + 70 * table["photos"] / table["photos"].max()
     axes.scatter(table.index, table["right"], sizes, color=BLUE, alpha=0.55, lw=0)
     for band in _bands(table):
         axes.plot(band.index, _smooth(band), color=BLUE, lw=2)
-    axes.set_ylabel("share right (line: 5-year mean)")
+    axes.set_ylabel("share correct (line: 5-year mean)")
     axes.set_ylim(-0.05, 1.08)
     named, band_axes = _panel(_limit_story(table))
     edges = np.vstack([np.zeros(len(table)), table[[0, 1, 2]].to_numpy().cumsum(axis=1).T])
@@ -143,34 +142,35 @@ def years(table: pd.DataFrame) -> list[Figure]:
     for panel in (axes, band_axes):
         for start in AGE_BAND_STARTS:
             panel.axvline(start - 0.5, color=ORANGE, ls="--", lw=1.5)
-        panel.set_xlabel("age in years (dashed: limits of the bands)")
+        panel.set_xlabel("age in years (dashed: limits of the age bands)")
         panel.yaxis.set_major_formatter(PercentFormatter(1))
     return [right, named]
 
 
-def groups(table: pd.DataFrame, space: str) -> Figure:
+def groups(table: pd.DataFrame, target: str) -> Figure:
     """Share of right answers in each group, with its interval."""
-    best, last = table[space].idxmax(), table[space].idxmin()
+    best, last = table[target].idxmax(), table[target].idxmin()
     figure, axes = _panel(
-        f"{space} right: {table[space].min():.0%} ({last}) to {table[space].max():.0%} ({best})"
+        f"{target} correct: "
+        f"{table[target].min():.0%} ({last}) to {table[target].max():.0%} ({best})"
     )
     for place, (_, row) in enumerate(table.iterrows()):
         axes.plot([row["low"], row["high"]], [place] * 2, color=BLUE, lw=5, alpha=0.35)
-        axes.plot(row[space], place, "o", color=BLUE, ms=6)
+        axes.plot(row[target], place, "o", color=BLUE, ms=6)
     axes.set_yticks(range(len(table)), [str(name) for name in table.index])
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.set_xlim(0, 1.03)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("share of photos right, 95 % interval over people")
+    axes.set_xlabel("share of correct photos, 95 % interval over people")
     return figure
 
 
-def alike(space: str, found: Agreement) -> Figure:
-    """A heat map of the photos that pairs of models answer alike."""
+def agreement(target: str, found: Agreement) -> Figure:
+    """A heat map of the share of photos to which two models give the same answer."""
     count = len(found.names)
     side = max(2.9, 1.2 + 0.36 * count)
     figure, axes = _panel(
-        f"{space}: all {count} agree on {found.unanimous:.0%} of the photos", height=side
+        f"{target}: all {count} agree on {found.unanimous:.0%} of the photos", height=side
     )
     axes.imshow(found.shares_MM, cmap="Blues", vmin=0.5, vmax=1)
     for (row, column), share in np.ndenumerate(found.shares_MM):
@@ -196,7 +196,7 @@ def times(jobs: Sequence[Mapping[str, Any]]) -> Figure:
     training = np.array([job["training_seconds"] for job in jobs]) / 60
     rest = np.array([job["seconds"] for job in jobs]) / 60 - training
     axes.barh(names, training, color=BLUE, label="epochs")
-    axes.barh(names, rest, left=training, color="#e69f00", label="start, end, prediction")
+    axes.barh(names, rest, left=training, color="#e69f00", label="start, end and prediction")
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("minutes")
@@ -229,27 +229,19 @@ def _range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _loss_story(histories: Sequence[pd.DataFrame]) -> str:
-    losses = [history["val/loss"].dropna() for history in histories]
-    rose = sum(loss.iloc[-1] > RISE * loss.min() for loss in losses if len(loss))
-    if rose:
-        return f"validation loss rose again in {rose} of {len(losses)} folds"
-    return "validation loss never rose again"
-
-
 def _limit_story(table: pd.DataFrame) -> str:
-    """How many of those beside the first limit are taken for the other side."""
+    """The share of people next to the first limit who are predicted to be on its other side."""
     limit = AGE_BAND_STARTS[0]
     below, above = (
         table[(table.index >= start) & (table.index < start + 2)] for start in (limit - 2, limit)
     )
     if below.empty or above.empty:
-        return "the band that is named, by year of age"
+        return "answered age band, by age in years"
     older = np.average(below[1] + below[2], weights=below["photos"])
     younger = np.average(above[0], weights=above["photos"])
     return (
-        f"{limit - 2}-{limit - 1} taken for {limit} or more: {older:.0%}, "
-        f"{limit}-{limit + 1} for less: {younger:.0%}"
+        f"{limit - 2}-{limit - 1} predicted {limit} or older: {older:.0%}, "
+        f"{limit}-{limit + 1} younger: {younger:.0%}"
     )
 
 

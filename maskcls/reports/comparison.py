@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -14,15 +13,15 @@ import pandas as pd
 from maskcls.reports import analysis, charts, page
 from maskcls.reports.analysis import Difference
 from maskcls.reports.finished_run import FinishedRun
+from maskcls.reports.page import Table
 from maskcls.scoring.metrics import confusion, macro_f1
-from maskcls.storage import files
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A run against the first one.
 
-    ``scores`` are the macro F1 of both, and ``gains`` the run's minus the first's, of each space
+    ``scores`` are the macro F1 of both, and ``gains`` the run's minus the first's, of each target
     that both answer, on ``photos`` photos of ``people`` people. ``relabelled`` photos, which the
     two runs have under other labels, are left out.
     """
@@ -38,11 +37,11 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """In words, by the joint class where both runs answer it."""
-        space, gain = next(iter(self.gains.items()))
+        target, gain = next(iter(self.gains.items()))
         if not gain.clear:
-            return f"{self.second} cannot be told from {self.first}: {space} {gain}"
+            return f"no clear difference between {self.second} and {self.first}: {target} {gain}"
         word = "better" if gain.value > 0 else "worse"
-        return f"{self.second} is {word} than {self.first}: {space} {gain}"
+        return f"{self.second} is {word} than {self.first}: {target} {gain}"
 
 
 def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Comparison:
@@ -51,11 +50,11 @@ def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Co
     Photos are matched by key. Raises ValueError where the two have no person, or nothing that
     both answer, in common.
     """
-    spaces = [space for space in first.spaces if space in second.spaces]
-    if not spaces:
+    targets = [target for target in first.targets if target in second.targets]
+    if not targets:
         raise ValueError(
-            f"{names[0]} answers {', '.join(first.spaces)} and {names[1]} "
-            f"{', '.join(second.spaces)}: nothing to compare"
+            f"{names[0]} answers {', '.join(first.targets)} and {names[1]} "
+            f"{', '.join(second.targets)}: nothing to compare"
         )
     both = first.answers.merge(second.answers, on=["photo", "person"], suffixes=("_1", "_2"))
     if both.empty:
@@ -64,22 +63,23 @@ def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Co
             "train both on the same data"
         )
     alike = pd.Series(True, index=both.index)
-    for space in spaces:
-        alike &= both[f"{space}_truth_1"] == both[f"{space}_truth_2"]
+    for target in targets:
+        alike &= both[f"{target}_truth_1"] == both[f"{target}_truth_2"]
     kept = both[alike]
     if kept.empty:
-        raise ValueError(f"{names[0]} and {names[1]} have other labels for every photo")
+        raise ValueError(f"{names[0]} and {names[1]} have different labels for every photo")
     scores, gains = {}, {}
-    for space in spaces:
+    for target in targets:
         truth, one, two = (
-            kept[f"{space}_{kind}"].to_numpy() for kind in ("truth_1", "predicted_1", "predicted_2")
+            kept[f"{target}_{kind}"].to_numpy()
+            for kind in ("truth_1", "predicted_1", "predicted_2")
         )
-        classes = analysis.size(space)
-        scores[space] = (
+        classes = analysis.size(target)
+        scores[target] = (
             macro_f1(confusion(truth, one, classes)),
             macro_f1(confusion(truth, two, classes)),
         )
-        gains[space] = analysis.difference(
+        gains[target] = analysis.difference(
             truth, one, two, kept["person"].to_numpy(), classes=classes, seed=first.seed
         )
     return Comparison(
@@ -100,22 +100,22 @@ def names_of(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def table(found: Sequence[Comparison]) -> pd.DataFrame:
-    """The comparisons as a table to print, one row a space."""
+    """The comparisons as a table to print, one row a target."""
     return pd.DataFrame(
         [
             {
                 "run": comparison.second,
                 "against": comparison.first,
-                "score": space,
-                "macro F1": f"{comparison.scores[space][1]:.3f}",
-                "of the other": f"{comparison.scores[space][0]:.3f}",
+                "score": target,
+                "macro F1": f"{comparison.scores[target][1]:.3f}",
+                "of the other": f"{comparison.scores[target][0]:.3f}",
                 "difference": f"{gain.value:+.3f}",
                 "95 % interval": f"{gain.low:+.3f} to {gain.high:+.3f}",
                 "verdict": _word(gain),
                 "people": comparison.people,
             }
             for comparison in found
-            for space, gain in comparison.gains.items()
+            for target, gain in comparison.gains.items()
         ]
     )
 
@@ -131,42 +131,27 @@ def write(path: Path, runs: Sequence[FinishedRun]) -> list[Comparison]:
         for run, name in zip(runs[1:], names[1:], strict=True)
     ]
     with matplotlib.rc_context(page.PLOT_STYLE):
-        sections = [page.section(escape(c.verdict), _note(c), *_details(c)) for c in found]
-    body = [
-        f"<header><h1>{escape(' against '.join([', '.join(names[1:]), names[0]]))}</h1>"
-        f"<p>{NOTE}{MANY_NOTE if len(found) > 1 else ''}</p></header>",
-        "<main>",
-        *sections,
-        page.section("Runs", RUNS_NOTE, _runs(runs, names)),
-        "</main>",
-    ]
-    text = page.PAGE.format(
-        title=escape(f"{names[0]} compared"), css=page.CSS, body="\n".join(body)
-    )
-    files.write_text(path, text)
+        shown = [_shown(comparison) for comparison in found]
+    page.write(path, "comparison.html.j2", names=names, found=shown, runs=_runs(runs, names))
     return found
 
 
-def _note(found: Comparison) -> str:
-    left = f"; {found.relabelled:,} photos with other labels left out" if found.relabelled else ""
-    return f"{found.people:,} people in common, {found.photos:,} photos{left}."
-
-
-def _details(found: Comparison) -> list[str]:
-    clear = [space for space, gain in found.gains.items() if gain.clear]
-    story = f"clear of 0: {', '.join(clear)}" if clear else "no difference is clear of 0"
+def _shown(found: Comparison) -> dict[str, Any]:
+    clear = [target for target, gain in found.gains.items() if gain.clear]
+    story = f"clear difference: {', '.join(clear)}" if clear else "no clear difference"
     rows = table([found]).drop(columns=["run", "against", "people"])
     head = ["", found.second, found.first, *rows.columns[3:]]
-    return [
-        page.plot(charts.differences(story, found.gains), "differences; see the table"),
-        page.table("Macro F1 on the people in common", head, rows.to_numpy().tolist()),
-    ]
+    return {
+        "comparison": found,
+        "figure": page.plot(charts.differences(story, found.gains), "differences; see the table"),
+        "table": Table("Macro F1 on the people in common", head, rows.to_numpy().tolist()),
+    }
 
 
-def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> str:
+def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> Table:
     rows = []
     for run, name in zip(runs, names, strict=True):
-        first = run.spaces[0]
+        first = run.targets[0]
         score = run.scores["out_of_fold"][first]
         recipes = dict.fromkeys(
             f"{recipe.model.name} {recipe.image.size[0]}x{recipe.image.size[1]}"
@@ -183,19 +168,10 @@ def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> str:
             ]
         )
     head = ["run", "tasks", "models", "people", "macro F1 on all its people", "95 % interval"]
-    return page.table("Each run alone", head, rows)
+    return Table("Each run alone", head, rows)
 
 
 def _word(gain: Difference) -> str:
     if not gain.clear:
         return "not clear"
     return "better" if gain.value > 0 else "worse"
-
-
-NOTE: Final = (
-    "Both runs answer the same photos by models that never saw their person; people are resampled "
-    "for both at once. An interval that leaves 0 out is a clear difference on people like these. "
-    "It does not cover the luck of the training seed. "
-)
-MANY_NOTE: Final = "Of many comparisons one in twenty looks clear by chance. "
-RUNS_NOTE: Final = "<i>From scores.json of each run, on all of its own people.</i>"

@@ -1,10 +1,9 @@
-"""The page of a data set, its plots and its numbers."""
+"""The page of a data set, with people, plots and numbers, and the numbers alone as eda.json."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,40 +12,132 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from maskcls import labels
+from maskcls.data.label_fixes import STEMS
 from maskcls.labels import AGE_BAND_STARTS
 from maskcls.quality.eda import CHANNELS, Findings, Pixels
 from maskcls.reports import page
+from maskcls.reports.finished_run import readable
+from maskcls.reports.page import Picture, Table
 from maskcls.storage import files
 
 SHOWN: Final = 20
 """Rows of a list on the page; eda.json has them all."""
 
+OF_A_CLASS: Final = 8
+"""People of a gender and age band on the page."""
+
+WHOLE: Final = 6
+"""People who are shown with all their photos."""
+
+HEIGHT: Final = 112
+"""Of a photo on the page, in pixels."""
+
 
 def write(folder: Path, findings: Findings) -> Path:
-    """Write ``index.html``, its plots and ``eda.json`` to ``folder``; return the path of the page.
+    """Write ``index.html`` and ``eda.json`` to ``folder``; return the path of the page.
 
     Raises OSError naming the file that cannot be written.
     """
     files.write_json(folder / "eda.json", _numbers(findings))
     with matplotlib.rc_context(page.PLOT_STYLE):
-        for column, table in findings.counts.items():
-            _save(_count_plot(column, table), folder / f"{column}.png")
-        _save(_colour_plot(findings.pixels), folder / "colours.png")
-    body = [
-        _header(findings),
-        _unreadable(findings.pixels),
-        page.section(
-            "Sizes and colours", PIXELS_NOTE, _colours(findings.pixels), _sizes(findings.pixels)
-        ),
-        page.section("Values", VALUES_NOTE, _image("colours")),
-        page.section("Labels", LABELS_NOTE, *(_image(column) for column in findings.counts)),
-        _notes(findings.notes),
-    ]
-    path = folder / "index.html"
-    title = escape(findings.name)
-    text = page.PAGE.format(title=title, css=page.CSS + CSS, body="\n".join(body))
-    files.write_text(path, text)
-    return path
+        plots = [
+            page.plot(_count_plot(column, table), TITLES.get(column, column))
+            for column, table in findings.counts.items()
+        ]
+        colours = page.plot(_colour_plot(findings.pixels), "pixels by value")
+    odd = _odd_people(findings)
+    return page.write(
+        folder / "index.html",
+        "eda.html.j2",
+        name=findings.name,
+        facts=_facts(findings),
+        limit=SHOWN,
+        unreadable={
+            key: why for pixels in findings.pixels.values()
+            for key, why in pixels.unreadable.items()
+        },
+        groups=_groups(findings.table, list(odd)),
+        whole=_whole(findings.table, odd),
+        colours=_colours(findings.pixels),
+        sizes=_sizes(findings.pixels),
+        values=colours,
+        plots=plots,
+        notes=findings.notes,
+    )  # fmt: skip
+
+
+def _facts(findings: Findings) -> list[str]:
+    facts = [f"{findings.people:,} people", f"{findings.photos:,} photos to train on"]
+    if "eval" in findings.pixels:
+        pixels = findings.pixels["eval"]
+        facts.append(f"{pixels.sizes.total() + len(pixels.unreadable):,} to predict")
+    return facts
+
+
+def _odd_people(findings: Findings) -> dict[str, dict[str, str]]:
+    """Person -> odd photo -> why it is odd: the people with the strangest photo first."""
+    person_of = dict(zip(findings.table["key"], findings.table["person"], strict=True))
+    found: dict[str, dict[str, str]] = {}
+    for key, why in findings.pixels["train"].odd().items():
+        found.setdefault(person_of[key], {})[key] = why
+    return found
+
+
+def _groups(table: pd.DataFrame, odd: Sequence[str]) -> list[dict[str, Any]]:
+    """Some people of each gender and age band, odd ones first, each by the photo without mask."""
+    table = table.assign(bare=table["stem"].map({s: k for k, s in enumerate(reversed(STEMS))}))
+    people = table.sort_values("bare", kind="stable").drop_duplicates("person").sort_values("key")
+    place = {person: number for number, person in enumerate(odd)}
+    people = people.assign(place=people["person"].map(place).fillna(len(place)))
+    groups = []
+    for gender, gender_name in enumerate(readable("gender")):
+        for band, band_name in enumerate(readable("age")):
+            mine = people[(people["gender"] == gender) & (people["age_band"] == band)]
+            classes = [
+                f"{int(labels.encode(mask, gender, band))} {mask_name}"
+                for mask, mask_name in enumerate(readable("mask"))
+            ]
+            shown = mine.sort_values("place", kind="stable").head(OF_A_CLASS).to_dict("records")
+            groups.append(
+                {
+                    "title": f"{gender_name}, {band_name}",
+                    "people": len(mine),
+                    "classes": ", ".join(classes),
+                    "photos": [
+                        _photo(row, f"{row['person']}, {row['age']}", row["person"] in place)
+                        for row in shown
+                    ],
+                }
+            )
+    return groups
+
+
+def _whole(table: pd.DataFrame, odd: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """A few people with all their photos: those with odd photos, then the first ones."""
+    order = {stem: place for place, stem in enumerate(STEMS)}
+    shown = []
+    for person in list(dict.fromkeys([*odd, *table["person"]]))[:WHOLE]:
+        mine = table[table["person"] == person].sort_values("stem", key=lambda s: s.map(order))
+        first, reasons = mine.iloc[0], odd.get(person, {})
+        names = (readable("gender")[first["gender"]], f"{first['age']} years")
+        shown.append(
+            {
+                "title": f"{person}: {', '.join(names)}",
+                "photos": [
+                    _photo(row, f"{page.plain(row['stem'])}, class {row['joint']}: "
+                           f"mask {readable('mask')[row['mask']]}", row["key"] in reasons)
+                    for row in mine.to_dict("records")
+                ],
+                "reasons": [f"{Path(key).name}: {why}" for key, why in reasons.items()],
+            }
+        )  # fmt: skip
+    return shown
+
+
+def _photo(row: Mapping[Any, Any], caption: str, odd: bool) -> dict[str, Any]:
+    picture = page.thumbnail(row["path"], f"{row['person']} {page.plain(row['stem'])}", HEIGHT)
+    return {"picture": Picture(picture.src, picture.alt, caption), "odd": odd}
 
 
 def _numbers(findings: Findings) -> dict[str, Any]:
@@ -78,10 +169,35 @@ def _frequent(sizes: Counter[tuple[int, int]]) -> list[tuple[tuple[int, int], in
     return sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
 
 
+def _colours(pixels_of: Mapping[str, Pixels]) -> Table:
+    rows = [
+        [f"{name} {what}", *(f"{value:.4f}" for value in values)]
+        for name, pixels in pixels_of.items()
+        for what, values in zip(("mean", "std"), pixels.mean_std() or ((), ()), strict=True)
+    ]
+    return Table("Mean and standard deviation", ["RGB, 0 to 1", *CHANNELS], rows)
+
+
+def _sizes(pixels_of: Mapping[str, Pixels]) -> Table:
+    every = _frequent(sum((pixels.sizes for pixels in pixels_of.values()), Counter()))
+    rows = [
+        [
+            f"{height} × {width}",
+            *(f"{pixels.sizes[height, width]:,}" for pixels in pixels_of.values()),
+        ]
+        for (height, width), _ in every[:SHOWN]
+    ]
+    if len(every) > SHOWN:
+        rows.append([f"and {len(every) - SHOWN:,} more sizes, see eda.json"])
+    return Table("Sizes", ["height × width", *(f"{name} photos" for name in pixels_of)], rows)
+
+
 def _count_plot(column: str, table: pd.DataFrame) -> Figure:
     """Bars of people, and bars of photos beside them."""
     height = 2.6 if column == "age" else 0.8 + 0.24 * len(table)
     figure = Figure(figsize=(11.6 if column in WIDE else 5.7, height), layout="constrained")
+    if column == "joint":
+        table = table.set_axis([f"{k} {name}" for k, name in enumerate(table.index)])
     panels = figure.subplots(1, 2, sharey=column != "age")
     for panel, unit, colour in zip(panels, table, ("#2563eb", "#94a3b8"), strict=True):
         panel.set_title(f"{unit} by {TITLES.get(column, column)}", loc="left")
@@ -94,11 +210,10 @@ def _years(panel: Axes, counts: pd.Series, colour: str) -> None:
     for start in AGE_BAND_STARTS:
         panel.axvline(start - 0.5, color="#dc2626", linestyle=":")
     panel.grid(axis="x", visible=False)
-    panel.set_axisbelow(True)
 
 
 def _bars(panel: Axes, counts: pd.Series, colour: str) -> None:
-    bars = panel.barh([str(name).replace("_", " ") for name in counts.index], counts, color=colour)
+    bars = panel.barh([page.plain(str(name)) for name in counts.index], counts, color=colour)
     panel.bar_label(bars, fmt="{:,.0f}", padding=3)
     panel.margins(x=0.2)
     panel.grid(visible=False)
@@ -122,82 +237,7 @@ def _colour_plot(pixels_of: Mapping[str, Pixels]) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+TITLES: Final = {"age": "age in years", "age_band": "age band", "joint": "joint class"}
 
-
-def _image(name: str) -> str:
-    shape = "whole" if name in WIDE else "half"
-    return f'<img class="{shape}" alt="{TITLES.get(name, name)}" src="{name}.png">'
-
-
-def _header(findings: Findings) -> str:
-    facts = [f"{findings.people:,} people", f"{findings.photos:,} photos to train on"]
-    if "eval" in findings.pixels:
-        pixels = findings.pixels["eval"]
-        facts.append(f"{pixels.sizes.total() + len(pixels.unreadable):,} to predict")
-    return f"<header><h1>{escape(findings.name)}</h1><p>{' · '.join(facts)}</p></header>"
-
-
-def _unreadable(pixels_of: Mapping[str, Pixels]) -> str:
-    bad = {key: why for pixels in pixels_of.values() for key, why in pixels.unreadable.items()}
-    if not bad:
-        return ""
-    items = [f"<b>{escape(key)}</b> {escape(why)}" for key, why in bad.items()]
-    title = f"Unreadable photos: {len(bad):,}"
-    return f'<section class="missing"><h2>{title}</h2>{_list(items)}</section>'
-
-
-def _notes(notes: Sequence[str]) -> str:
-    return f"<section><h2>Notes</h2>{_list([escape(n) for n in notes])}</section>" if notes else ""
-
-
-def _list(items: Sequence[str]) -> str:
-    more = [f"and {len(items) - SHOWN:,} more, see eda.json"] if len(items) > SHOWN else []
-    return "<ul>" + "".join(f"<li>{item}</li>" for item in [*items[:SHOWN], *more]) + "</ul>"
-
-
-def _colours(pixels_of: Mapping[str, Pixels]) -> str:
-    head = "<th>RGB, 0 to 1</th>" + "".join(f"<th>{channel}</th>" for channel in CHANNELS)
-    rows = []
-    for name, pixels in pixels_of.items():
-        for what, values in zip(("mean", "std"), pixels.mean_std() or ((), ()), strict=True):
-            cells = "".join(f"<td>{value:.4f}</td>" for value in values)
-            rows.append(f"<th>{name} {what}</th>{cells}")
-    return f"<table>{page.table_rows(head, rows)}</table>"
-
-
-def _sizes(pixels_of: Mapping[str, Pixels]) -> str:
-    names = "".join(f"<th>{name} photos</th>" for name in pixels_of)
-    every = _frequent(sum((pixels.sizes for pixels in pixels_of.values()), Counter()))
-    rows = [
-        f"<th>{height} × {width}</th>"
-        + "".join(f"<td>{pixels.sizes[height, width]:,}</td>" for pixels in pixels_of.values())
-        for (height, width), _ in every[:SHOWN]
-    ]
-    if len(every) > SHOWN:
-        rows.append(f"<th>and {len(every) - SHOWN:,} more sizes, see eda.json</th>")
-    return f"<table>{page.table_rows(f'<th>height × width</th>{names}', rows)}</table>"
-
-
-TITLES: Final = {"age": "year of age", "age_band": "age band", "joint": "joint class"}
-
-WIDE: Final = ("age", "joint", "colours")
+WIDE: Final = ("age", "joint")
 """Plots that take the whole width of the page."""
-
-PIXELS_NOTE: Final = (
-    "Over all pixels of the photos as they lie on disk. "
-    "Those of train are what <code>image.mean</code> and <code>image.std</code> may be set to."
-)
-VALUES_NOTE: Final = "Peaks at 0 and 255 come from cut-out backgrounds, padding and overexposure."
-LABELS_NOTE: Final = (
-    "All photos to train on, with label fixes. A person counts in every class of their photos. "
-    "Red lines part the age bands."
-)
-
-CSS: Final = """
-ul { margin: 4px 0; padding-left: 20px; }
-.half { width: calc(50% - 6px); }
-.half, .whole { box-sizing: border-box; padding: 8px; }
-"""

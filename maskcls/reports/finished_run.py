@@ -18,10 +18,10 @@ from maskcls.scoring import ensemble as results
 from maskcls.scoring.ensemble import ModelVotes
 from maskcls.storage import files
 
-SPACES = ("joint", *ATTRIBUTES)
+TARGETS = ("joint", *ATTRIBUTES)
 """What is answered and scored."""
 
-WAYS = {
+ROUTES = {
     "three models": [Task.MASK, Task.GENDER, Task.AGE],
     "joint": [Task.JOINT],
     "multi": [Task.MULTI],
@@ -34,8 +34,8 @@ class FinishedRun:
     """What a sweep left behind.
 
     ``photos`` is manifest.parquet indexed by the photo's key. ``answers`` has a row a photo with
-    its person and, for each of ``SPACES`` that the models tell, ``{space}_truth`` and
-    ``{space}_predicted`` by models that never saw the person.
+    its person and, for each of ``TARGETS`` that the models tell, ``{target}_truth`` and
+    ``{target}_predicted`` by models that never saw the person.
     """
 
     folder: Path
@@ -53,8 +53,8 @@ class FinishedRun:
         return int(self.scores["seed"])
 
     @property
-    def spaces(self) -> list[str]:
-        return [space for space in SPACES if f"{space}_predicted" in self.answers]
+    def targets(self) -> list[str]:
+        return [target for target in TARGETS if f"{target}_predicted" in self.answers]
 
     @property
     def tasks(self) -> list[Task]:
@@ -88,9 +88,9 @@ class FinishedRun:
         read = {job: tracking.read_metrics(self.job(*job)) for job in sorted(jobs)}
         return {job: table for job, table in read.items() if len(table)}
 
-    def ways(self) -> dict[str, list[Task]]:
-        """Those of ``WAYS`` that this run has."""
-        return {name: tasks for name, tasks in WAYS.items() if set(tasks) <= set(self.tasks)}
+    def routes(self) -> dict[str, list[Task]]:
+        """Those of ``ROUTES`` that this run has."""
+        return {name: tasks for name, tasks in ROUTES.items() if set(tasks) <= set(self.tasks)}
 
     @property
     def ensemble(self) -> str:
@@ -154,17 +154,17 @@ def _read_votes(path: Path, task: Task, fold: int) -> ModelVotes:
     )
 
 
-def readable(space: str) -> list[str]:
-    """The class names of ``space`` as a reader wants them."""
-    return [name.replace("_", " ") for name in class_names(space)]
+def readable(target: str) -> list[str]:
+    """The class names of ``target`` as a reader wants them."""
+    return [name.replace("_", " ") for name in class_names(target)]
 
 
-def voters(votes: Sequence[ModelVotes], space: str) -> dict[str, IntArray]:
-    """What each model that speaks of ``space`` answers on the photos to predict, by its name."""
+def voters(votes: Sequence[ModelVotes], target: str) -> dict[str, IntArray]:
+    """What each model that speaks of ``target`` answers on the photos to predict, by its name."""
     return {
-        f"{vote.task} {vote.fold}": results.in_space(vote.probabilities, vote.task, space).argmax(
+        f"{vote.task} {vote.fold}": results.in_space(vote.probabilities, vote.task, target).argmax(
             axis=1
         )
         for vote in votes
-        if tells(vote.task, space)
+        if tells(vote.task, target)
     }

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import matplotlib
@@ -23,7 +22,7 @@ from maskcls.data.preprocess import Preprocessing
 from maskcls.labels import Task
 from maskcls.reports import analysis, page
 from maskcls.reports.finished_run import FinishedRun, readable
-from maskcls.reports.thumbnails import embedded
+from maskcls.reports.page import Picture, Table
 
 WIDTH: Final = 120
 """Of a picture, in pixels."""
@@ -63,7 +62,7 @@ def read_photos(run: FinishedRun, keys: Sequence[str]) -> tuple[dict[str, ImageA
 def explain(
     run: FinishedRun, mistakes: pd.DataFrame, photos: Mapping[str, ImageArray]
 ) -> Explained:
-    """Heat maps of what spoke for each wrong answer (a row of ``analysis.worst``) in the fold's
+    """Heat maps of what led to each wrong answer (a row of ``analysis.worst``) in the fold's
     model that gave it, which sees the photo as it did then. What cannot be explained is noted.
     """
     import torch
@@ -117,17 +116,17 @@ def _speaker(run: FinishedRun, photo: str, attribute: str, answer: int) -> tuple
 
 
 def overlaid(image_HWC: ImageArray, heat_HW: npt.NDArray[np.float32]) -> ImageArray:
-    """A photo under a heat map [H, W] from 0 to 1: yellow spoke most for the answer."""
+    """A photo under a heat map [H, W] from 0 to 1: yellow did most for the answer."""
     colours = (matplotlib.colormaps["cividis"](heat_HW)[..., :3] * 255).astype(np.uint8)
     return np.asarray(
         cv2.addWeighted(image_HWC, 1 - HEAT_SHARE, colours, HEAT_SHARE, 0.0), np.uint8
     )
 
 
-def thumbnail(image_HWC: ImageArray, alt: str) -> str:
-    """A photo as a small embedded JPEG."""
+def thumbnail(image_HWC: ImageArray, alt: str) -> Picture:
+    """A photo as a small JPEG."""
     height = max(1, round(image_HWC.shape[0] * WIDTH / image_HWC.shape[1]))
-    return embedded(image_HWC, alt, width=WIDTH, height=height)
+    return page.jpeg(image_HWC, alt, width=WIDTH, height=height)
 
 
 def cards(
@@ -135,8 +134,8 @@ def cards(
     chosen: pd.DataFrame,
     photos: Mapping[str, ImageArray],
     explained: Mapping[Key, ImageArray],
-) -> str:
-    """A card a chosen answer: photo, heat map, truth, and what each model said."""
+) -> list[dict[str, Any]]:
+    """What is shown of each chosen answer: photo, heat map, truth, and what each model said."""
     said = {
         (task, attribute): analysis.said(run, task, attribute)
         for attribute in chosen["attribute"].unique()
@@ -145,45 +144,34 @@ def cards(
     shown = []
     for row in chosen.to_dict("records"):
         photo, attribute = row["photo"], row["attribute"]
-        person = run.photos.loc[photo]
-        names = readable(attribute)
-        truth, answer = names[row["truth"]], names[row["predicted"]]
-        right = row["truth"] == row["predicted"]
-        pictures = ""
+        person, names = run.photos.loc[photo], readable(attribute)
+        answer = names[row["predicted"]]
+        pictures = []
         if photo in photos:
-            pictures = thumbnail(photos[photo], f"{photo}: {_truths(person)}")
+            pictures.append(thumbnail(photos[photo], f"{photo}: {_labels(person)}"))
         if (photo, attribute) in explained:
-            pictures += thumbnail(
-                explained[photo, attribute], f"what spoke for {answer} in {photo}"
+            pictures.append(
+                thumbnail(explained[photo, attribute], f"what led to {answer} in {photo}")
             )
         models = [
             [f"{task} {person['fold']}", *(f"{p:.2f}" for p in said[task, attribute].loc[photo])]
             for task in analysis.tasks_of(run, attribute)
         ]
-        verdict = "right" if right else f"really {truth}"
         shown.append(
-            f'<figure class="photo">{pictures and f"<div>{pictures}</div>"}<figcaption>'
-            f"<b>{attribute}: {answer}</b> ({row['sure']:.0%}), {verdict}<br>"
-            f"{escape(str(person['person']))} {escape(str(person['stem']))}: "
-            f"{_truths(person)}</figcaption>"
-            f"<table>{page.plain_rows(['', *names], models)}</table></figure>"
+            {
+                "pictures": pictures,
+                "attribute": attribute,
+                "answer": answer,
+                "sure": row["sure"],
+                "label": "" if row["truth"] == row["predicted"] else names[row["truth"]],
+                "photo": f"{person['person']} {page.plain(person['stem'])}",
+                "labels": _labels(person),
+                "models": Table("", ["", *names], models),
+            }
         )
-    return f'<div class="photos">{"".join(shown)}</div>'
+    return shown
 
 
-def _truths(person: pd.Series) -> str:
+def _labels(person: pd.Series) -> str:
     mask, gender = (readable(name)[person[name]] for name in ("mask", "gender"))
     return f"{gender}, {person['age']} years, mask {mask}"
-
-
-CSS: Final = """
-.photos { display: grid; gap: 12px; width: 100%;
-          grid-template-columns: repeat(auto-fill, minmax(min(100%, 270px), 1fr)); }
-.photo { background: #fff; border: 1px solid #e5e7eb; border-radius: 8px; padding: 10px;
-         display: flex; flex-wrap: wrap; align-content: start; gap: 6px 10px; }
-.photo div { display: flex; gap: 6px; align-items: start; }
-.photo figcaption { flex: 1 1 110px; margin: 0; }
-.photo img { width: 120px; border-radius: 4px; }
-.photo table { flex: 1 1 100%; border: 0; padding: 0; font-size: 12px; }
-.photo table th, .photo table td { padding: 0 6px 0 0; }
-"""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import pandas as pd
 import yaml
 
 from maskcls.config.layers import digest
 from maskcls.config.schema import Config
-from maskcls.data.label_fixes import LabelFixes, load_fixes
-from maskcls.labels import ATTRIBUTES
+from maskcls.data.label_fixes import STEMS, LabelFixes, load_fixes
+from maskcls.labels import AGE_BAND_STARTS, ATTRIBUTES, age_band, class_names
 from maskcls.quality.label_errors import Suspects, ranked, with_fix
-from maskcls.reports import finished_run, label_errors_page
+from maskcls.reports import finished_run, page
 from maskcls.storage import files
+
+_FROM_BARE_FACE: Final = {stem: place for place, stem in enumerate(reversed(STEMS))}
 
 
 def find(run: Path, *, data: Path | None = None, fixes: Path | None = None) -> Suspects:
@@ -59,10 +63,75 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
     """Write ``label_errors.csv`` with all labels and ``label_errors.html`` with the first ``top``
     of each task to ``folder``; return their paths.
 
-    Raises OSError naming the file that cannot be written.
+    Decisions that a reader makes on the page stay in the browser's storage, under the identity of
+    the run. Raises OSError naming the file that cannot be written.
     """
-    table, page = folder / "label_errors.csv", folder / "label_errors.html"
+    table = folder / "label_errors.csv"
     with files.replacing(table) as temporary:
         suspects.table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.5f")
-    files.write_text(page, label_errors_page.render(suspects, top))
-    return table, page
+    shown = _shown(suspects, top)
+    photos = suspects.photos[suspects.photos["person"].isin(shown["person"])]
+    albums = {
+        str(person): rows.sort_values("stem", key=lambda stems: stems.map(_FROM_BARE_FACE))
+        for person, rows in photos.groupby("person")
+    }
+    years = _usual_years(suspects.photos)
+    path = page.write(
+        folder / "label_errors.html",
+        "label_errors.html.j2",
+        name=suspects.name,
+        tasks=list(shown["task"].unique()),
+        facts=[
+            _facts(task, rows, top) for task, rows in suspects.table.groupby("task", sort=False)
+        ],
+        items=[_item(row, albums[row["person"]], years) for row in shown.to_dict("records")],
+        data={
+            "run": suspects.name,
+            "identity": suspects.identity,
+            "fixes": suspects.fixes.model_dump(),
+        },
+    )
+    return table, path
+
+
+def _shown(suspects: Suspects, top: int) -> pd.DataFrame:
+    """The first ``top`` of each task. A fix is about a stem: of a photo and its copy with the
+    background removed, the likelier error stands for both."""
+    shown = suspects.table[suspects.table["rank"] <= top]
+    stem = shown["photo"].map(suspects.photos.set_index("key")["stem"]).fillna("")
+    return shown[~shown.assign(stem=stem).duplicated(["task", "person", "stem"])]
+
+
+def _usual_years(photos: pd.DataFrame) -> dict[str, int]:
+    """The median age in years of the people of each band; its first year where there are none."""
+    ages = photos.drop_duplicates("person")["age"]
+    medians = ages.groupby(age_band(ages)).median()
+    usual = dict(enumerate((0, *AGE_BAND_STARTS))) | medians.to_dict()
+    return {name: int(usual[band]) for band, name in enumerate(class_names("age"))}
+
+
+def _facts(task: object, rows: pd.DataFrame, top: int) -> dict[str, Any]:
+    return {
+        "task": task,
+        "shown": min(top, len(rows)),
+        "all": len(rows),
+        "what": "photos" if rows["photo"].any() else "people",
+        "agreed": ((rows["score"] >= rows["likely_probability"]) & ~rows["flagged"]).mean(),
+        "flagged": int(rows["flagged"].sum()),
+    }
+
+
+def _item(row: Mapping[Any, Any], album: pd.DataFrame, years: Mapping[str, int]) -> dict[str, Any]:
+    """A doubtful label with its photo, or with all photos of its person."""
+    key = row["photo"]
+    photos = album[album["key"] == key] if key else album
+    return {
+        **row,
+        "stem": str(photos["stem"].iloc[0]) if key else "",
+        "flipped": "gender flipped" in row["fix"],
+        "years": years[row["likely"]] if row["task"] == "age" else None,
+        "pictures": [
+            page.thumbnail(path, f"{row['person']} {page.plain(stem)}", 224 if key else 112)
+            for path, stem in zip(photos["path"], photos["stem"], strict=True)
+        ],
+    }

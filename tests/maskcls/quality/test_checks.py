@@ -15,7 +15,6 @@ from maskcls.data.label_fixes import LabelFixes
 from maskcls.quality.checks import check
 from maskcls.quality.findings import KINDS, Checked, Finding
 from maskcls.reports import check as check_data
-from maskcls.reports import check_page
 from tests.conftest import ROOT, faults_of
 
 
@@ -259,7 +258,7 @@ def test_the_page_of_nothing_found(browser, drawn, tmp_path):
 
 def test_a_long_list_is_cut_on_the_page_only(drawn, tmp_path):
     findings = [Finding("note", f"note {number}") for number in range(40)]
-    page = check_page.render(Checked("x", check(drawn).photos, findings), KINDS)
+    page = check_data.render(Checked("x", check(drawn).photos, findings))
     assert "and 10 more, see findings.csv" in page
     assert "note 29<" in page
     assert "note 30<" not in page

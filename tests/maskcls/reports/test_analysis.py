@@ -36,12 +36,12 @@ def test_chance_is_what_drawn_answers_score():
     assert analysis.chance([3, 3]) == 1
 
 
-@pytest.mark.parametrize("space", ["joint", "mask", "gender", "age"])
-def test_with_one_way_the_single_models_are_the_ensemble(run, space):
-    single = analysis.best_single(run, space)
+@pytest.mark.parametrize("target", ["joint", "mask", "gender", "age"])
+def test_with_one_way_the_single_models_are_the_ensemble(run, target):
+    single = analysis.best_single(run, target)
     assert single.gain is None
-    assert single.name == ("three models" if space == "joint" else space)
-    assert single.macro_f1 == pytest.approx(run.scores["out_of_fold"][space]["macro_f1"])
+    assert single.name == ("three models" if target == "joint" else target)
+    assert single.macro_f1 == pytest.approx(run.scores["out_of_fold"][target]["macro_f1"])
 
 
 def test_the_best_single_of_several_is_found_on_the_same_photos(mixed):
@@ -221,6 +221,6 @@ def test_a_run_without_all_attributes_has_no_joint_score(run):
         answers=ensemble.out_of_fold_answers("hard", rows_, seed=42),
         scores={**run.scores, "jobs": [j for j in run.scores["jobs"] if j["task"] != "age"]},
     )
-    assert less.spaces == ["mask", "gender"]
+    assert less.targets == ["mask", "gender"]
     assert set(analysis.opinions(less)["attribute"]) == {"mask", "gender"}
     assert analysis.without_each(less) == {}

@@ -6,6 +6,7 @@ import pytest
 from maskcls.labels import Task
 from maskcls.reports import charts, page
 from maskcls.reports.analysis import Agreement, Calibration, Difference
+from maskcls.reports.curves import Fit
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +34,8 @@ def test_titles_of_years_say_what_happens_at_the_limits():
         }
     )  # fmt: skip
     right, named = charts.years(table)
-    assert title(right) == "age right: 60% beside a limit, 100% elsewhere"
-    assert title(named) == "28-29 taken for 30 or more: 60%, 30-31 for less: 30%"
+    assert title(right) == "correct age: 60% near a limit, 100% elsewhere"
+    assert title(named) == "28-29 predicted 30 or older: 60%, 30-31 younger: 30%"
     for figure in (right, named):
         limits = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_ls() == "--"]
         assert limits == [29.5, 59.5]
@@ -49,13 +50,13 @@ def test_the_smoothed_line_never_crosses_a_limit():
 
 def test_ages_far_from_the_limits_need_no_story():
     right, named = charts.years(years({45: (1, 0, 1, 0)}))
-    assert title(right) == "age right by year of age"
-    assert title(named) == "the band that is named, by year of age"
+    assert title(right) == "correct age answers by age in years"
+    assert title(named) == "answered age band, by age in years"
 
 
 @pytest.mark.parametrize(
     ("error", "surplus", "story"),
-    [(0.01, 0.01, "honest"), (0.1, 0.1, "too sure"), (0.1, -0.1, "not sure enough")],
+    [(0.01, 0.01, "well calibrated"), (0.1, 0.1, "overconfident"), (0.1, -0.1, "underconfident")],
 )
 def test_calibration_is_judged(error, surplus, story):
     bins = pd.DataFrame({"confidence": [0.6, 0.9], "right": [0.5, 0.8], "photos": [3, 90]})
@@ -67,28 +68,19 @@ def test_calibration_is_judged(error, surplus, story):
 
 
 @pytest.mark.parametrize(
-    ("losses", "story"),
+    ("fit", "story"),
     [
-        ([[1.0, 0.5, 0.52]], "validation loss never rose again"),
-        ([[1.0, 0.5, 0.9], [1.0, 0.9, 0.8]], "validation loss rose again in 1 of 2 folds"),
-        ([[1.0, 0.5, np.nan]], "validation loss never rose again"),
+        (Fit("good", "validation loss 0.50 at the end"), "validation loss 0.50 at the end"),
+        (Fit("overfitting", "training loss 0.09"), "overfitting: training loss 0.09"),
     ],
 )
-def test_losses_that_rise_again_are_told(losses, story):
-    histories = {
-        fold: pd.DataFrame(
-            {
-                "epoch": [1, 2, 3],
-                "train/loss": 0.1,
-                "val/loss": loss,
-                "val/macro_f1": 0.8 + fold / 10,
-            }
-        )
-        for fold, loss in enumerate(losses)
-    }
-    scored, lost = charts.learning(Task.AGE, histories, dict.fromkeys(histories, 2))
+def test_learning_curves_say_what_they_show(fit, story):
+    history = pd.DataFrame(
+        {"epoch": [1, 2], "train/loss": 0.1, "val/loss": 0.5, "val/macro_f1": [0.7, 0.8]}
+    )
+    scored, lost = charts.learning(Task.AGE, {0: history}, {0: 2}, fit)
     assert title(lost) == f"age: {story}"
-    assert title(scored).startswith("age: 0.800")
+    assert title(scored) == "age: 0.800 macro F1 at the kept epoch"
 
 
 def test_clear_differences_stand_out():
@@ -104,7 +96,7 @@ def test_clear_differences_stand_out():
 
 def test_agreement_and_headline_tell_their_numbers():
     found = Agreement(["a", "b"], np.array([[1, 0.7], [0.7, 1]]), 0.7, {})
-    assert title(charts.alike("age", found)) == "age: all 2 agree on 70% of the photos"
+    assert title(charts.agreement("age", found)) == "age: all 2 agree on 70% of the photos"
     scores = {"joint": {"macro_f1": 0.5, "macro_f1_interval": [0.4, 0.6]}}
     figure = charts.headline(scores, {"joint": 0.45}, {"joint": 0.0556})
     assert title(figure) == "joint macro F1 0.500 is 9.0 times chance"

@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from maskcls.data.photos import decode
 from maskcls.quality.eda import COUNTED, Pixels, _look_at, count, explore, measure
 from maskcls.reports.eda import write
 from maskcls.storage import files
+from tests.conftest import faults_of
 
 GREY, BROKEN, EMPTY = "mask1.jpg", "mask2.jpg", "mask3.jpg"
 
@@ -142,13 +144,48 @@ def test_every_photo_moves_progress_once(drawn):
     assert told == [(done, 336) for done in range(1, 337)]
 
 
-def test_the_page_shows_all_plots_and_escapes_names(data, tmp_path):
+def test_the_page_holds_all_plots_and_escapes_names(data, tmp_path):
     _, page = run(data, tmp_path / "out")
-    plots = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
-    assert plots == sorted(f"{name}.png" for name in (*COUNTED, "colours"))
-    assert all(page.count(f'src="{name}"') == 1 for name in plots)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["eda.json", "index.html"]
+    assert page.count("data:image/svg+xml") == len(COUNTED) + 1
     assert "<h1>faces &lt;A&gt;</h1>" in page
     assert "http" not in page
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_browser_shows_it_offline_without_a_fault(browser, data, tmp_path, width):
+    run(data, tmp_path)
+    assert faults_of(browser, tmp_path / "index.html", width) == []
+
+
+def test_people_of_each_class_are_shown_and_odd_photos_come_first(data, tmp_path):
+    person = read_train(data).photos["person"].min()
+    _, page = run(data, tmp_path)
+    people, whole = page.split("All photos of a few people</h2>")[:2]
+    shown = re.findall(r"<h3>(.+?): (\d+) people", people)
+    assert [title for title, _ in shown] == [
+        f"{gender}, {band}"
+        for gender in ("male", "female")
+        for band in ("under 30", "from 30 to 59", "from 60")
+    ]
+    assert sum(int(count) for _, count in shown) == 42
+    assert "joint classes 4 worn, 10 incorrect, 16 not worn" in people
+    first = whole.partition("</div>")[0]
+    assert f"<h3>{person}:" in first
+    assert first.count('<figure class="odd">') == 3
+    assert f"{GREY}: 30 x 20, most are 64 x 48" in first
+    assert f"{EMPTY}: empty file" in first
+    assert first.count("not readable") == 2
+    assert first.count("<figure") == 7
+    assert "incorrect mask, class" in first
+
+
+def test_a_very_dark_photo_is_odd(drawn, tmp_path):
+    root = shutil.copytree(drawn, tmp_path / "faces")
+    dark = root / read_train(root).photos["key"].iloc[30]
+    cv2.imwrite(str(dark), np.zeros((64, 48, 3), np.uint8))
+    found = explore(root).pixels["train"].odd()
+    assert found[dark.relative_to(root).as_posix()] == "very dark"
 
 
 def test_without_photos_to_predict_only_those_to_train_on_are_shown(data, tmp_path):

@@ -17,11 +17,11 @@ def test_a_run_is_read_from_its_folder_alone(folder, tmp_path):
     run = finished_run.read(moved)
     assert run.name == "moved"
     assert run.tasks == [Task.MASK, Task.GENDER, Task.AGE]
-    assert run.spaces == ["joint", "mask", "gender", "age"]
+    assert run.targets == ["joint", "mask", "gender", "age"]
     assert len(run.answers) == 280
     assert run.recipes[Task.AGE].model.name == "test_efficientnet"
     assert list(run.histories) == [(task, fold) for task in sorted(run.tasks) for fold in (0, 1)]
-    assert run.ways() == {"three models": [Task.MASK, Task.GENDER, Task.AGE]}
+    assert run.routes() == {"three models": [Task.MASK, Task.GENDER, Task.AGE]}
 
 
 @pytest.mark.parametrize("name", ["scores.json", "out_of_fold.parquet", "manifest.parquet"])

@@ -148,22 +148,24 @@ def test_the_first_table_has_the_scores_of_the_run(run, text):
     scores = files.read_json(run / "scores.json")["out_of_fold"]
     rows = {row[0]: row[1:] for row in check(text).table("", "macro F1", "95 % interval")}
     assert list(rows) == ["joint", "mask", "gender", "age"]
-    for space, values in scores.items():
+    for target, values in scores.items():
         low, high = values["macro_f1_interval"]
-        assert rows[space][:2] == [f"{values['macro_f1']:.3f}", f"{low:.3f} to {high:.3f}"]
-        assert rows[space][3] == "same answers"
-        assert rows[space][5] == f"{values['accuracy']:.3f}"
+        assert rows[target][:2] == [f"{values['macro_f1']:.3f}", f"{low:.3f} to {high:.3f}"]
+        assert rows[target][3] == "same answers"
+        assert rows[target][5] == f"{values['accuracy']:.3f}"
     assert f'<div class="big">{scores["joint"]["macro_f1"]:.3f}</div>' in text
-    assert [rows[space][4] for space in rows] == ["0.056", "0.333", "0.500", "0.333"]
+    assert [rows[target][4] for target in rows] == ["0.056", "0.333", "0.500", "0.333"]
 
 
 def test_matrices_count_what_scikit_learn_counts(run, text):
     answers = finished_run.read(run).answers
     checker = check(text)
-    for space, count in {"joint": 18, "mask": 3, "gender": 2, "age": 3}.items():
-        truth, predicted = answers[f"{space}_truth"], answers[f"{space}_predicted"]
+    for target, count in {"joint": 18, "mask": 3, "gender": 2, "age": 3}.items():
+        truth, predicted = answers[f"{target}_truth"], answers[f"{target}_predicted"]
         expected = confusion_matrix(truth, predicted, labels=range(count))
-        rows = checker.table(space, *map(str, range(count)))
+        names = finished_run.readable(target)
+        head = [f"{k} {name}" if count < 4 else str(k) for k, name in enumerate(names)]
+        rows = checker.table(target, *head)
         cells = [[int(cell or 0) for cell in row[1 : count + 1]] for row in rows]
         np.testing.assert_array_equal(cells, expected)
         ends = [[cell.replace(",", "") for cell in row[-4:]] for row in rows]
@@ -180,7 +182,7 @@ def test_a_class_that_never_occurs_has_no_scores(tmp_path):
     rows = pd.read_parquet(folder / "out_of_fold.parquet")
     rows = rows[(rows["truth"] != 1) & (rows["predicted"] != 1)]
     rows.to_parquet(folder / "out_of_fold.parquet", index=False)
-    incorrect = check(write(folder)).table("mask", "0")[1]
+    incorrect = check(write(folder)).table("mask", "0 worn")[1]
     assert incorrect[0] == "1 incorrect"
     assert incorrect[-4:] == ["–", "–", "–", "0"]
 
@@ -189,11 +191,11 @@ def test_a_class_that_never_occurs_has_no_scores(tmp_path):
 def test_only_what_was_answered_is_shown(tmp_path, tasks):
     folder = made_run.make(tmp_path, tasks=list(map(Task, tasks)), photos=False, weights=False)
     checker = check(write(folder))
-    spaces = ["joint", "mask", "gender", "age"] if tasks == ["joint"] else tasks
-    assert [row[0] for row in checker.table("", "macro F1", "95 % interval")] == spaces
+    targets = ["joint", "mask", "gender", "age"] if tasks == ["joint"] else tasks
+    assert [row[0] for row in checker.table("", "macro F1", "95 % interval")] == targets
     assert [
         rows[0][0] for rows in checker.tables if rows[0][-4:-2] == ["prec.", "recall"]
-    ] == spaces
+    ] == targets
 
 
 def test_mistakes_have_a_photo_a_heat_map_and_what_the_model_said(run, text):
@@ -201,7 +203,7 @@ def test_mistakes_have_a_photo_a_heat_map_and_what_the_model_said(run, text):
     wrong = section.count('<figure class="photo">')
     assert wrong == report.MISTAKES
     assert section.count("data:image/jpeg") == 2 * wrong
-    assert section.count("what spoke for") == wrong + 1  # and the note
+    assert section.count("what led to") == wrong + 1  # and the note
     assert ", right" not in section
     uncertain = text.partition('id="most-uncertain"')[2].partition("</section>")[0]
     assert uncertain.count("data:image/jpeg") == report.UNCERTAIN
@@ -225,7 +227,7 @@ def test_where_weights_are_gone_heat_maps_are_missed_and_photos_stay(run, tmp_pa
     for path in folder.glob("jobs/*/model.safetensors"):
         path.unlink()
     again = write(folder)
-    assert "Not every answer has a heat map" in again
+    assert "Some answers have no heat map" in again
     assert again.count("data:image/jpeg") == report.MISTAKES + report.UNCERTAIN
 
 
@@ -259,7 +261,7 @@ def test_missing_models_are_named_and_their_reasons_escaped(tmp_path):
     check(text)
     assert "Missing models" in text
     assert "<b>age-fold3</b> loss &lt;nan&gt; &amp; worse" in text
-    assert "these models are missing: age-fold3" in text
+    assert "These models are missing: age-fold3" in text
 
 
 def test_a_complete_sweep_misses_nothing(text):
@@ -273,7 +275,7 @@ def test_curves_have_a_line_for_each_fold_and_survive_gaps(run, tmp_path):
     shutil.copytree(folder / "jobs" / "mask-fold1", folder / "jobs" / "mask-fold0")
     (folder / "jobs" / "mask-fold0" / "metrics.jsonl").unlink()
     path = folder / "jobs" / "age-fold1" / "metrics.jsonl"
-    files.write_text(path, path.read_text().replace('"val/loss": 0.5', '"val/loss": null'))
+    files.write_text(path, path.read_text().replace('"val/loss": 0.6', '"val/loss": null'))
     section = write(folder).partition('id="learning-curves"')[2].partition("</section>")[0]
     plots = [
         re.findall("<!-- (.+) -->", base64.b64decode(coded).decode())
@@ -282,7 +284,31 @@ def test_curves_have_a_line_for_each_fold_and_survive_gaps(run, tmp_path):
     folds = [[name for name in plot if name.startswith("fold")] for plot in plots]
     assert folds == [["fold 1"]] * 2 + [["fold 0", "fold 1"]] * 4
     assert "age: 0.800 macro F1 at the kept epoch" in plots[4]
-    assert "age: validation loss rose again in 1 of 2 folds" in plots[5]
+    assert "age: training loss 0.30, validation loss 0.40 at the end" in plots[5]
+
+
+def test_remarks_stand_beside_the_score(tmp_path):
+    folder = made_run.make(
+        tmp_path, people=8, folds=1, tasks=[Task.AGE], photos=False, weights=False,
+        recipe={"model": {"name": "test_efficientnet"}},
+    )  # fmt: skip
+    found = write(folder).partition('class="big"')[2].partition("What to do next")[0]
+    assert "age: the data has nobody of 1 of 3 classes (2 from 60)" in found
+    assert "age: trained from random weights" in found
+
+
+def test_nothing_to_remark_is_no_remark(text):
+    assert 'class="remark"' not in text
+
+
+def test_the_device_of_each_job_is_shown_where_it_is_known(run, text, tmp_path):
+    assert "device" not in check(text).tables[-2][0]
+    folder = shutil.copytree(run, tmp_path / "run")
+    scores = files.read_json(folder / "scores.json")
+    scores["jobs"][0]["device"] = "cuda, Tesla V100"
+    files.write_json(folder / "scores.json", scores)
+    rows = check(write(folder)).table("task", "fold", "best epoch")
+    assert [row[-1] for row in rows[:2]] == ["cuda, Tesla V100", "not known"]
 
 
 def test_with_several_routes_the_single_models_are_compared(five):

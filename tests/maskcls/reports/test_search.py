@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskcls.reports import search
+from maskcls.reports import page, search
 from maskcls.reports.search import importances
 from tests.conftest import faults_of
 
@@ -191,13 +191,13 @@ def cards(page):
 @pytest.fixture
 def figures(monkeypatch):
     """The figures of the pages that a test writes, by what they mean."""
-    drawn, image = {}, search._image
+    drawn, plot = {}, page.plot
 
     def keep(figure, meaning):
         drawn[meaning] = figure
-        return image(figure, meaning)
+        return plot(figure, meaning)
 
-    monkeypatch.setattr(search, "_image", keep)
+    monkeypatch.setattr(page, "plot", keep)
     return drawn
 
 
@@ -235,7 +235,7 @@ def test_the_best_trial_stands_beside_the_first_guess(tmp_path):
     assert shown["best trial"] == (
         ["0.875", "trial t2, epoch 8 of 9"],
         {
-            "on people who did not pick": "0.812",
+            "nested cross-validation": "0.812",
             "train.lr": "0.001",
             "loss.name": "focal",
             "loss.gamma": "2",
@@ -251,17 +251,17 @@ def test_the_best_trial_stands_beside_the_first_guess(tmp_path):
 
 def test_epochs_are_compared_with_all_trials_in_full(tmp_path):
     lines, facts = cards(write(tmp_path))["epochs"]
-    assert lines == ["25", "of 63 had all trials run in full"]
+    assert lines == ["25", "of 63 if all trials had run in full"]
     assert facts == {
         "share": "40%",
-        "judged at epochs": "1, 3, 9",
+        "stopped early at epochs": "1, 3, 9",
         "time of all trials": "0:41:50",
     }
 
 
 def test_in_full_means_the_last_rung_where_no_trial_got_there(tmp_path):
     page = write(tmp_path, [make_trial("a", [0.5, 0.6]), make_trial("b", [0.5], "stopped")])
-    assert cards(page)["epochs"][0] == ["3", "of 18 had all trials run in full"]
+    assert cards(page)["epochs"][0] == ["3", "of 18 if all trials had run in full"]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_searched_epochs_are_what_a_trial_takes_in_full(tmp_path, epochs, full):
         for (row, history), drawn in zip(TRIALS, epochs, strict=True)
     ]
     page = write(tmp_path, trials, keys=[*KEYS, "train.epochs"])
-    assert cards(page)["epochs"][0][1] == f"of {full} had all trials run in full"
+    assert cards(page)["epochs"][0][1] == f"of {full} if all trials had run in full"
 
 
 def test_curves_show_who_was_stopped_where_and_who_is_best(tmp_path, figures):
