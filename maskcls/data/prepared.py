@@ -27,7 +27,7 @@ from maskcls.data.photos import ImageArray, PhotoError, decode, read_bytes
 from maskcls.data.preprocess import Preprocessing, apply
 from maskcls.storage import files
 
-_FORMAT: Final = 1  # Raise it whenever the same photo and recipe would give other pixels.
+_FORMAT: Final = 2  # Raise it whenever the same photo and recipe would give other pixels.
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from scipy.sparse.csgraph import connected_components
 from maskcls.data import folds as folding
 from maskcls.data.label_fixes import STEMS, LabelFixes
 from maskcls.data.manifest import OK, Manifest, read_eval, read_train
-from maskcls.data.photos import PhotoError, ahead
+from maskcls.data.photos import PhotoError, prefetch
 from maskcls.labels import FloatArray, Gender, IntArray
 from maskcls.quality import appearance
 from maskcls.quality.appearance import Look
@@ -98,7 +98,7 @@ def _looks(
     looks: list[Look | str] = []
     every = list(paths)
     with ThreadPoolExecutor(threads) as pool:
-        for photo in ahead(pool, appearance.look, every, window=4 * threads):
+        for photo in prefetch(pool, appearance.look, every, window=4 * threads):
             try:
                 looks.append(photo.result())
             except PhotoError as error:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from maskcls.data.label_fixes import LabelFixes
 from maskcls.data.manifest import read_eval, read_train
-from maskcls.data.photos import PhotoError, ahead, decode
+from maskcls.data.photos import PhotoError, decode, prefetch
 from maskcls.labels import IntArray, class_names
 
 CHANNELS: Final = ("red", "green", "blue")
@@ -135,7 +135,7 @@ def measure(
         raise ValueError(f"threads must be at least 1, got {threads}")
     pixels = Pixels()
     with ThreadPoolExecutor(threads) as pool:
-        looks = ahead(pool, _look_at, photos["path"], window=4 * threads)
+        looks = prefetch(pool, _look_at, photos["path"], window=4 * threads)
         for key, photo in zip(photos["key"], looks, strict=True):
             try:
                 size, histogram_CV = photo.result()
