@@ -9,6 +9,7 @@ photo is decoded once; about a kilobyte of each stays in memory.
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from scipy.sparse.csgraph import connected_components
 
 from maskcls.data import folds as folding
 from maskcls.data.label_fixes import STEMS, LabelFixes
-from maskcls.data.manifest import OK, Manifest, read_eval, read_train
+from maskcls.data.manifest import OK, Manifest, absent_classes, read_eval, read_train
 from maskcls.data.photos import PhotoError, prefetch
 from maskcls.labels import FloatArray, Gender, IntArray
 from maskcls.quality import appearance
@@ -64,7 +65,9 @@ def check(
     )
     if train:
         findings += _of_people(root, train.photos, fixes or LabelFixes())
-        findings += _thin(read_train(root, variants=variants, fixes=fixes).photos, folds)
+        fixed = read_train(root, variants=variants, fixes=fixes).photos
+        findings += _thin(fixed, folds)
+        findings += _empty(fixed, photos)
     place = list(KINDS)
     findings.sort(key=lambda finding: (place.index(finding.kind), -(finding.score or 0)))
     return Checked(root.absolute().name, photos, findings)
@@ -261,13 +264,14 @@ def _of_people(root: Path, photos: pd.DataFrame, fixes: LabelFixes) -> Iterator[
 
 
 def _train_csv(path: Path, photos: pd.DataFrame) -> Iterator[Finding]:
-    folder = photos["key"].map(lambda key: Path(key).parent.name)
+    folder = photos["key"].map(lambda key: unicodedata.normalize("NFC", Path(key).parent.name))
     rows = photos.assign(folder=folder).drop_duplicates("folder").to_dict("records")
     people = {str(row["folder"]): row for row in rows}
     named: set[str] = set()
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            # Folders and ids are in this Unicode form, too.
+            reader = csv.DictReader(unicodedata.normalize("NFC", line) for line in file)
             if missing := {"id", "gender", "race", "age", "path"} - set(reader.fieldnames or ()):
                 yield Finding("train.csv", f"without the column(s) {', '.join(sorted(missing))}")
                 return
@@ -308,6 +312,15 @@ def _thin(photos: pd.DataFrame, folds: int) -> Iterator[Finding]:
         folding.assign(photos, folds, seed=0)
     except ValueError as error:
         yield Finding("thin classes", str(error))
+
+
+def _empty(fixed: pd.DataFrame, seen: pd.DataFrame) -> Iterator[Finding]:
+    status = seen.drop_duplicates("key").set_index("key")["status"]
+    fixed = fixed.assign(status=fixed["key"].map(status))
+    if (fixed["status"] != OK).all():  # which is another finding
+        return
+    for name in absent_classes(fixed):
+        yield Finding("empty classes", f"no photo to train on of {name}")
 
 
 def _names(person: object) -> tuple[str, ...]:

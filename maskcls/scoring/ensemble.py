@@ -110,7 +110,8 @@ def attribute_probabilities(
 
 def scores(answers: pd.DataFrame, *, seed: int) -> dict[str, dict[str, Any]]:
     """Macro F1 with its 95 % interval over people, accuracy, precision and recall, for ``joint``
-    and each attribute that was answered."""
+    and each attribute that was answered; and ``absent_classes``, the names of classes that nobody
+    has, where there are any: the means are over the others."""
     result: dict[str, dict[str, Any]] = {}
     for space, count in {"joint": NUM_JOINT, **{a: len(v) for a, v in ATTRIBUTES.items()}}.items():
         if f"{space}_predicted" not in answers:
@@ -125,6 +126,10 @@ def scores(answers: pd.DataFrame, *, seed: int) -> dict[str, dict[str, Any]]:
             **metrics.scores(metrics.confusion(truth, predicted, count)),
             "macro_f1_interval": [low, high],
         }
+        names = labels.class_names(space)
+        absent = [names[k] for k in sorted(set(range(count)) - set(truth.tolist()))]
+        if absent:
+            result[space]["absent_classes"] = absent
     return result
 
 

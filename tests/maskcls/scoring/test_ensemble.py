@@ -188,6 +188,15 @@ def test_scores_are_those_of_scikit_learn_with_an_interval_around():
     json.dumps(found)
 
 
+def test_classes_that_nobody_has_are_named_beside_the_score():
+    answers = pd.DataFrame(
+        {"person": list("abcd"), "age_truth": [0, 0, 1, 1], "age_predicted": [0, 1, 1, 2]}
+    )
+    assert ensemble.scores(answers, seed=0)["age"]["absent_classes"] == ["from_60"]
+    answers["age_truth"] = [0, 0, 1, 2]
+    assert "absent_classes" not in ensemble.scores(answers, seed=0)["age"]
+
+
 def test_scores_are_of_what_was_answered():
     answers = ensemble.out_of_fold_answers("soft", make_rows("mask", "age"), seed=0)
     assert list(ensemble.scores(answers, seed=0)) == ["mask", "age"]
