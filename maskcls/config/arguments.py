@@ -14,7 +14,8 @@ from maskcls.config.types import Section
 def of_key(section: type[Section], key: str) -> Callable[[str], Any]:
     """A value of ``section.key`` in text -> the value. It raises what argparse shows."""
     field = section.model_fields[key]
-    return _parser(TypeAdapter(Annotated[field.annotation, *field.metadata]))
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata])  # type: ignore[arg-type]
+    return _parser(adapter)
 
 
 def default_of(section: type[Section], key: str) -> Any:

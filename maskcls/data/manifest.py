@@ -242,8 +242,8 @@ def _listing(folder: Path) -> list[os.DirEntry[str]]:
             f"{folder}: no such folder; data.root must hold train/images and eval/images"
         )
     with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(shown, key=lambda entry: entry.name)
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(visible, key=lambda entry: entry.name)
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

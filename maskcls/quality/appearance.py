@@ -1,4 +1,4 @@
-"""What a photo looks like, in about a kilobyte: enough to find it again, or out of place.
+"""What a photo fingerprints like, in about a kilobyte: enough to find it again, or out of place.
 
 The thresholds were chosen on drawn faces and on real ones with rendered masks by
 ``python -m benchmarks.data_checks``; benchmarks/RESULTS.md has what they find and miss.
@@ -20,7 +20,7 @@ from PIL import Image
 from maskcls.data.photos import PhotoError, decode_reduced
 from maskcls.labels import FloatArray, IntArray
 
-ALIKE: Final = 26
+COPY_BITS: Final = 26
 """Bits of 255. Photos of two people differ by more; copies that were encoded again, resized,
 brightened or cut by a hundredth mostly by less."""
 
@@ -29,13 +29,14 @@ SAME_COLOURS: Final = 3.0
 """Bits, and grey levels of a thumbnail, up to which two photos of one person are one photo. The
 seven are alike by nature, so only copies that were encoded again or resized pass."""
 
-STRANGE: Final = 2.25
-"""Times the usual distance from which a photo looks like another person's (see ``strangeness``)."""
+OUTLIER: Final = 2.25
+"""Times the usual distance from which a photo looks like another person's (see
+``outlier_scores``)."""
 
 FLAT: Final = 4.0
 """Standard deviation in grey levels below which a photo shows nothing."""
 
-JUDGED: Final = 4
+MIN_PHOTOS: Final = 4
 """Photos of one person from which on it can be said which of them is the odd one."""
 
 _SIZE: Final = (128, 96)
@@ -49,7 +50,7 @@ Pairs = tuple[IntArray, IntArray, IntArray]
 """Rows of one photo, rows of the other, and the bits in which they differ; the first is lower."""
 
 
-class Look(NamedTuple):
+class Fingerprint(NamedTuple):
     """What is kept of a photo."""
 
     size: tuple[int, int]
@@ -66,8 +67,8 @@ class Look(NamedTuple):
     """Standard deviation of its grey levels."""
 
 
-def look(path: str) -> Look:
-    """Decode a photo once and keep what it looks like. Raises PhotoError where it is unreadable."""
+def fingerprint(path: str) -> Fingerprint:
+    """Decode a photo once and keep what it fingerprints like. Raises PhotoError where it is unreadable."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -78,7 +79,7 @@ def look(path: str) -> Look:
     thumbnail_HWC = cv2.resize(small_HWC, (12, 16), interpolation=cv2.INTER_AREA)
     lab_HWC = cv2.cvtColor(small_HWC[_HEAD].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     cells_HWC = cv2.resize(lab_HWC, (6, 6), interpolation=cv2.INTER_AREA)
-    return Look(
+    return Fingerprint(
         size=size,
         digest=hashlib.blake2b(data, digest_size=16).digest(),
         hash_W=perceptual_hash(grey_HW),
@@ -98,7 +99,7 @@ def perceptual_hash(grey_HW: npt.NDArray[Any]) -> Hashes:
     return np.packbits(found.hash).view(np.uint64)
 
 
-def alike(hashes_NW: Hashes, limit: int) -> Iterator[Pairs]:
+def near_pairs(hashes_NW: Hashes, limit: int) -> Iterator[Pairs]:
     """Pairs of photos that differ by at most ``limit`` bits, a few hundred photos against all
     later ones at a time."""
     for start in range(0, len(hashes_NW), _BLOCK):
@@ -112,19 +113,19 @@ def alike(hashes_NW: Hashes, limit: int) -> Iterator[Pairs]:
         yield first + start, second + start, bits[first, second].astype(np.int64)
 
 
-def strangeness(heads_ND: npt.NDArray[np.float32], person_N: npt.ArrayLike) -> FloatArray:
+def outlier_scores(heads_ND: npt.NDArray[np.float32], person_N: npt.ArrayLike) -> FloatArray:
     """How many times farther than usual each photo lies from the others of its person, [N].
 
     The distance of a photo is the median, over the person's other photos, of the mean difference of
     their cells. Usual is the geometric mean of two medians: of this person's photos, since some
     people vary more, and of everybody's, since seven distances say little. NaN for people with
-    fewer than ``JUDGED`` photos.
+    fewer than ``MIN_PHOTOS`` photos.
     """
     _, group_N = np.unique(np.asarray(person_N), return_inverse=True)
     distance_N, own_N = np.full(len(group_N), np.nan), np.full(len(group_N), np.nan)
     order = np.argsort(group_N, kind="stable")
     for rows in np.split(order, np.cumsum(np.bincount(group_N))[:-1]):
-        if len(rows) >= JUDGED:
+        if len(rows) >= MIN_PHOTOS:
             distance_N[rows] = _to_others(heads_ND[rows])
             own_N[rows] = np.median(distance_N[rows])
     if np.isnan(distance_N).all():

@@ -37,7 +37,7 @@ def write(
     keys: Sequence[str],
     histories: Mapping[str, pd.DataFrame],
     rungs: Sequence[int],
-    winners_score: float | None,
+    nested_selection_score: float | None,
 ) -> Path:
     """Write ``folder/search.html``, whole or not at all, and return its path.
 
@@ -45,14 +45,14 @@ def write(
     (finished, stopped, failed or running), ``reason``, ``epochs``, ``best_epoch``, ``score``
     (missing where there is none), ``seconds`` and a column for each of the searched ``keys``
     (missing where a conditional key was not drawn). ``histories`` are the ``epoch`` and ``score``
-    of trials by their name; ``rungs`` the epochs at which trials are judged; ``winners_score`` is
+    of trials by their name; ``rungs`` the epochs at which trials are judged; ``nested_selection_score`` is
     that of ``metrics``, None where people are too few.
 
     Raises OSError naming the file where it cannot be written.
     """
     ranked = trials.sort_values("score", ascending=False, kind="stable", ignore_index=True)
     sections = [
-        ("Result", RESULT_NOTE, _cards(trials, ranked, keys, rungs, winners_score)),
+        ("Result", RESULT_NOTE, _cards(trials, ranked, keys, rungs, nested_selection_score)),
         ("Learning curves", CURVES_NOTE, _curves(ranked, histories, rungs)),
         ("Importance", IMPORTANCE_NOTE, _bars(importances(trials, keys))),
         ("Searched keys", KEYS_NOTE, _scatters(ranked, keys)),
@@ -145,7 +145,7 @@ def _cards(
     ranked: pd.DataFrame,
     keys: Sequence[str],
     rungs: Sequence[int],
-    winners_score: float | None,
+    nested_selection_score: float | None,
 ) -> str:
     first, best = trials.iloc[0], ranked.iloc[0]
     spent, full = trials["epochs"].sum(), _epochs_in_full(trials, rungs)
@@ -154,7 +154,11 @@ def _cards(
         "judged at epochs": ", ".join(map(str, rungs)),
         "time of all trials": page.duration(trials["seconds"].sum()),
     }
-    honest = {} if winners_score is None else {"on people who did not pick": f"{winners_score:.3f}"}
+    honest = (
+        {}
+        if nested_selection_score is None
+        else {"on people who did not pick": f"{nested_selection_score:.3f}"}
+    )
     return (
         _card("best trial", _score(best), _trained(best), honest | _drawn(best, keys))
         + _card("first guess", _score(first), _trained(first), _drawn(first, keys))

@@ -109,7 +109,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise
     except Exception as error:  # pyarrow raises anything for a damaged file
-        told = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path}: damaged ({told}); delete it and run what made it again"
+            f"{path}: damaged ({reason}); delete it and run what made it again"
         ) from None

@@ -42,7 +42,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
         raise RunFailed(f"no trial could be scored; see {folder.path / 'trials.csv'}")
     best = scored.sort_values(SCORE, ascending=False, kind="stable").iloc[0]
     _write_best(trials, best, ledger[best["trial"]]["values"], len(ledger), folder)
-    honest = _winners_score(trials, list(scored["trial"]))
+    honest = _nested_selection_score(trials, list(scored["trial"]))
     page = search.write(
         folder.path,
         task=str(trials.task),
@@ -53,7 +53,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
             for name in ledger
         },
         rungs=_rungs(trials.config),
-        winners_score=honest,
+        nested_selection_score=honest,
     )
     log.info("best: trial %s, macro F1 %.3f in epoch %d",
              best["trial"], best[SCORE], best["best_epoch"])  # fmt: skip
@@ -71,8 +71,8 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
         log.info("%d trial(s) are open: the same command goes on with them", left)
 
 
-def _winners_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
-    """``metrics.winners_score`` of the scored trials; None where people are too few for it."""
+def _nested_selection_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
+    """``metrics.nested_selection_score`` of the scored trials; None where people are too few for it."""
     space = trials.task if trials.task in ATTRIBUTES else "joint"
     seed = trials.config.run.seed
     tables = []
@@ -83,7 +83,7 @@ def _winners_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
     people = tables[0]["person"]
     if people.nunique() < WINNER_SPLITS:
         return None
-    return metrics.winners_score(
+    return metrics.nested_selection_score(
         np.stack([table[f"{space}_predicted"].to_numpy(np.int64) for table in tables]),
         tables[0][f"{space}_truth"].to_numpy(np.int64),
         people.to_numpy(),

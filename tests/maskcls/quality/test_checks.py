@@ -34,7 +34,7 @@ def data(drawn, tmp_path):
 
 @pytest.fixture
 def messy(data):
-    """The drawn faces with one of everything that the check looks for."""
+    """The drawn faces with one of everything that the check fingerprints for."""
     people = people_of(data)
     photos = sorted((data / "eval" / "images").iterdir())
     (people[0] / "mask1.jpg").write_bytes(b"no photo")
@@ -90,8 +90,8 @@ def test_every_kind_of_finding_is_found_once(messy):
     assert {kind: found[kind] for kind in KINDS if kind != "another person"} == {
         "layout": 0, "too many unreadable": 0, "unreadable to predict": 1, "thin classes": 0,
         "empty classes": 0, "unreadable": 1, "in train and eval": 1, "in several people": 1,
-        "twice in one person": 1, "twice in eval": 1, "blank": 1, "size": 1, "missing photos": 1, "label fix": 2,
-        "train.csv": 3, "note": 2,
+        "twice in one person": 1, "twice in eval": 1, "blank": 1, "size": 1,
+        "missing photos": 1, "label fix": 2, "train.csv": 3, "note": 2,
     }  # fmt: skip
     people = [folder.name.split("_")[0] for folder in people_of(messy)]
     assert one(checked, "unreadable").people == (people[0],)
