@@ -47,7 +47,7 @@ def read_train(
 ) -> Manifest:
     """List the photos to train on, under ``root/train/images``, sorted by key.
 
-    ``variants`` picks ``original`` photos, ``rembg`` copies or both. Columns: ``key`` (path
+    ``variants`` selects ``original`` photos, ``rembg`` copies or both. Columns: ``key`` (path
     relative to ``root``), ``path``, ``person`` (id), ``group`` (id without ``-suffix``: one side of
     a split), ``stem``, ``variant``, ``gender``, ``age`` (years), ``race``, ``mask``, ``age_band``,
     ``joint``, ``fix`` (label fixes applied, or "") and ``status`` (``ok``, or what is wrong).

@@ -1,4 +1,4 @@
-"""What a photo fingerprints like, in about a kilobyte: enough to find it again, or out of place.
+"""What a photo looks like, in about a kilobyte: enough to find it again, or out of place.
 
 The thresholds were chosen on drawn faces and on real ones with rendered masks by
 ``python -m benchmarks.data_checks``; benchmarks/RESULTS.md has what they find and miss.
@@ -68,7 +68,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(path: str) -> Fingerprint:
-    """Decode a photo once and keep what it fingerprints like. Raises PhotoError where it is unreadable."""
+    """Decode a photo once and keep what it looks like. Raises PhotoError where that fails."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -98,7 +98,7 @@ def _table(sides: Mapping[str, Manifest | None]) -> pd.DataFrame:
 def _fingerprints(
     paths: Iterable[str], threads: int, progress: Callable[[int, int], None]
 ) -> list[Fingerprint | str]:
-    """What each photo fingerprints like, or why it cannot be read."""
+    """What each photo looks like, or why it cannot be read."""
     fingerprints: list[Fingerprint | str] = []
     every = list(paths)
     with ThreadPoolExecutor(threads) as pool:
@@ -229,11 +229,11 @@ def _outliers(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> Iter
     heads_ND = np.stack([one.head_D for one in fingerprints])[mine]
     photos = photos[mine]
     album = photos["person"] + "/" + photos["variant"]
-    photos = photos.assign(strangeness=appearance.outlier_scores(heads_ND, album))
-    odd = photos[photos["strangeness"] > appearance.OUTLIER]
+    photos = photos.assign(outlier=appearance.outlier_scores(heads_ND, album))
+    odd = photos[photos["outlier"] > appearance.OUTLIER]
     for person, rows in odd.groupby("person"):
-        rows = rows.sort_values("strangeness", ascending=False)
-        farthest = float(rows["strangeness"].iloc[0])
+        rows = rows.sort_values("outlier", ascending=False)
+        farthest = float(rows["outlier"].iloc[0])
         yield Finding(
             "another person",
             f"{', '.join(rows['stem'])}: {farthest:.1f} times as far from the others as usual",

@@ -1,5 +1,7 @@
 """From the models of a run to its scores and its answers.
 
+A target is what is voted on and scored: the joint class, or one attribute.
+
 Models vote where they speak of the same thing: joint models alone on the 18 classes, any other
 set on mask, gender and age apart (a joint model through its marginals), and the three answers make
 up the joint class.
@@ -23,7 +25,7 @@ from maskcls.scoring.voting import FittedVote
 
 @dataclass(frozen=True)
 class ModelVotes:
-    """What one model says of new photos: ``image_ids_N`` and probabilities [N, K] of each head."""
+    """One model's predictions for new photos: ``image_ids`` and probabilities [N, K] of each head."""
 
     task: Task
     fold: int
@@ -32,7 +34,7 @@ class ModelVotes:
 
 
 def targets(tasks: Iterable[Task]) -> dict[str, list[Task]]:
-    """What is voted on -> the tasks that vote on it, in the order of ``Task``."""
+    """Target -> the tasks whose models vote on it, in the order of ``Task``."""
     chosen = set(tasks)
     present = [task for task in Task if task in chosen]
     if present == [Task.JOINT]:
@@ -168,7 +170,7 @@ def _aligned(model: ModelVotes, target: str, image_ids: list[str]) -> FloatArray
 
 
 def for_target(probabilities: Mapping[str, Any], task: Task, target: str) -> FloatArray:
-    """What a model of ``task`` says [N, K] of ``target``, from the probabilities of its heads."""
+    """Probabilities [N, K] of ``target`` by a model of ``task``, from those of its heads."""
     if task is Task.JOINT and target != "joint":
         return labels.marginal(np.asarray(probabilities["joint"], float), target)
     return np.asarray(probabilities[target], float)
