@@ -14,8 +14,8 @@ from maskcls.config.types import Section
 def of_key(section: type[Section], key: str) -> Callable[[str], Any]:
     """A value of ``section.key`` in text -> the value. It raises what argparse shows."""
     field = section.model_fields[key]
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata])  # type: ignore[arg-type]
-    return _parser(adapter)
+    of_field: Any = Annotated[field.annotation, *field.metadata]
+    return _parser(TypeAdapter(of_field))
 
 
 def default_of(section: type[Section], key: str) -> Any:

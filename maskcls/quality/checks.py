@@ -44,8 +44,8 @@ def check(
 ) -> Checked:
     """Check the data set under ``root`` as a run with these settings would meet it.
 
-    Findings do not depend on ``threads``. ``progress`` is called with ``(done, total)`` after each photo.
-    Raises ValueError for fewer than one thread.
+    Findings do not depend on ``threads``. ``progress`` is called with ``(done, total)`` after
+    each photo. Raises ValueError for fewer than one thread.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")

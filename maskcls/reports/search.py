@@ -45,8 +45,8 @@ def write(
     (finished, stopped, failed or running), ``reason``, ``epochs``, ``best_epoch``, ``score``
     (missing where there is none), ``seconds`` and a column for each of the searched ``keys``
     (missing where a conditional key was not drawn). ``histories`` are the ``epoch`` and ``score``
-    of trials by their name; ``rungs`` the epochs at which trials are judged; ``nested_selection_score`` is
-    that of ``metrics``, None where people are too few.
+    of trials by their name; ``rungs`` the epochs at which trials are judged;
+    ``nested_selection_score`` is that of ``metrics``, None where people are too few.
 
     Raises OSError naming the file where it cannot be written.
     """

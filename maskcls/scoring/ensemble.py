@@ -25,7 +25,7 @@ from maskcls.scoring.voting import FittedVote
 
 @dataclass(frozen=True)
 class ModelVotes:
-    """One model's predictions for new photos: ``image_ids`` and probabilities [N, K] of each head."""
+    """A model's predictions for new photos: ``image_ids`` and probabilities [N, K] of each head."""
 
     task: Task
     fold: int

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskcls.storage import files
-
 from maskcls.storage.remote import (
     LOCK,
     LOCK_WAIT_S,

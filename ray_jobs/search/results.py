@@ -72,7 +72,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
 
 
 def _nested_selection_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
-    """``metrics.nested_selection_score`` of the scored trials; None where people are too few for it."""
+    """``metrics.nested_selection_score`` of the scored trials; None for too few people."""
     space = trials.task if trials.task in ATTRIBUTES else "joint"
     seed = trials.config.run.seed
     tables = []
