@@ -81,8 +81,8 @@ def prepare(
     file of theirs is lost or cut short. Otherwise each photo is decoded once for all missing
     recipes, and ``progress`` is called with ``(done, total)`` after each. Photos that cannot be
     used become zeros with a reason in the index. One process prepares at a time: another waits up
-    to ``wait_s`` seconds and then finds the work done. A killed preparation leaves a ``.tmp`` folder
-    that the next one removes.
+    to ``wait_s`` seconds and then finds the work done. A killed preparation leaves a ``.tmp``
+    folder that the next one removes.
 
     Raises OSError where ``cache`` cannot be written or is too full, TimeoutError after ``wait_s``
     and ValueError where there are no photos or one changes meanwhile.

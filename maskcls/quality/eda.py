@@ -83,7 +83,8 @@ def explore(
     """Count, measure and decode every photo under ``root``; findings do not depend on ``threads``.
 
     ``progress`` is called with ``(done, total)`` after each photo. Photos that cannot be read
-    still count as photos. Raises what ``read_train`` and ``read_eval`` raise, and ValueError for no threads.
+    still count as photos. Raises what ``read_train`` and ``read_eval`` raise, and ValueError for no
+    threads.
     """
     manifests = {"train": read_train(root, fixes=fixes)}
     if (root / "eval" / "images").is_dir():
