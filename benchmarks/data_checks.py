@@ -25,7 +25,7 @@ import pandas as pd
 
 from maskcls.data.manifest import read_train
 from maskcls.quality import appearance
-from maskcls.quality.appearance import Look
+from maskcls.quality.appearance import Fingerprint
 
 Image = npt.NDArray[np.uint8]
 SAMPLE = 150
@@ -52,15 +52,15 @@ def main() -> None:
         photos = read_train(root).photos
         began = time.monotonic()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            looks = list(pool.map(appearance.look, photos["path"]))
+            fingerprints = list(pool.map(appearance.fingerprint, photos["path"]))
         rate = len(photos) / (time.monotonic() - began)
         print(f"{root.name}: {len(photos)} photos, {rate:.0f} a second on {os.cpu_count()} cores")
-        print(copies(photos, looks).to_string(index=False))
-        print(neighbours(photos, looks))
-        print(strangers(photos, looks))
+        print(copies(photos, fingerprints).to_string(index=False))
+        print(neighbours(photos, fingerprints))
+        print(strangers(photos, fingerprints))
 
 
-def copies(photos: pd.DataFrame, looks: list[Look]) -> pd.DataFrame:
+def copies(photos: pd.DataFrame, fingerprints: list[Fingerprint]) -> pd.DataFrame:
     rows = np.random.default_rng(0).choice(len(photos), min(SAMPLE, len(photos)), replace=False)
     table = []
     with tempfile.TemporaryDirectory() as folder:
@@ -70,9 +70,11 @@ def copies(photos: pd.DataFrame, looks: list[Look]) -> pd.DataFrame:
             for row in rows:
                 image = np.asarray(cv2.imread(photos["path"][row]), np.uint8)
                 cv2.imwrite(path, change(image), [cv2.IMWRITE_JPEG_QUALITY, 50])
-                copy = appearance.look(path)
-                bits.append(int(np.bitwise_count(copy.hash_W ^ looks[row].hash_W).sum()))
-                apart.append(np.abs(copy.colours_D.astype(int) - looks[row].colours_D).mean())
+                copy = appearance.fingerprint(path)
+                bits.append(int(np.bitwise_count(copy.hash_W ^ fingerprints[row].hash_W).sum()))
+                apart.append(
+                    np.abs(copy.colours_D.astype(int) - fingerprints[row].colours_D).mean()
+                )
             same = (np.array(bits) <= appearance.SAME_BITS) & (
                 np.array(apart) <= appearance.SAME_COLOURS
             )
@@ -81,22 +83,22 @@ def copies(photos: pd.DataFrame, looks: list[Look]) -> pd.DataFrame:
                     "copy": name,
                     "bits, median": int(np.median(bits)),
                     "bits, most": max(bits),
-                    "found among people": f"{np.mean(np.array(bits) <= appearance.ALIKE):.0%}",
+                    "found among people": f"{np.mean(np.array(bits) <= appearance.COPY_BITS):.0%}",
                     "found in one person": f"{same.mean():.0%}",
                 }
             )
     return pd.DataFrame(table)
 
 
-def neighbours(photos: pd.DataFrame, looks: list[Look]) -> str:
+def neighbours(photos: pd.DataFrame, fingerprints: list[Fingerprint]) -> str:
     """How near photos come that are no copies."""
     person_N = photos["person"].to_numpy()
-    pairs = list(appearance.alike(np.stack([look.hash_W for look in looks]), 256))
+    pairs = list(appearance.near_pairs(np.stack([one.hash_W for one in fingerprints]), 256))
     first, second, bits = (np.concatenate(part) for part in zip(*pairs, strict=True))
     own = person_N[first] == person_N[second]
     told = []
     for name, chosen, limit in (
-        ("of two people", ~own, appearance.ALIKE),
+        ("of two people", ~own, appearance.COPY_BITS),
         ("of one person", own, appearance.SAME_BITS),
     ):
         within = int((bits[chosen] <= limit).sum())
@@ -107,8 +109,8 @@ def neighbours(photos: pd.DataFrame, looks: list[Look]) -> str:
     return "\n".join(told)
 
 
-def strangers(photos: pd.DataFrame, looks: list[Look]) -> str:
-    heads_ND = np.stack([look.head_D for look in looks])
+def strangers(photos: pd.DataFrame, fingerprints: list[Fingerprint]) -> str:
+    heads_ND = np.stack([one.head_D for one in fingerprints])
     person_N = photos["person"].to_numpy()
     people = np.unique(person_N)
     hits = called = swapped = 0
@@ -118,11 +120,11 @@ def strangers(photos: pd.DataFrame, looks: list[Look]) -> str:
         places = [rng.choice(np.flatnonzero(person_N == person)) for person in chosen]
         order = np.arange(len(photos))
         order[places] = np.array(places).reshape(-1, 2)[:, ::-1].ravel()
-        strange = appearance.strangeness(heads_ND[order], person_N) > appearance.STRANGE
+        strange = appearance.outlier_scores(heads_ND[order], person_N) > appearance.OUTLIER
         hits += int(strange[places].sum())
         called += int(strange.sum())
         swapped += len(places)
-    unswapped = appearance.strangeness(heads_ND, person_N) > appearance.STRANGE
+    unswapped = appearance.outlier_scores(heads_ND, person_N) > appearance.OUTLIER
     return (
         f"photos of another person: {swapped} swapped in {DRAWS} draws, precision "
         f"{hits / max(called, 1):.2f}, recall {hits / swapped:.2f}; "

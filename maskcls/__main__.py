@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
+
+from maskcls.progress import silence
 
 VERBS: Final = ("eda", "check", "labels", "vote", "score", "preview")
 
@@ -33,7 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(VERBS)} is expected"
         print(f"maskcls: no verb {verb!r}; {hint}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"maskcls.commands.{verb}").main(rest) or 0
+    try:
+        try:
+            return importlib.import_module(f"maskcls.commands.{verb}").main(rest) or 0
+        finally:
+            sys.stdout.flush()  # here, not when the interpreter ends and prints what it meets
+    except BrokenPipeError:  # `| head` has seen enough
+        silence(sys.stdout)
+        return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":

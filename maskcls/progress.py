@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TextIO
 
 LIVE_S: Final = 0.2
 """Seconds between two updates on a terminal."""
@@ -40,4 +41,14 @@ class Progress:
         line = f"{self._what}: {done:,} of {total:,}, {left_s:.0f} s left"
         # Spaces wipe out what a longer line left; the last line stays.
         end = "\r" if self._live and done < total else "\n"
-        print(f"{line:60}", end=end, file=sys.stderr, flush=True)
+        try:
+            print(f"{line:60}", end=end, file=sys.stderr, flush=True)
+        except OSError:  # a closed pipe or terminal; the work goes on
+            silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Throw away what is printed to ``stream`` from here on: nobody reads it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

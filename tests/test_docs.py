@@ -80,5 +80,5 @@ def test_the_page_of_data_shows_label_fixes_that_can_be_read(tmp_path):
     fixes = load_fixes(tmp_path / "fixes.yaml")
     assert all(value for _, value in fixes)
     assert {name for name, _ in fixes} == set(LabelFixes.model_fields)
-    for threshold in (f"{appearance.ALIKE} of 255 bits", f"{appearance.STRANGE} times as far"):
+    for threshold in (f"{appearance.COPY_BITS} of 255 bits", f"{appearance.OUTLIER} times as far"):
         assert threshold in page

@@ -11,8 +11,8 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from maskcls.config.arguments import default_of, of_key, positive_int
 from maskcls.config.schema import Data, Folds
 from maskcls.data.label_fixes import load_fixes
 from maskcls.progress import Progress
@@ -39,12 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--variants", nargs="+", choices=["original", "rembg"], default=["original"],
         help="of the photos to train on, as in data.variants",
     )  # fmt: skip
-    parser.add_argument("--folds", type=int, default=_default(Folds, "count"), help="folds.count")
     parser.add_argument(
-        "--max-bad-share", type=float, default=_default(Data, "max_bad_share"),
-        metavar="SHARE", help="data.max_bad_share",
+        "--folds", type=of_key(Folds, "count"), default=default_of(Folds, "count"),
+        help="folds.count",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that decode photos")
+    parser.add_argument(
+        "--max-bad-share", type=of_key(Data, "max_bad_share"),
+        default=default_of(Data, "max_bad_share"), metavar="SHARE", help="data.max_bad_share",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=positive_int, default=os.cpu_count(), help="that decode photos"
+    )
     arguments = parser.parse_args(argv)
     try:
         checked = check(
@@ -59,16 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = write(arguments.out, checked)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    _tell(checked)
+    _print_findings(checked)
     print(f"{len(checked.photos):,} photos checked, see {page}")
     return int(checked.would_stop)
 
 
-def _default(section: type[Data] | type[Folds], key: str) -> Any:
-    return section.model_fields[key].default
-
-
-def _tell(checked: Checked) -> None:
+def _print_findings(checked: Checked) -> None:
     counts = Counter(finding.kind for finding in checked.findings)
     for kind, (level, title, _) in KINDS.items():
         if counts[kind]:

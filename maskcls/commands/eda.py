@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from maskcls.config.arguments import positive_int
 from maskcls.data.label_fixes import load_fixes
 from maskcls.progress import Progress
 from maskcls.quality.eda import explore
@@ -26,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="to write to")
     parser.add_argument("--fixes", type=Path, metavar="YAML", help="known label errors")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that decode photos")
+    parser.add_argument(
+        "--threads", type=positive_int, default=os.cpu_count(), help="that decode photos"
+    )
     arguments = parser.parse_args(argv)
     try:
         fixes = load_fixes(arguments.fixes) if arguments.fixes else None

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from maskcls.config.arguments import positive_int
 from maskcls.reports.label_errors import find, write
 from maskcls.storage.uri import on_this_machine
 
@@ -22,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "run", type=on_this_machine, metavar="RUN", help="run.dir of a finished sweep"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="to write to, instead of RUN")
-    parser.add_argument("--top", type=int, default=100, help="labels of each task on the page")
+    parser.add_argument(
+        "--top", type=positive_int, default=100, help="labels of each task on the page"
+    )
     parser.add_argument(
         "--data", type=on_this_machine, metavar="DATA_ROOT", help="where the photos are now"
     )

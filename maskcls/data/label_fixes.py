@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -21,7 +22,7 @@ STEMS: Final[dict[str, Mask]] = {
 def _quoted(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError('write ids in quotes, as in "000020", or YAML makes numbers of them')
-    return value
+    return unicodedata.normalize("NFC", value)  # as the manifest has ids
 
 
 Id = Annotated[str, BeforeValidator(_quoted)]

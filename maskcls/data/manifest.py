@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from typing import Any, Final
 import pandas as pd
 
 from maskcls.data.label_fixes import STEMS, LabelFixes
-from maskcls.labels import Gender, Mask, age_band, encode
+from maskcls.labels import ATTRIBUTES, Gender, Mask, age_band, encode
 from maskcls.scoring.submission import read_info
+from maskcls.storage.names import is_text, printable
 
 OK: Final = "ok"
 """The status of a photo that nothing is wrong with."""
 
-_EXTENSIONS: Final = {".jpg", ".jpeg", ".png", ".ppm", ".bmp"}
+_EXTENSIONS: Final = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
 _FOLDER: Final = re.compile(
     r"(?P<person>(?P<group>[^_]+?)(?:-[0-9]+)?)"
     r"_(?P<gender>male|female)_(?P<race>[^_]+)_(?P<age>1[01][0-9]|[0-9]{1,2})"
@@ -45,7 +47,7 @@ def read_train(
 ) -> Manifest:
     """List the photos to train on, under ``root/train/images``, sorted by key.
 
-    ``variants`` picks ``original`` photos, ``rembg`` copies or both. Columns: ``key`` (path
+    ``variants`` selects ``original`` photos, ``rembg`` copies or both. Columns: ``key`` (path
     relative to ``root``), ``path``, ``person`` (id), ``group`` (id without ``-suffix``: one side of
     a split), ``stem``, ``variant``, ``gender``, ``age`` (years), ``race``, ``mask``, ``age_band``,
     ``joint``, ``fix`` (label fixes applied, or "") and ``status`` (``ok``, or what is wrong).
@@ -68,7 +70,7 @@ def read_train(
                 labels = {"stem": stem, "variant": variant, "mask": int(STEMS[stem])}
                 rows.append(_row(root, entries[0]) | person | labels)
     if doubled:
-        raise ValueError(f"{images}: photos that stand twice, keep one each: {_some(doubled)}")
+        raise ValueError(f"{images}: photos that stand twice, keep one each: {some(doubled)}")
     if not rows:
         raise FileNotFoundError(
             f"{images}: no photo of the variants {list(variants)}; expected "
@@ -78,12 +80,25 @@ def read_train(
     rows.sort(key=lambda row: row["key"])
     frame = pd.DataFrame(rows)
     notes = _short_people(frame, [person["person"] for person in people.values()], variants)
-    if others:
-        notes.append(f"{images}: ignored, no photo by name: {_some(others)}")
+    notes += _ignored(images, others)
     frame, fix_notes = _fixed(frame, fixes or LabelFixes())
     frame["age_band"] = age_band(frame["age"])
     frame["joint"] = encode(frame["mask"], frame["gender"], frame["age_band"])
     return Manifest(frame, notes + fix_notes)
+
+
+def absent_classes(photos: pd.DataFrame) -> list[str]:
+    """Classes of which there is no usable photo to train on: "age from_60", ...
+
+    Nothing learns them, and scores are means over the others: worth a word, not an error.
+    """
+    usable = photos[photos["status"] == OK]
+    return [
+        f"{attribute} {value.name.lower()}"
+        for attribute, values in ATTRIBUTES.items()
+        for value in values
+        if not (usable["age_band" if attribute == "age" else attribute] == value).any()
+    ]
 
 
 def of_variants(variants: Sequence[str]) -> Callable[[str], bool]:
@@ -95,7 +110,8 @@ def of_variants(variants: Sequence[str]) -> Callable[[str], bool]:
 def read_eval(root: Path) -> Manifest:
     """List the photos to predict, in the order of ``root/eval/info.csv``.
 
-    Without that file: all photos under ``root/eval/images``, sorted by name. Columns: ``key``
+    Names are matched in any Unicode form. Without that file: all photos under
+    ``root/eval/images``, sorted by name. Files that are not taken are named. Columns: ``key``
     (path relative to ``root``), ``path``, ``image_id`` and ``status`` (``ok``, ``empty file`` or
     ``missing file``).
 
@@ -103,35 +119,42 @@ def read_eval(root: Path) -> Manifest:
     is a path, and what ``read_info`` raises.
     """
     images, info = root.absolute() / "eval" / "images", root / "eval" / "info.csv"
-    on_disk = {entry.name: entry for entry in _listing(images) if entry.is_file()}
+    on_disk, others = {}, []
+    for entry in _listing(images):
+        if _is_file(entry) and is_text(entry.name):
+            on_disk[entry.name] = entry
+        else:
+            others.append(entry.name)
     photos = [name for name in on_disk if Path(name).suffix.lower() in _EXTENSIONS]
+    notes = []
     if info.is_file():
-        image_ids = read_info(info)["ImageID"].tolist()
-        outside = [name for name in image_ids if Path(name).name != name or name == ".."]
-        if outside:
-            raise ValueError(
-                f"{info}: an ImageID is the name of a file in eval/images, not a path: "
-                f"{_some(outside)}"
+        image_ids = _image_ids(info)
+        file_of, matched = _files_of(image_ids, on_disk)
+        if matched:
+            notes.append(
+                f"{images}: names that differ from those in {info.name} in their Unicode form "
+                f"alone (NFC, NFD) are taken as the same: {some(matched)}"
             )
-        notes = []
     else:
-        image_ids = photos
-        notes = [f"{info}: not there, so all {len(photos)} photos of {images} are taken"]
-    if on_disk.keys().isdisjoint(image_ids):
+        image_ids, file_of = photos, {name: name for name in photos}
+        notes.append(f"{info}: not there, so all {len(photos)} photos of {images} are taken")
+    if not file_of:
         raise FileNotFoundError(f"{images}: no photo to predict ({len(image_ids)} are listed)")
     rows = [
-        _row(root, on_disk[name])
-        if name in on_disk
+        _row(root, on_disk[file_of[name]])
+        if name in file_of
         else {"key": f"eval/images/{name}", "path": str(images / name), "status": "missing file"}
         for name in image_ids
     ]
-    missing = [name for name in image_ids if name not in on_disk]
+    missing = [name for name in image_ids if name not in file_of]
     if missing:
-        notes.append(f"{images}: photos of {info.name} that are not there: {_some(missing)}")
-    known = set(image_ids)
-    extra = [name for name in photos if name not in known]
+        notes.append(f"{images}: photos of {info.name} that are not there: {some(missing)}")
+    taken = set(file_of.values())
+    extra = [name for name in photos if name not in taken]
     if extra:
-        notes.append(f"{images}: photos that {info.name} does not list: {_some(extra)}")
+        notes.append(f"{images}: photos that {info.name} does not list: {some(extra)}")
+    others += [name for name in on_disk if name not in taken and name not in photos]
+    notes += _ignored(images, others)
     return Manifest(pd.DataFrame(rows).assign(image_id=image_ids), notes)
 
 
@@ -149,9 +172,41 @@ def read_folder(root: Path) -> Manifest:
             f"{', '.join(sorted(_EXTENSIONS))}"
         )
     others = [entry.name for entry in entries if entry not in photos]
-    notes = [f"{root}: ignored, no photo by name: {_some(others)}"] if others else []
+    notes = [f"{root}: ignored, no photo by name: {some(others)}"] if others else []
     rows = [_row(root, entry) for entry in photos]
     return Manifest(pd.DataFrame(rows).assign(image_id=[entry.name for entry in photos]), notes)
+
+
+def _image_ids(info: Path) -> list[str]:
+    image_ids: list[str] = read_info(info)["ImageID"].tolist()
+    outside = [name for name in image_ids if Path(name).name != name or name == ".."]
+    if outside:
+        raise ValueError(
+            f"{info}: an ImageID is the name of a file in eval/images, not a path: {some(outside)}"
+        )
+    return image_ids
+
+
+def _files_of(
+    image_ids: Collection[str], names: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
+    """ImageID -> the name of its file; and the ids that match in another Unicode form only.
+
+    macOS stores "é" as two characters, most editors write one:
+    equal to the eye, not to the machine.
+    """
+    file_of = {name: name for name in image_ids if name in names}
+    by_form: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        if name not in file_of:
+            by_form[unicodedata.normalize("NFC", name)].append(name)
+    matched = []
+    for name in image_ids:
+        candidates = by_form[unicodedata.normalize("NFC", name)]
+        if name not in file_of and len(candidates) == 1:
+            file_of[name] = candidates.pop()
+            matched.append(name)
+    return file_of, matched
 
 
 def _people(images: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -160,9 +215,11 @@ def _people(images: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     folders_of: dict[str, list[str]] = defaultdict(list)
     bad, others = [], []
     for entry in _listing(images):
-        if not entry.is_dir():
+        # Ids are compared with those of other files, which may have another Unicode form.
+        name = unicodedata.normalize("NFC", entry.name)
+        if not entry.is_dir() or not is_text(entry.name):
             others.append(entry.name)
-        elif match := _FOLDER.fullmatch(entry.name):
+        elif match := _FOLDER.fullmatch(name):
             gender = int(Gender[match["gender"].upper()])
             people[entry.name] = match.groupdict() | {"gender": gender, "age": int(match["age"])}
             folders_of[match["person"]].append(entry.name)
@@ -171,11 +228,11 @@ def _people(images: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     if bad:
         raise ValueError(
             f"{images}: folder names must read <id>_<male|female>_<race>_<age>, as in "
-            f"000001_female_Asian_45; rename or remove: {_some(bad)}"
+            f"000001_female_Asian_45; rename or remove: {some(bad)}"
         )
     twice = [" and ".join(folders) for folders in folders_of.values() if len(folders) > 1]
     if twice:
-        raise ValueError(f"{images}: one id must have one folder, but there are: {_some(twice)}")
+        raise ValueError(f"{images}: one id must have one folder, but there are: {some(twice)}")
     return people, others
 
 
@@ -188,7 +245,7 @@ def _photos_of(
     for entry in _listing(folder):
         name = Path(entry.name)
         stem = name.stem.removesuffix("_rembg")
-        if stem in STEMS and name.suffix.lower() in _EXTENSIONS and entry.is_file():
+        if stem in STEMS and name.suffix.lower() in _EXTENSIONS and _is_file(entry):
             photos[stem, "original" if stem == name.stem else "rembg"].append(entry)
         else:
             others.append(f"{folder.name}/{entry.name}")
@@ -197,13 +254,39 @@ def _photos_of(
 
 def _listing(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, by name, without hidden files."""
+    if not is_text(str(folder)):
+        raise ValueError(f"{printable(str(folder))}: this path is not UTF-8; rename the folder")
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: no such folder; data.root must hold train/images and eval/images"
         )
     with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(shown, key=lambda entry: entry.name)
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(visible, key=lambda entry: entry.name)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
+
+
+def _ignored(images: Path, others: Iterable[str]) -> list[str]:
+    """Notes on what is no photo by its name."""
+    names = list(others)
+    garbled = [name for name in names if not is_text(name)]
+    notes = []
+    if garbled:
+        notes.append(
+            f"{images}: ignored, names that are not UTF-8: {some(garbled)}; an archive made on "
+            "Korean Windows is unpacked by `unzip -O cp949 FILE.zip`, and names are repaired by "
+            "`convmv -f cp949 -t utf8 -r --notest FOLDER`"
+        )
+    if len(garbled) < len(names):
+        rest = [name for name in names if is_text(name)]
+        notes.append(f"{images}: ignored, no photo by name: {some(rest)}")
+    return notes
 
 
 def _row(root: Path, entry: os.DirEntry[str]) -> dict[str, Any]:
@@ -220,7 +303,7 @@ def _short_people(frame: pd.DataFrame, people: list[str], variants: Sequence[str
         counts = frame.loc[frame["variant"] == variant, "person"].value_counts()
         short = [f"{p} ({counts.get(p, 0)})" for p in people if counts.get(p, 0) < len(STEMS)]
         if short:
-            notes.append(f"people with fewer than {len(STEMS)} {variant} photos: {_some(short)}")
+            notes.append(f"people with fewer than {len(STEMS)} {variant} photos: {some(short)}")
     return notes
 
 
@@ -253,7 +336,7 @@ def _fixed(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, list[s
     listed = {person for _, ids in fixes for person in ids}
     unknown = listed - set(frame["person"])
     if unknown:
-        notes.append(f"label fixes for people who are not here: {_some(sorted(unknown))}")
+        notes.append(f"label fixes for people who are not here: {some(sorted(unknown))}")
     here = set(zip(frame["person"], frame["stem"], strict=True))
     gone = [
         f"{person}/{stem}"
@@ -262,15 +345,15 @@ def _fixed(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, list[s
         if (person, stem) not in here
     ]
     if gone:
-        notes.append(f"label fixes for photos that are not here: {_some(gone)}")
+        notes.append(f"label fixes for photos that are not here: {some(gone)}")
     left_out = of(fixes.leave_out)
     if left_out.any():
         people = frame.loc[left_out, "person"].unique()
-        notes.append(f"left out by the label fixes: {_some(people)}")
+        notes.append(f"left out by the label fixes: {some(people)}")
     return frame[~left_out].reset_index(drop=True), notes
 
 
-def _some(names: Iterable[str]) -> str:
-    """``12 (a, b, ...)``: how many, and the first ten."""
-    every = list(names)
+def some(names: Iterable[str]) -> str:
+    """``12 (a, b, ...)``: how many, and the first ten, printable."""
+    every = [printable(name) for name in names]
     return f"{len(every)} ({', '.join(every[:10])}{', ...' if len(every) > 10 else ''})"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from maskcls.data import file_formats
 from maskcls.data.manifest import OK
 
 ImageArray = npt.NDArray[np.uint8]
@@ -21,6 +24,10 @@ Result = TypeVar("Result")
 
 MAX_PIXELS: Final = 64_000_000
 """A photo with more is refused: decoded, it takes 200 MB."""
+
+# Pillow warns of metadata that it skips: a line a photo would bury the lines of a run.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
 _FORMATS: Final = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
 
 
@@ -29,10 +36,11 @@ class PhotoError(ValueError):
 
 
 def decode(data: bytes) -> ImageArray:
-    """The bytes of a photo -> [height, width, 3] uint8 RGB, turned upright as its EXIF says.
+    """The bytes of a photo -> [height, width, 3] uint8 RGB, turned upright as EXIF or XMP say.
 
     Greyscale, CMYK and palette become RGB, 16 bits become 8, and transparent parts become black,
-    as cut-out photos saved without transparency have them. Raises PhotoError. What cannot be
+    as cut-out photos saved without transparency have them, unless nothing at all is opaque. Broken
+    metadata do no harm. Raises PhotoError. What cannot be
     noticed: bytes lost in the middle of a JPEG whose end is there.
     """
     return _decode(data, shortest=None)[0]
@@ -52,27 +60,43 @@ def _decode(data: bytes, shortest: int | None) -> tuple[ImageArray, tuple[int, i
     if not data:
         raise PhotoError("empty file")
     try:
+        return _decode_as_it_is(data, shortest)
+    except PhotoError:
+        # Pillow stops at texts and colour profiles that are broken or large; pixels may be sound.
+        bare = file_formats.without_metadata(data)
+        if bare is None:
+            raise
+        with suppress(PhotoError):
+            return _decode_as_it_is(bare, shortest)
+        raise
+
+
+def _decode_as_it_is(data: bytes, shortest: int | None) -> tuple[ImageArray, tuple[int, int]]:
+    try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PhotoError(f"too large to decode: {image.width} x {image.height} pixels")
             # OpenCV is faster, but some versions fill truncated photos up with grey and say
             # nothing: it gets the plain ones that have their end-of-image marker.
             plain = image.format == "JPEG" and image.mode in ("L", "RGB")
+            decoded = None
             if plain and data.endswith(b"\xff\xd9"):
                 flag = cv2.IMREAD_COLOR if shortest is None else _flag(min(image.size), shortest)
-                decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-                if decoded is not None:
-                    # Turned by its EXIF, which OpenCV reads; Pillow's reader stops at more of it.
-                    height, width = decoded.shape[:2]
-                    turned = (height < width) != (image.height < image.width)
-                    size = image.size if turned else image.size[::-1]
-                    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8), size
-            image_HWC = _decode_strictly(image)
-            return image_HWC, image_HWC.shape[:2]
+                decoded = cv2.imdecode(
+                    np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION
+                )
+            if decoded is not None:
+                image_HWC = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+            else:
+                image_HWC = _decode_strictly(image)
+            # After decoding: a PNG may have its EXIF behind the pixels.
+            orientation = _orientation(image)
+            size = image.size if orientation >= 5 else image.size[::-1]
+            return _upright(image_HWC, orientation), size
     except (PhotoError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise PhotoError("not an image, or cut off in its header") from None
+        raise PhotoError(file_formats.what_it_is(data)) from None
     except Exception as error:  # Decoders raise anything from SyntaxError to struct.error.
         raise PhotoError(f"cannot be decoded: {error}") from error
 
@@ -88,16 +112,46 @@ def _flag(side: int, shortest: int) -> int:
 
 def _decode_strictly(image: Image.Image) -> ImageArray:
     image.load()
-    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise PhotoError("floating-point pixels, whose scale nobody knows: convert it to 8 bits")
     if image.mode.startswith("I"):  # 16 bits; convert() would clip them to 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, "black")
-        image = Image.alpha_composite(black, image.convert("RGBA"))
+        image = image.convert("RGBA")
+        # Some programs write an alpha channel of zeros and mean nothing by it.
+        if image.getextrema()[3] != (0, 0):
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     return np.array(image.convert("RGB"))
 
 
-def ahead(
+def _orientation(image: Image.Image) -> int:
+    """How the picture is stored, 1 (upright) to 8, as EXIF counts; from EXIF, or else from XMP.
+
+    Read here for both decoders: OpenCV knows only EXIF, and Pillow alone XMP and what ImageMagick
+    writes. 1 where metadata are broken.
+    """
+    exif = Image.Exif()
+    # Broken metadata raise anything.
+    with suppress(Exception):
+        exif.load(image.info.get("exif", b""))
+    found: Any = exif.get(ExifTags.Base.Orientation)
+    if found is None:
+        with suppress(Exception):
+            found = image.getexif().get(ExifTags.Base.Orientation)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _upright(image_HWC: ImageArray, orientation: int) -> ImageArray:
+    if orientation >= 5:
+        image_HWC = image_HWC.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image_HWC = image_HWC[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image_HWC = image_HWC[::-1]
+    return np.ascontiguousarray(image_HWC)
+
+
+def prefetch(
     pool: ThreadPoolExecutor, function: Callable[[str], Result], paths: Iterable[str], window: int
 ) -> Iterator[Future[Result]]:
     """``function`` of each path, in order; never more than ``window`` begun and not yet taken."""

@@ -27,7 +27,7 @@ from maskcls.data.photos import ImageArray, PhotoError, decode, read_bytes
 from maskcls.data.preprocess import Preprocessing, apply
 from maskcls.storage import files
 
-_FORMAT: Final = 1  # Raise it whenever the same photo and recipe would give other pixels.
+_FORMAT: Final = 2  # Raise it whenever the same photo and recipe would give other pixels.
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def prepare(
 
     Folders that ``cache`` already holds for these keys and bytes are used as they are, unless a
     file of theirs is lost or cut short. Otherwise each photo is decoded once for all missing
-    recipes, and ``progress`` is told ``(done, total)`` after each. Photos that cannot be used
-    become zeros with a reason in the index. One process prepares at a time: another waits up to
-    ``wait_s`` seconds and then finds the work done. A killed preparation leaves a ``.tmp`` folder
-    that the next one removes.
+    recipes, and ``progress`` is called with ``(done, total)`` after each. Photos that cannot be
+    used become zeros with a reason in the index. One process prepares at a time: another waits up
+    to ``wait_s`` seconds and then finds the work done. A killed preparation leaves a ``.tmp``
+    folder that the next one removes.
 
     Raises OSError where ``cache`` cannot be written or is too full, TimeoutError after ``wait_s``
     and ValueError where there are no photos or one changes meanwhile.

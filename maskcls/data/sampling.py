@@ -101,12 +101,12 @@ def epoch(
         order = rng.permutation(n)
     else:
         counts = _apportion(shares, n)
-        picked = [
+        taken = [
             _take(np.flatnonzero(labels_N == label), count, rng)
             for label, count in enumerate(counts)
         ]
-        items = np.concatenate([members for members, _ in picked])
-        draws = np.concatenate([repeats for _, repeats in picked])
+        items = np.concatenate([members for members, _ in taken])
+        draws = np.concatenate([repeats for _, repeats in taken])
         # Each class fills its random places in its own order, so no repeat comes too early.
         places = np.split(rng.permutation(n), np.cumsum(counts)[:-1])
         order = np.argsort(np.concatenate([np.sort(of_class) for of_class in places]))

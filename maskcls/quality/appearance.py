@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cv2
+import imagehash
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from maskcls.data.photos import PhotoError, decode_reduced
 from maskcls.labels import FloatArray, IntArray
 
-ALIKE: Final = 26
+COPY_BITS: Final = 26
 """Bits of 255. Photos of two people differ by more; copies that were encoded again, resized,
 brightened or cut by a hundredth mostly by less."""
 
@@ -27,13 +29,14 @@ SAME_COLOURS: Final = 3.0
 """Bits, and grey levels of a thumbnail, up to which two photos of one person are one photo. The
 seven are alike by nature, so only copies that were encoded again or resized pass."""
 
-STRANGE: Final = 2.25
-"""Times the usual distance from which a photo looks like another person's (see ``strangeness``)."""
+OUTLIER: Final = 2.25
+"""Times the usual distance from which a photo looks like another person's (see
+``outlier_scores``)."""
 
 FLAT: Final = 4.0
 """Standard deviation in grey levels below which a photo shows nothing."""
 
-JUDGED: Final = 4
+MIN_PHOTOS: Final = 4
 """Photos of one person from which on it can be said which of them is the odd one."""
 
 _SIZE: Final = (128, 96)
@@ -47,7 +50,7 @@ Pairs = tuple[IntArray, IntArray, IntArray]
 """Rows of one photo, rows of the other, and the bits in which they differ; the first is lower."""
 
 
-class Look(NamedTuple):
+class Fingerprint(NamedTuple):
     """What is kept of a photo."""
 
     size: tuple[int, int]
@@ -55,7 +58,7 @@ class Look(NamedTuple):
     digest: bytes
     """Of the file's bytes."""
     hash_W: Hashes
-    """Perceptual hash: 255 bits and a zero, in four words."""
+    """Perceptual hash: 256 bits in four words."""
     colours_D: npt.NDArray[np.uint8]
     """A thumbnail of 16 x 12 RGB pixels, flattened."""
     head_D: npt.NDArray[np.float32]
@@ -64,8 +67,8 @@ class Look(NamedTuple):
     """Standard deviation of its grey levels."""
 
 
-def look(path: str) -> Look:
-    """Decode a photo once and keep what it looks like. Raises PhotoError where it is unreadable."""
+def fingerprint(path: str) -> Fingerprint:
+    """Decode a photo once and keep what it looks like. Raises PhotoError where that fails."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -76,7 +79,7 @@ def look(path: str) -> Look:
     thumbnail_HWC = cv2.resize(small_HWC, (12, 16), interpolation=cv2.INTER_AREA)
     lab_HWC = cv2.cvtColor(small_HWC[_HEAD].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     cells_HWC = cv2.resize(lab_HWC, (6, 6), interpolation=cv2.INTER_AREA)
-    return Look(
+    return Fingerprint(
         size=size,
         digest=hashlib.blake2b(data, digest_size=16).digest(),
         hash_W=perceptual_hash(grey_HW),
@@ -87,18 +90,16 @@ def look(path: str) -> Look:
 
 
 def perceptual_hash(grey_HW: npt.NDArray[Any]) -> Hashes:
-    """Which of the 255 lowest frequencies (without the mean) lie above their median.
+    """The DCT hash of ``imagehash``: which of 16 x 16 low frequencies lie above their median.
 
-    The DCT hash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions",
-    2010, over 16 x 16 instead of 8 x 8 frequencies: portraits are all alike in the lowest 64.
+    The usual 8 x 8 are not enough: portraits hardly differ in them. The mean of a picture is always
+    above the median, so 255 bits tell.
     """
-    small = cv2.resize(grey_HW, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    frequencies = cv2.dct(small)[:16, :16].ravel()[1:]
-    bits = np.append(frequencies > np.median(frequencies), False)
-    return np.packbits(bits).view(np.uint64)
+    found = imagehash.phash(Image.fromarray(grey_HW), hash_size=16, highfreq_factor=2)
+    return np.packbits(found.hash).view(np.uint64)
 
 
-def alike(hashes_NW: Hashes, limit: int) -> Iterator[Pairs]:
+def near_pairs(hashes_NW: Hashes, limit: int) -> Iterator[Pairs]:
     """Pairs of photos that differ by at most ``limit`` bits, a few hundred photos against all
     later ones at a time."""
     for start in range(0, len(hashes_NW), _BLOCK):
@@ -112,19 +113,19 @@ def alike(hashes_NW: Hashes, limit: int) -> Iterator[Pairs]:
         yield first + start, second + start, bits[first, second].astype(np.int64)
 
 
-def strangeness(heads_ND: npt.NDArray[np.float32], person_N: npt.ArrayLike) -> FloatArray:
+def outlier_scores(heads_ND: npt.NDArray[np.float32], person_N: npt.ArrayLike) -> FloatArray:
     """How many times farther than usual each photo lies from the others of its person, [N].
 
     The distance of a photo is the median, over the person's other photos, of the mean difference of
     their cells. Usual is the geometric mean of two medians: of this person's photos, since some
     people vary more, and of everybody's, since seven distances say little. NaN for people with
-    fewer than ``JUDGED`` photos.
+    fewer than ``MIN_PHOTOS`` photos.
     """
     _, group_N = np.unique(np.asarray(person_N), return_inverse=True)
     distance_N, own_N = np.full(len(group_N), np.nan), np.full(len(group_N), np.nan)
     order = np.argsort(group_N, kind="stable")
     for rows in np.split(order, np.cumsum(np.bincount(group_N))[:-1]):
-        if len(rows) >= JUDGED:
+        if len(rows) >= MIN_PHOTOS:
             distance_N[rows] = _to_others(heads_ND[rows])
             own_N[rows] = np.median(distance_N[rows])
     if np.isnan(distance_N).all():

@@ -9,6 +9,7 @@ photo is decoded once; about a kilobyte of each stays in memory.
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +24,11 @@ from scipy.sparse.csgraph import connected_components
 
 from maskcls.data import folds as folding
 from maskcls.data.label_fixes import STEMS, LabelFixes
-from maskcls.data.manifest import OK, Manifest, read_eval, read_train
-from maskcls.data.photos import PhotoError, ahead
+from maskcls.data.manifest import OK, Manifest, absent_classes, read_eval, read_train
+from maskcls.data.photos import PhotoError, prefetch
 from maskcls.labels import FloatArray, Gender, IntArray
 from maskcls.quality import appearance
-from maskcls.quality.appearance import Look
+from maskcls.quality.appearance import Fingerprint
 from maskcls.quality.findings import KINDS, Checked, Finding
 
 
@@ -43,8 +44,8 @@ def check(
 ) -> Checked:
     """Check the data set under ``root`` as a run with these settings would meet it.
 
-    Findings do not depend on ``threads``. ``progress`` is told ``(done, total)`` after each photo.
-    Raises ValueError for fewer than one thread.
+    Findings do not depend on ``threads``. ``progress`` is called with ``(done, total)`` after
+    each photo. Raises ValueError for fewer than one thread.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
@@ -56,15 +57,18 @@ def check(
     photos = _table({"train": train, "eval": evaluation})
     if fixes:  # whom a run leaves out cannot harm it
         photos = photos[~photos["person"].isin(fixes.leave_out)].reset_index(drop=True)
-    looks = _looks(photos["path"], threads, progress)
-    photos = photos.assign(status=[one if isinstance(one, str) else OK for one in looks])
+    fingerprints = _fingerprints(photos["path"], threads, progress)
+    photos = photos.assign(status=[one if isinstance(one, str) else OK for one in fingerprints])
     findings += _unreadable(photos, max_bad_share)
     findings += _of_photos(
-        photos[photos["status"] == OK], [one for one in looks if isinstance(one, Look)]
+        photos[photos["status"] == OK],
+        [one for one in fingerprints if isinstance(one, Fingerprint)],
     )
     if train:
         findings += _of_people(root, train.photos, fixes or LabelFixes())
-        findings += _thin(read_train(root, variants=variants, fixes=fixes).photos, folds)
+        fixed = read_train(root, variants=variants, fixes=fixes).photos
+        findings += _thin(fixed, folds)
+        findings += _empty(fixed, photos)
     place = list(KINDS)
     findings.sort(key=lambda finding: (place.index(finding.kind), -(finding.score or 0)))
     return Checked(root.absolute().name, photos, findings)
@@ -91,20 +95,20 @@ def _table(sides: Mapping[str, Manifest | None]) -> pd.DataFrame:
     return pd.concat(tables or [pd.DataFrame(columns=columns)], ignore_index=True)
 
 
-def _looks(
+def _fingerprints(
     paths: Iterable[str], threads: int, progress: Callable[[int, int], None]
-) -> list[Look | str]:
+) -> list[Fingerprint | str]:
     """What each photo looks like, or why it cannot be read."""
-    looks: list[Look | str] = []
+    fingerprints: list[Fingerprint | str] = []
     every = list(paths)
     with ThreadPoolExecutor(threads) as pool:
-        for photo in ahead(pool, appearance.look, every, window=4 * threads):
+        for photo in prefetch(pool, appearance.fingerprint, every, window=4 * threads):
             try:
-                looks.append(photo.result())
+                fingerprints.append(photo.result())
             except PhotoError as error:
-                looks.append(str(error))
-            progress(len(looks), len(every))
-    return looks
+                fingerprints.append(str(error))
+            progress(len(fingerprints), len(every))
+    return fingerprints
 
 
 def _unreadable(photos: pd.DataFrame, max_bad_share: float) -> Iterator[Finding]:
@@ -122,35 +126,35 @@ def _unreadable(photos: pd.DataFrame, max_bad_share: float) -> Iterator[Finding]
         )
 
 
-def _of_photos(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
+def _of_photos(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> Iterator[Finding]:
     """What can be seen in readable photos. Blank ones are like each other and like nobody."""
-    if not looks:
+    if not fingerprints:
         return
-    yield from _sizes(photos, looks)
-    shown = np.array([one.contrast >= appearance.FLAT for one in looks])
-    for photo in photos[~shown].itertuples():
+    yield from _sizes(photos, fingerprints)
+    visible = np.array([one.contrast >= appearance.FLAT for one in fingerprints])
+    for photo in photos[~visible].itertuples():
         yield Finding("blank", "shows nothing", _names(photo.person), (str(photo.key),))
-    if shown.any():
-        photos = photos[shown].reset_index(drop=True)
-        looks = [one for one, kept in zip(looks, shown, strict=True) if kept]
-        yield from _doubles(photos, looks)
-        yield from _strangers(photos, looks)
+    if visible.any():
+        photos = photos[visible].reset_index(drop=True)
+        fingerprints = [one for one, kept in zip(fingerprints, visible, strict=True) if kept]
+        yield from _doubles(photos, fingerprints)
+        yield from _outliers(photos, fingerprints)
 
 
-def _sizes(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
+def _sizes(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> Iterator[Finding]:
     """One finding for each size that is not the most frequent one."""
-    sizes = Counter(look.size for look in looks)
+    sizes = Counter(one.size for one in fingerprints)
     (height, width), most = min(sizes.items(), key=lambda item: (-item[1], item[0]))
-    if 2 * most < len(looks):
+    if 2 * most < len(fingerprints):
         yield Finding(
             "size",
             f"{len(sizes):,} sizes; the most frequent one, {height} × {width}, is that of "
-            f"{most:,} of {len(looks):,} photos",
+            f"{most:,} of {len(fingerprints):,} photos",
         )
         return
-    size_N = [look.size for look in looks]
+    size_N = [one.size for one in fingerprints]
     for size in sorted(sizes.keys() - {(height, width)}):
-        keys = photos["key"][[one == size for one in size_N]]
+        keys = photos["key"][[found == size for found in size_N]]
         yield Finding(
             "size",
             f"{size[0]} × {size[1]} pixels (height × width), where most have {height} × {width}",
@@ -158,10 +162,10 @@ def _sizes(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
         )
 
 
-def _doubles(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
+def _doubles(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> Iterator[Finding]:
     """Photos that are the same or nearly so, one finding for each set of them."""
-    digests = [look.digest for look in looks]
-    set_N = _sets(photos, looks)
+    digests = [one.digest for one in fingerprints]
+    set_N = _sets(photos, fingerprints)
     for number in np.flatnonzero(np.bincount(set_N) > 1):
         rows = np.flatnonzero(set_N == number)
         among = photos.iloc[rows]
@@ -178,14 +182,16 @@ def _doubles(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
         yield Finding(kind, message, people, tuple(among["key"]))
 
 
-def _sets(photos: pd.DataFrame, looks: Sequence[Look]) -> IntArray:
-    """Photos that are linked, by pairs that count as one photo, get the same number, [N]."""
+def _sets(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> IntArray:
+    """The number of the set that each photo is in, [N]: copies of one picture are a set."""
     # Whose seven photos are alike by nature: in eval that may be any two photos.
     owner_N = pd.factorize(photos["side"] + "/" + photos["person"])[0]
     stem_N = pd.factorize(photos["stem"].where(photos["stem"] != "", photos["key"]))[0]
-    colours_ND = np.stack([look.colours_D for look in looks]).astype(np.int16)
+    colours_ND = np.stack([one.colours_D for one in fingerprints]).astype(np.int16)
     set_N = np.arange(len(photos))
-    pairs = appearance.alike(np.stack([look.hash_W for look in looks]), appearance.ALIKE)
+    pairs = appearance.near_pairs(
+        np.stack([one.hash_W for one in fingerprints]), appearance.COPY_BITS
+    )
     for first, second, bits in pairs:
         own = owner_N[first] == owner_N[second]
         # A cut-out copy is meant to look like its original.
@@ -215,19 +221,19 @@ def _apart(colours_ND: npt.NDArray[np.int16], first: IntArray, second: IntArray)
     return np.concatenate([np.zeros(0), *parts])
 
 
-def _strangers(photos: pd.DataFrame, looks: Sequence[Look]) -> Iterator[Finding]:
+def _outliers(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> Iterator[Finding]:
     """One finding for each person with photos that look like another's."""
     mine = photos["side"] == "train"
     if not mine.any():
         return
-    heads_ND = np.stack([look.head_D for look in looks])[mine]
+    heads_ND = np.stack([one.head_D for one in fingerprints])[mine]
     photos = photos[mine]
     album = photos["person"] + "/" + photos["variant"]
-    photos = photos.assign(strangeness=appearance.strangeness(heads_ND, album))
-    odd = photos[photos["strangeness"] > appearance.STRANGE]
+    photos = photos.assign(outlier=appearance.outlier_scores(heads_ND, album))
+    odd = photos[photos["outlier"] > appearance.OUTLIER]
     for person, rows in odd.groupby("person"):
-        rows = rows.sort_values("strangeness", ascending=False)
-        farthest = float(rows["strangeness"].iloc[0])
+        rows = rows.sort_values("outlier", ascending=False)
+        farthest = float(rows["outlier"].iloc[0])
         yield Finding(
             "another person",
             f"{', '.join(rows['stem'])}: {farthest:.1f} times as far from the others as usual",
@@ -261,13 +267,14 @@ def _of_people(root: Path, photos: pd.DataFrame, fixes: LabelFixes) -> Iterator[
 
 
 def _train_csv(path: Path, photos: pd.DataFrame) -> Iterator[Finding]:
-    folder = photos["key"].map(lambda key: Path(key).parent.name)
+    folder = photos["key"].map(lambda key: unicodedata.normalize("NFC", Path(key).parent.name))
     rows = photos.assign(folder=folder).drop_duplicates("folder").to_dict("records")
     people = {str(row["folder"]): row for row in rows}
     named: set[str] = set()
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            # Folders and ids are in this Unicode form, too.
+            reader = csv.DictReader(unicodedata.normalize("NFC", line) for line in file)
             if missing := {"id", "gender", "race", "age", "path"} - set(reader.fieldnames or ()):
                 yield Finding("train.csv", f"without the column(s) {', '.join(sorted(missing))}")
                 return
@@ -291,13 +298,13 @@ def _train_row(
     else:
         named.add(name)
         person = people[name]
-        told = {
+        expected = {
             "id": person["person"],
             "gender": Gender(person["gender"]).name.lower(),
             "race": person["race"],
             "age": str(person["age"]),
         }
-        for column, value in told.items():
+        for column, value in expected.items():
             if row[column] != value:
                 message = f"{column} is {row[column]!r}, its folder {name} says {value!r}"
                 yield Finding("train.csv", message, (person["person"],))
@@ -308,6 +315,15 @@ def _thin(photos: pd.DataFrame, folds: int) -> Iterator[Finding]:
         folding.assign(photos, folds, seed=0)
     except ValueError as error:
         yield Finding("thin classes", str(error))
+
+
+def _empty(fixed: pd.DataFrame, seen: pd.DataFrame) -> Iterator[Finding]:
+    status = seen.drop_duplicates("key").set_index("key")["status"]
+    fixed = fixed.assign(status=fixed["key"].map(status))
+    if (fixed["status"] != OK).all():  # which is another finding
+        return
+    for name in absent_classes(fixed):
+        yield Finding("empty classes", f"no photo to train on of {name}")
 
 
 def _names(person: object) -> tuple[str, ...]:

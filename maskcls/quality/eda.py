@@ -20,7 +20,7 @@ import pandas as pd
 
 from maskcls.data.label_fixes import LabelFixes
 from maskcls.data.manifest import read_eval, read_train
-from maskcls.data.photos import PhotoError, ahead, decode
+from maskcls.data.photos import PhotoError, decode, prefetch
 from maskcls.labels import IntArray, class_names
 
 CHANNELS: Final = ("red", "green", "blue")
@@ -33,9 +33,6 @@ ODD: Final = 3.5
 """Standard deviations of the mean value from which on a photo is very dark or very bright."""
 COUNTED: Final = ("gender", "age_band", "mask", "race", "age", "joint")
 """Columns of the manifest by which people and photos are counted, in the order of the page."""
-
-Look = tuple[tuple[int, int], IntArray]
-"""(Height, width) of a photo and its histogram [3, 256]."""
 
 
 @dataclass
@@ -116,8 +113,9 @@ def explore(
 ) -> Findings:
     """Count, measure and decode every photo under ``root``; findings do not depend on ``threads``.
 
-    ``progress`` is told ``(done, total)`` after each photo. Photos that cannot be read still count
-    as photos. Raises what ``read_train`` and ``read_eval`` raise, and ValueError for no threads.
+    ``progress`` is called with ``(done, total)`` after each photo. Photos that cannot be read
+    still count as photos. Raises what ``read_train`` and ``read_eval`` raise, and ValueError for no
+    threads.
     """
     manifests = {"train": read_train(root, fixes=fixes)}
     if (root / "eval" / "images").is_dir():
@@ -167,8 +165,8 @@ def measure(
         raise ValueError(f"threads must be at least 1, got {threads}")
     pixels = Pixels()
     with ThreadPoolExecutor(threads) as pool:
-        looks = ahead(pool, _look_at, photos["path"], window=4 * threads)
-        for key, photo in zip(photos["key"], looks, strict=True):
+        measured = prefetch(pool, _size_and_histogram, photos["path"], window=4 * threads)
+        for key, photo in zip(photos["key"], measured, strict=True):
             try:
                 size, histogram_CV = photo.result()
                 pixels.sizes[size] += 1
@@ -181,7 +179,7 @@ def measure(
     return pixels
 
 
-def _look_at(path: str) -> Look:
+def _size_and_histogram(path: str) -> tuple[tuple[int, int], IntArray]:
     """Raises PhotoError where a photo cannot be read."""
     try:
         data = Path(path).read_bytes()

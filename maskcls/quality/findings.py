@@ -33,6 +33,11 @@ KINDS: Final[dict[str, Kind]] = {
         "Classes too small for the folds",
         "Fewer folds, or <code>folds.allow_thin=true</code>, which leaves some folds without them.",
     ),
+    "empty classes": Kind(
+        "warning",
+        "Classes without anybody",
+        "No model learns what they look like, and scores are means over the other classes.",
+    ),
     "unreadable": Kind("warning", "Unreadable photos", "A run trains without them."),
     "in train and eval": Kind(
         "warning",

@@ -40,7 +40,7 @@ def write(
     keys: Sequence[str],
     histories: Mapping[str, pd.DataFrame],
     rungs: Sequence[int],
-    winners_score: float | None,
+    nested_selection_score: float | None,
 ) -> Path:
     """Write ``folder/search.html``, whole or not at all, and return its path.
 
@@ -48,8 +48,8 @@ def write(
     (finished, stopped, failed or running), ``reason``, ``epochs``, ``best_epoch``, ``score``
     (missing where there is none), ``seconds`` and a column for each of the searched ``keys``
     (missing where a conditional key was not drawn). ``histories`` are the ``epoch`` and ``score``
-    of trials by their name; ``rungs`` the epochs at which trials are judged; ``winners_score`` is
-    that of ``metrics``, None where people are too few.
+    of trials by their name; ``rungs`` the epochs at which trials are judged;
+    ``nested_selection_score`` is that of ``metrics``, None where people are too few.
 
     Raises OSError naming the file where it cannot be written.
     """
@@ -59,7 +59,7 @@ def write(
         "search.html.j2",
         name=folder.name,
         facts=_facts(task, trials),
-        cards=_cards(trials, ranked, keys, rungs, winners_score),
+        cards=_cards(trials, ranked, keys, rungs, nested_selection_score),
         curves=_curves(ranked, histories, rungs),
         importances=importances(trials, keys),
         scatters=_scatters(ranked, keys),
@@ -144,7 +144,7 @@ def _cards(
     ranked: pd.DataFrame,
     keys: Sequence[str],
     rungs: Sequence[int],
-    winners_score: float | None,
+    nested_selection_score: float | None,
 ) -> list[dict[str, Any]]:
     first, best = trials.iloc[0], ranked.iloc[0]
     spent, full = trials["epochs"].sum(), _epochs_in_full(trials, rungs)
@@ -153,7 +153,7 @@ def _cards(
         "stopped early at epochs": ", ".join(map(str, rungs)),
         "time of all trials": page.duration(trials["seconds"].sum()),
     }
-    nested = {} if winners_score is None else {"nested cross-validation": f"{winners_score:.3f}"}
+    nested = {} if nested_selection_score is None else {"nested cross-validation": f"{nested_selection_score:.3f}"}
     return [
         _card("best trial", _score(best), _trained(best), nested | _drawn(best, keys)),
         _card("first guess", _score(first), _trained(first), _drawn(first, keys)),

@@ -1,5 +1,7 @@
 """From the models of a run to its scores and its answers.
 
+A target is what is voted on and scored: the joint class, or one attribute.
+
 Models vote where they speak of the same thing: joint models alone on the 18 classes, any other
 set on mask, gender and age apart (a joint model through its marginals), and the three answers make
 up the joint class.
@@ -23,7 +25,7 @@ from maskcls.scoring.voting import FittedVote
 
 @dataclass(frozen=True)
 class ModelVotes:
-    """What one model says of new photos: ``image_ids_N`` and probabilities [N, K] of each head."""
+    """A model's predictions for new photos: ``image_ids`` and probabilities [N, K] of each head."""
 
     task: Task
     fold: int
@@ -31,8 +33,8 @@ class ModelVotes:
     probabilities: Mapping[str, FloatArray]
 
 
-def spaces(tasks: Iterable[Task]) -> dict[str, list[Task]]:
-    """What is voted on -> the tasks that vote on it, in the order of ``Task``."""
+def targets(tasks: Iterable[Task]) -> dict[str, list[Task]]:
+    """Target -> the tasks whose models vote on it, in the order of ``Task``."""
     chosen = set(tasks)
     present = [task for task in Task if task in chosen]
     if present == [Task.JOINT]:
@@ -45,21 +47,21 @@ def spaces(tasks: Iterable[Task]) -> dict[str, list[Task]]:
 
 
 def fit(name: str, out_of_fold: pd.DataFrame) -> dict[str, FittedVote]:
-    """Fit the ensemble ``name`` for every space on out-of-fold rows (see the worker's table)."""
+    """Fit the ensemble ``name`` for every target on out-of-fold rows (see the worker's table)."""
     return {
-        space: voting.fit(name, *_stacked(out_of_fold, space, tasks)[:2])
-        for space, tasks in spaces(_tasks(out_of_fold)).items()
+        target: voting.fit(name, *_stacked(out_of_fold, target, tasks)[:2])
+        for target, tasks in targets(_tasks(out_of_fold)).items()
     }
 
 
 def to_json(fitted: Mapping[str, FittedVote]) -> dict[str, Any]:
     """Fitted votes as plain data."""
-    return {space: dataclasses.asdict(vote) for space, vote in fitted.items()}
+    return {target: dataclasses.asdict(vote) for target, vote in fitted.items()}
 
 
 def from_json(content: Mapping[str, Any]) -> dict[str, FittedVote]:
     """The inverse of ``to_json``."""
-    return {space: FittedVote(**vote) for space, vote in content.items()}
+    return {target: FittedVote(**vote) for target, vote in content.items()}
 
 
 def out_of_fold_answers(name: str, out_of_fold: pd.DataFrame, *, seed: int) -> pd.DataFrame:
@@ -69,8 +71,8 @@ def out_of_fold_answers(name: str, out_of_fold: pd.DataFrame, *, seed: int) -> p
     Ensembles that learn are fitted on other people (nested cross-validation).
     """
     answers: pd.DataFrame | None = None
-    for space, tasks in spaces(_tasks(out_of_fold)).items():
-        probabilities_MNK, truth_N, photos = _stacked(out_of_fold, space, tasks)
+    for target, tasks in targets(_tasks(out_of_fold)).items():
+        probabilities_MNK, truth_N, photos = _stacked(out_of_fold, target, tasks)
         if name in ("hard", "soft"):
             predicted_N, _ = voting.apply(voting.fit(name, probabilities_MNK, truth_N),
                                           probabilities_MNK)  # fmt: skip
@@ -78,7 +80,7 @@ def out_of_fold_answers(name: str, out_of_fold: pd.DataFrame, *, seed: int) -> p
             _, predicted_N = voting.nested_score(
                 name, probabilities_MNK, truth_N, photos["person"].to_numpy(), seed=seed
             )
-        part = photos.assign(**{f"{space}_truth": truth_N, f"{space}_predicted": predicted_N})
+        part = photos.assign(**{f"{target}_truth": truth_N, f"{target}_predicted": predicted_N})
         answers = part if answers is None else answers.merge(part, on=["photo", "person"])
     assert answers is not None, "no task"
     for kind in ("truth", "predicted"):
@@ -110,37 +112,42 @@ def attribute_probabilities(
 
 def scores(answers: pd.DataFrame, *, seed: int) -> dict[str, dict[str, Any]]:
     """Macro F1 with its 95 % interval over people, accuracy, precision and recall, for ``joint``
-    and each attribute that was answered."""
+    and each attribute that was answered; and ``absent_classes``, the names of classes that nobody
+    has, where there are any: the means are over the others."""
     result: dict[str, dict[str, Any]] = {}
-    for space, count in {"joint": NUM_JOINT, **{a: len(v) for a, v in ATTRIBUTES.items()}}.items():
-        if f"{space}_predicted" not in answers:
+    for target, count in {"joint": NUM_JOINT, **{a: len(v) for a, v in ATTRIBUTES.items()}}.items():
+        if f"{target}_predicted" not in answers:
             continue
         truth, predicted = (
-            answers[f"{space}_{kind}"].to_numpy() for kind in ("truth", "predicted")
+            answers[f"{target}_{kind}"].to_numpy() for kind in ("truth", "predicted")
         )
         low, high = metrics.bootstrap_interval(
             truth, predicted, answers["person"].to_numpy(), count, seed=seed
         )
-        result[space] = {
+        result[target] = {
             **metrics.scores(metrics.confusion(truth, predicted, count)),
             "macro_f1_interval": [low, high],
         }
+        names = labels.class_names(target)
+        absent = [names[k] for k in sorted(set(range(count)) - set(truth.tolist()))]
+        if absent:
+            result[target]["absent_classes"] = absent
     return result
 
 
 def vote(fitted: Mapping[str, FittedVote], models: Sequence[ModelVotes]) -> pd.DataFrame:
-    """The ensemble's answers: ``image_id``, a column for each space, and ``ans`` (the joint class)
+    """The ensemble's answers: ``image_id``, a column for each target, and ``ans`` (the joint class)
     where the models tell all of it.
 
     Every photo must have been seen by every model. Raises ValueError where not.
     """
     image_ids = sorted(models[0].image_ids)
     answers: dict[str, IntArray] = {}
-    for space, tasks in spaces(model.task for model in models).items():
+    for target, tasks in targets(model.task for model in models).items():
         voters = [model for model in models if model.task in tasks]
-        probabilities_MNK = np.stack([_aligned(model, space, image_ids) for model in voters])
+        probabilities_MNK = np.stack([_aligned(model, target, image_ids) for model in voters])
         routes_M = [tasks.index(model.task) for model in voters]
-        answers[space], _ = voting.apply(fitted[space], probabilities_MNK, routes_M)
+        answers[target], _ = voting.apply(fitted[target], probabilities_MNK, routes_M)
     if "joint" in answers:
         answers |= labels.decode(answers["joint"])
     elif set(answers) == set(ATTRIBUTES):
@@ -149,7 +156,7 @@ def vote(fitted: Mapping[str, FittedVote], models: Sequence[ModelVotes]) -> pd.D
     return table.assign(ans=table["joint"]) if "joint" in table else table
 
 
-def _aligned(model: ModelVotes, space: str, image_ids: list[str]) -> FloatArray:
+def _aligned(model: ModelVotes, target: str, image_ids: list[str]) -> FloatArray:
     """A model's probabilities [N, K] in the order of ``image_ids``."""
     place = {image_id: i for i, image_id in enumerate(model.image_ids)}
     missing = [image_id for image_id in image_ids if image_id not in place]
@@ -159,14 +166,14 @@ def _aligned(model: ModelVotes, space: str, image_ids: list[str]) -> FloatArray:
             f"the others: {len(missing)} missing, {len(place)} seen, such as {missing[:3]}"
         )
     order = [place[image_id] for image_id in image_ids]
-    return in_space(model.probabilities, model.task, space)[order]
+    return for_target(model.probabilities, model.task, target)[order]
 
 
-def in_space(probabilities: Mapping[str, Any], task: Task, space: str) -> FloatArray:
-    """What a model of ``task`` says [N, K] of ``space``, from the probabilities of its heads."""
-    if task is Task.JOINT and space != "joint":
-        return labels.marginal(np.asarray(probabilities["joint"], float), space)
-    return np.asarray(probabilities[space], float)
+def for_target(probabilities: Mapping[str, Any], task: Task, target: str) -> FloatArray:
+    """Probabilities [N, K] of ``target`` by a model of ``task``, from those of its heads."""
+    if task is Task.JOINT and target != "joint":
+        return labels.marginal(np.asarray(probabilities["joint"], float), target)
+    return np.asarray(probabilities[target], float)
 
 
 def _tasks(out_of_fold: pd.DataFrame) -> list[Task]:
@@ -174,12 +181,12 @@ def _tasks(out_of_fold: pd.DataFrame) -> list[Task]:
 
 
 def _stacked(
-    out_of_fold: pd.DataFrame, space: str, tasks: Sequence[Task]
+    out_of_fold: pd.DataFrame, target: str, tasks: Sequence[Task]
 ) -> tuple[FloatArray, IntArray, pd.DataFrame]:
     """Out-of-fold probabilities [routes, N, K], truth [N] and the photos, which all routes saw."""
     tables = []
     for task in tasks:
-        head = "joint" if task is Task.JOINT else space
+        head = "joint" if task is Task.JOINT else target
         rows = out_of_fold[(out_of_fold["task"] == task) & (out_of_fold["head"] == head)]
         tables.append(rows.set_index("photo").sort_index())
     photos = tables[0].index
@@ -187,25 +194,25 @@ def _stacked(
         photos = photos.intersection(table.index)
     if photos.empty:
         raise ValueError(
-            f"the tasks {', '.join(tasks)} answer {space} together, but have no photo in common: "
+            f"the tasks {', '.join(tasks)} answer {target} together, but have no photo in common: "
             "train them on the same folds"
         )
     first = tables[0].loc[photos]
     stacked = [
-        in_space(
+        for_target(
             {
-                ("joint" if task is Task.JOINT else space): np.stack(
+                ("joint" if task is Task.JOINT else target): np.stack(
                     table.loc[photos, "probabilities"]
                 )
             },
             task,
-            space,
+            target,
         )
         for task, table in zip(tasks, tables, strict=True)
     ]
     truth_N = first["truth"].to_numpy(np.int64)
-    if tasks[0] is Task.JOINT and space != "joint":
-        truth_N = labels.decode(truth_N)[space]
+    if tasks[0] is Task.JOINT and target != "joint":
+        truth_N = labels.decode(truth_N)[target]
     return (
         np.stack(stacked),
         truth_N,

@@ -6,6 +6,7 @@ python -m maskcls score SUBMISSION.csv ANSWERS.csv
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -91,9 +92,15 @@ def require_same_ids(
     """Raise ValueError, naming some of the ids, unless both name the same photos."""
     expected_ids, found_ids = set(expected), set(found)
     if expected_ids != found_ids:
+        forms = [
+            {unicodedata.normalize("NFC", name) for name in ids}
+            for ids in (expected_ids, found_ids)
+        ]
+        hint = "; they differ in the Unicode form of names alone: save both as NFC"
         raise ValueError(
             f"{found_name} must name the same photos as {expected_name}: "
             f"{_some(expected_ids - found_ids)} missing, {_some(found_ids - expected_ids)} too many"
+            + (hint if forms[0] == forms[1] else "")
         )
 
 
@@ -110,6 +117,11 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
                 if None in row or None in row.values():  # how the csv module marks a ragged row
                     raise ValueError(f"line {reader.line_num}: expected {len(header)} fields")
                 rows.append([row[name] for name in columns])
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{path}: not UTF-8, but in an encoding of Windows or Excel; save it as "
+            '"CSV UTF-8", or convert it, for instance by `iconv -f cp949 -t utf-8 FILE`'
+        ) from None
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from None
     frame = pd.DataFrame(rows, columns=columns, dtype=str)

@@ -2,8 +2,9 @@
 
     python -m maskcls vote OUT.csv A.csv B.csv ...
 
-A route is one way to an attribute: its own task's models, the joint models' marginal, the multi
-models' head. On training photos each route answers once, by the model that never saw the person;
+A target is what is voted on: the joint class or an attribute. A route is the models of one task
+that answer it: the target's own task, the joint models by their marginal, the multi models by a
+head. On training photos each route answers once, by the model that never saw the person;
 on new photos by all its fold models. So an ensemble is fitted on [routes, N, K] and applied to
 [models, N, K], with the route of each model beside it.
 """

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,20 +55,18 @@ def lock(path: Path, wait_s: float, what: str) -> Iterator[None]:
     Raises TimeoutError where another process, which is doing ``what``, holds it for ``wait_s``
     seconds.
     """
-    deadline = time.monotonic() + wait_s
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"{path}: another process has been {what} for {wait_s:g} s; "
-                        "wait for it, or set data.cache to another folder"
-                    ) from None
-                time.sleep(0.1)
+    held = FileLock(path, timeout=wait_s, poll_interval=0.1)
+    try:
+        held.acquire()
+    except Timeout:
+        raise TimeoutError(
+            f"{path}: another process has been {what} for {wait_s:g} s; "
+            "wait for it, or set data.cache to another folder"
+        ) from None
+    try:
         yield
+    finally:
+        held.release()
 
 
 def remove_cut_off(folder: Path) -> None:
@@ -111,7 +109,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise
     except Exception as error:  # pyarrow raises anything for a damaged file
-        told = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path}: damaged ({told}); delete it and run what made it again"
+            f"{path}: damaged ({reason}); delete it and run what made it again"
         ) from None

@@ -6,24 +6,19 @@ import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from maskcls.storage import files
-
-if TYPE_CHECKING:
-    pass
-
-
 from maskcls.storage.remote import (
     LOCK,
     LOCK_WAIT_S,
     Store,
     Wanted,
     file_state,
+    in_threads,
+    is_copy,
     local_names,
     prune,
-    side_by_side,
-    tried,
+    with_retries,
 )
 
 
@@ -57,14 +52,15 @@ class Place:
         """Make the local copy what the store has: fetch what differs, remove what is not there.
 
         Files that are not ``wanted`` are not fetched, and old copies of them are removed. Nothing
-        hidden (``.name``) is touched. ``progress`` is told ``(done, total)`` after each file.
+        hidden (``.name``) is touched. ``progress`` is called with
+        ``(done, total)`` after each file.
         """
         if self.uri is None:
             return
         store = Store(self.uri)
         self.local.mkdir(parents=True, exist_ok=True)
         with files.lock(self.local / LOCK, LOCK_WAIT_S, "fetching the same folder"):
-            there = tried(store.listing)
+            there = with_retries(store.listing)
             differ = [
                 name for name, state in there.items() if file_state(self.local / name) != state
             ]
@@ -73,7 +69,7 @@ class Place:
                 if name not in there or not wanted(name):
                     (self.local / name).unlink(missing_ok=True)
             prune(self.local)
-            side_by_side(
+            in_threads(
                 lambda name: store.fetch(name, self.local / name, there[name]),
                 [name for name in differ if wanted(name)],
                 progress,
@@ -86,7 +82,7 @@ class Place:
         store = Store(self.uri)
         self.local.mkdir(parents=True, exist_ok=True)
         with files.lock(self.local / LOCK, LOCK_WAIT_S, "fetching the same folder"):
-            state = tried(lambda: store.state(name))
+            state = with_retries(lambda: store.state(name))
             if file_state(self.local / name) != state:
                 store.fetch(name, self.local / name, state)
 
@@ -105,13 +101,13 @@ class Place:
         if self.uri is None:
             return
         store = Store(self.uri)
-        there = tried(store.listing)
+        there = with_retries(store.listing)
         differ = [
             name
             for name in local_names(self.local)
-            if wanted(name) and file_state(self.local / name) != there.get(name)
+            if wanted(name) and not is_copy(self.local / name, there.get(name))
         ]
         for names in ([n for n in differ if n not in last], *([n] for n in last if n in differ)):
-            side_by_side(lambda name: store.send(self.local / name, name), names)
+            in_threads(lambda name: store.send(self.local / name, name), names)
         for name in there.keys() & set(gone):
             store.remove(name)

@@ -40,6 +40,9 @@ PAUSES_S: Final = (2.0, 8.0)
 """Pauses between tries: a store that falls silent for good is given up within two minutes."""
 THREADS: Final = 16
 """Transfers side by side: each waits for the network most of the time."""
+YOUNG_S: Final = 5.0
+"""Seconds for which an object may be replaced within the second that the store tells: one second,
+and what the clocks of a node and a store may differ by."""
 LOCK_WAIT_S: Final = 3600.0
 """How long to wait for another process of this node that is fetching the same folder."""
 
@@ -50,21 +53,21 @@ _REFUSED: Final = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT|EXPIRED|INVALID_CLIENT_TOKEN"
     "|UNRECOGNIZED_CLIENT|PERMISSION_DENIED|UNAUTHENTICATED|OAuth2 access token"
 )
-_PASSING: Final = re.compile(
+_TRANSIENT: Final = re.compile(
     "NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIME|THROTTLING"
     "|UNAVAILABLE|DEADLINE_EXCEEDED|curlCode|CURL error"
 )
 
 
 class StorageError(RuntimeError):
-    """What a store does not do, and what to mend. ``passing``: it may do so when asked again."""
+    """What a store does not do, and what to mend. ``transient``: it may do so when asked again."""
 
-    def __init__(self, message: str, passing: bool = False) -> None:
+    def __init__(self, message: str, transient: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.transient = transient
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.passing)
+        return type(self), (str(self), self.transient)
 
 
 class Store:
@@ -75,7 +78,7 @@ class Store:
 
         self._uri = uri
         scheme, _, self._folder = uri.partition("://")
-        with self._in_words():
+        with self._as_storage_errors():
             if scheme == "gs":
                 limit = timedelta(seconds=3 * SILENCE_S)
                 self._system: FileSystem = fs.GcsFileSystem(retry_time_limit=limit)
@@ -97,7 +100,7 @@ class Store:
         """The files below the folder, without hidden ones and names that are no paths."""
         from pyarrow import fs
 
-        with self._in_words():
+        with self._as_storage_errors():
             try:
                 # Not allow_not_found: that takes a bucket that does not exist for an empty one.
                 found = self._system.get_file_info(fs.FileSelector(self._folder, recursive=True))
@@ -109,7 +112,9 @@ class Store:
                 if self._system.type_name == "gcs" and not _exists(self._system, bucket):
                     raise _no_bucket(self._uri) from None
                 return {}
-        states = {info.path[len(self._folder) + 1 :]: _told(info) for info in found if info.is_file}
+        states = {
+            info.path[len(self._folder) + 1 :]: _state_of(info) for info in found if info.is_file
+        }
         # A key may be any text, also one that leads out of the local copy.
         return {
             name: states[name]
@@ -119,15 +124,15 @@ class Store:
 
     def state(self, name: str) -> State:
         """What ``listing`` tells of one file. Raises StorageError where there is none."""
-        with self._in_words(name):
+        with self._as_storage_errors(name):
             info = self._system.get_file_info(f"{self._folder}/{name}")
         if not info.is_file:
             raise StorageError(f"{self._uri}/{name}: no such object")
-        return _told(info)
+        return _state_of(info)
 
     def fetch(self, name: str, target: Path, state: State) -> None:
         """Replace ``target`` by the object, which is known to have ``state``."""
-        tried(lambda: self._fetch(name, target, state))
+        with_retries(lambda: self._fetch(name, target, state))
 
     def _fetch(self, name: str, target: Path, state: State) -> None:
         with files.replacing(target) as temporary, temporary.open("wb") as out:
@@ -138,19 +143,22 @@ class Store:
                 raise StorageError(
                     f"{self._uri}/{name}: {out.tell()} of {state[0]} bytes came; if it was changed "
                     "meanwhile, start again",
-                    passing=True,
+                    transient=True,
                 )
-            os.utime(out.fileno(), ns=(state[1], state[1]))
+            # Stores tell whole seconds: a young object may be replaced within this one, and by one
+            # of the same size. Its copy gets another time, so that the next pull fetches it again.
+            young = time.time() - state[1] / 1e9 < YOUNG_S
+            os.utime(out.fileno(), ns=(state[1] + young,) * 2)
 
     def _blocks(self, name: str) -> Iterator[bytes]:
-        with self._in_words(name):
+        with self._as_storage_errors(name):
             try:
                 stream = self._system.open_input_stream(f"{self._folder}/{name}")
             except FileNotFoundError:
                 raise StorageError(f"{self._uri}/{name}: gone meanwhile; start again") from None
         with stream:
             while True:
-                with self._in_words(name):
+                with self._as_storage_errors(name):
                     block: bytes = stream.read(_CHUNK)
                 if not block:
                     return
@@ -158,7 +166,7 @@ class Store:
 
     def send(self, source: Path, name: str) -> None:
         """Replace the object by ``source``, whose time becomes the one that the store tells."""
-        tried(lambda: self._send(source, name))
+        with_retries(lambda: self._send(source, name))
 
     def _send(self, source: Path, name: str) -> None:
         with source.open("rb") as file:
@@ -167,11 +175,12 @@ class Store:
             self._write(
                 name, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
             )
-        with self._in_words(name):
-            info = self._system.get_file_info(f"{self._folder}/{name}")
-        if not info.is_file or info.size != size:
-            raise StorageError(f"{self._uri}/{name}: did not arrive whole", passing=True)
-        os.utime(source, ns=(_told(info)[1],) * 2)
+            with self._as_storage_errors(name):
+                info = self._system.get_file_info(f"{self._folder}/{name}")
+            if not info.is_file or info.size != size:
+                raise StorageError(f"{self._uri}/{name}: did not arrive whole", transient=True)
+            # Of the file that was sent: one that has replaced it meanwhile is still to be sent.
+            os.utime(file.fileno(), ns=(_state_of(info)[1],) * 2)
 
     def read(self, name: str) -> bytes | None:
         """The content of a small object, also of a hidden one; None where there is none."""
@@ -179,21 +188,21 @@ class Store:
         def once() -> bytes | None:
             path = f"{self._folder}/{name}"
             try:
-                with self._in_words(name), self._system.open_input_stream(path) as stream:
+                with self._as_storage_errors(name), self._system.open_input_stream(path) as stream:
                     return bytes(stream.read())
             except FileNotFoundError:
                 return None
 
-        return tried(once)
+        return with_retries(once)
 
     def write(self, name: str, content: bytes) -> None:
         """Replace a small object."""
-        tried(lambda: self._write(name, content))
+        with_retries(lambda: self._write(name, content))
 
     def _write(self, name: str, content: bytes | mmap.mmap) -> None:
         path = f"{self._folder}/{name}"
         try:
-            with self._in_words(name), self._system.open_output_stream(path) as stream:
+            with self._as_storage_errors(name), self._system.open_output_stream(path) as stream:
                 stream.write(content)
         except FileNotFoundError:
             raise _no_bucket(self._uri) from None
@@ -202,27 +211,28 @@ class Store:
         """Remove an object, where there is one."""
 
         def once() -> None:
-            with self._in_words(name), suppress(FileNotFoundError):
+            with self._as_storage_errors(name), suppress(FileNotFoundError):
                 self._system.delete_file(f"{self._folder}/{name}")
 
-        tried(once)
+        with_retries(once)
 
     @contextmanager
-    def _in_words(self, name: str = "") -> Iterator[None]:
+    def _as_storage_errors(self, name: str = "") -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _explained(f"{self._uri}/{name}".rstrip("/"), str(error)) from None
+            raise _storage_error(f"{self._uri}/{name}".rstrip("/"), str(error)) from None
 
 
 State = tuple[int, int]
 """Size in bytes and time of change in ns. A local copy gets the time that the store tells, in
-whole seconds, and is known by it: whatever is written here later has another time."""
+whole seconds, and is known by it: whatever is written here later has another time. A copy of a
+young object gets a time that is 1 ns later."""
 
 
-def _told(info: FileInfo) -> State:
+def _state_of(info: FileInfo) -> State:
     return info.size, info.mtime_ns // 10**9 * 10**9
 
 
@@ -232,6 +242,12 @@ def file_state(path: Path) -> State | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return stat.st_size, stat.st_mtime_ns
+
+
+def is_copy(path: Path, state: State | None) -> bool:
+    """Whether a file was fetched as, or sent to, the object of this state and not changed since."""
+    here = file_state(path)
+    return here is not None and state is not None and here in (state, (state[0], state[1] + 1))
 
 
 def local_names(folder: Path) -> Iterator[str]:
@@ -253,7 +269,7 @@ def prune(folder: Path) -> None:
                 shutil.rmtree(entry)
 
 
-def side_by_side(
+def in_threads(
     do: Callable[[str], None],
     names: Sequence[str],
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -267,13 +283,13 @@ def side_by_side(
         pool.shutdown(cancel_futures=True)
 
 
-def tried(do: Callable[[], Result]) -> Result:
+def with_retries(do: Callable[[], Result]) -> Result:
     """Do it again after what may pass."""
     for pause_s in PAUSES_S:
         try:
             return do()
         except StorageError as error:
-            if not error.passing:
+            if not error.transient:
                 raise
         time.sleep(pause_s)
     return do()
@@ -290,20 +306,20 @@ def _no_bucket(uri: str) -> StorageError:
     return StorageError(f"{uri}: there is no bucket {bucket}; create it or correct the name")
 
 
-def _explained(uri: str, told: str) -> StorageError:
-    told = re.sub(r" \(Request ID.*?\)| error_info=.*", "", told.partition("\n")[0])[:300]
-    if re.search("NO_SUCH_BUCKET|bucket does not exist", told):
+def _storage_error(uri: str, reason: str) -> StorageError:
+    reason = re.sub(r" \(Request ID.*?\)| error_info=.*", "", reason.partition("\n")[0])[:300]
+    if re.search("NO_SUCH_BUCKET|bucket does not exist", reason):
         return _no_bucket(uri)
-    if _REFUSED.search(told):
+    if _REFUSED.search(reason):
         return StorageError(
-            f"{uri}: the store refuses this access ({told}); set {_VARIABLES[uri[:2]]} in the "
+            f"{uri}: the store refuses this access ({reason}); set {_VARIABLES[uri[:2]]} in the "
             "environment of every node to those of somebody who may list, read, write and delete "
             "there"
         )
     address = ", and AWS_ENDPOINT_URL the store's address" if uri.startswith("s3") else ""
     return StorageError(
-        f"{uri}: {told}; is the network up{address}?",
-        passing=_PASSING.search(told) is not None,
+        f"{uri}: {reason}; is the network up{address}?",
+        transient=_TRANSIENT.search(reason) is not None,
     )
 
 

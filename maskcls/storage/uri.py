@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Final
 
 _URI: Final = re.compile(r"(s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#@]+)*")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")

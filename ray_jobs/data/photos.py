@@ -100,6 +100,11 @@ def training_photos(config: Config) -> manifest.Manifest:
         found.photos, config.folds.count, config.run.seed, config.folds.allow_thin
     )
     found.photos["fold"] = found.photos["person"].map(people)
+    if absent := manifest.absent_classes(found.photos):
+        found.notes.append(
+            f"no photo to train on of {', '.join(absent)}: no model learns what these look like, "
+            "and scores are means over the other classes"
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import signal
@@ -9,12 +10,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import ray.exceptions
 
 from maskcls.config.schema import Config
 from maskcls.learning import tracking
+from maskcls.progress import silence
 from maskcls.storage.place import Place
 
 if TYPE_CHECKING:
@@ -46,9 +48,21 @@ def _filter(record: logging.LogRecord) -> bool:
     return True
 
 
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Lines for who looks on. Where nobody does any more (`| head`, a closed terminal), a run
+    goes on without them."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
+            silence(self.stream)
+        else:
+            super().handleError(record)
+
+
 def setup(log_file: Path | None = None) -> None:
     """Send the lines of both packages to the terminal and, dated, to ``log_file``."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    handlers: list[logging.Handler] = [_Terminal(sys.stdout)]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +123,10 @@ def report_errors(program: str, config: Config | None = None) -> Iterator[None]:
         show_as_uri(config.place(config.data.root))
     try:
         yield
+        sys.stdout.flush()  # here, not when the interpreter ends and prints what it meets
+    except BrokenPipeError:  # `| head` has seen enough
+        silence(sys.stdout)
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         # By Ctrl-C, or by SIGTERM, which `ray job stop` sends; see ``cluster.connect``.
         log.info(INTERRUPTED)

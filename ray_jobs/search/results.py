@@ -55,7 +55,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
             for name in ledger
         },
         rungs=_rungs(trials.config),
-        winners_score=honest,
+        nested_selection_score=honest,
     )
     log.info("best: trial %s, macro F1 %.3f in epoch %d",
              best["trial"], best[SCORE], best["best_epoch"])  # fmt: skip
@@ -85,7 +85,7 @@ def _why_no_best(config: Config, folder: RunFolder, ledger: Mapping[str, Any]) -
 
 
 def _nested_selection_score(trials: TrialPlan, names: Sequence[str]) -> float | None:
-    """``metrics.winners_score`` of the scored trials; None where people are too few for it."""
+    """``metrics.nested_selection_score`` of the scored trials; None for too few people."""
     space = trials.task if trials.task in ATTRIBUTES else "joint"
     seed = trials.config.run.seed
     tables = []
@@ -96,7 +96,7 @@ def _nested_selection_score(trials: TrialPlan, names: Sequence[str]) -> float | 
     people = tables[0]["person"]
     if people.nunique() < WINNER_SPLITS:
         return None
-    return metrics.winners_score(
+    return metrics.nested_selection_score(
         np.stack([table[f"{space}_predicted"].to_numpy(np.int64) for table in tables]),
         tables[0][f"{space}_truth"].to_numpy(np.int64),
         people.to_numpy(),

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
 
 from maskcls.data import folds
 from maskcls.data.label_fixes import STEMS
@@ -269,3 +270,22 @@ def test_pairs_depend_on_the_seed_and_not_on_the_listing() -> None:
     assert pairs == set(blends_of(who[::-1])["person"])
     assert pairs != set(blends_of(who, seed=43)["person"])
     assert np.mean([pair in pairs for pair in set(blends_of(who, seed=43)["person"])]) < 0.5
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_each_cell_has_as_many_people_as_with_scikit_learn(count: int) -> None:
+    rng = np.random.default_rng(0)
+    # The public counts of the full set: men and women under 30, from 30 and from 60.
+    cells = [(0, 20, 549), (0, 40, 410), (0, 60, 83), (1, 20, 732), (1, 40, 817), (1, 60, 109)]
+    who = [(gender, age) for gender, age, size in cells for _ in range(size)]
+    photos = pd.DataFrame(who, columns=["gender", "age"]).iloc[rng.permutation(len(who))]
+    names = [f"{n:06}" for n in range(len(who))]
+    people = photos.assign(person=names, group=names, age_band=age_band(photos["age"]))
+    people["ours"] = people["person"].map(folds.assign(people, count, 42))
+    people = people.sort_values(["gender", "age_band"], kind="stable", ignore_index=True)
+    strata = people["gender"] * 3 + people["age_band"]
+    split = StratifiedKFold(count, shuffle=True, random_state=42).split(people, strata)
+    for fold, (_, held) in enumerate(split):
+        people.loc[held, "theirs"] = fold
+    tables = [pd.crosstab(strata, people[name]).to_numpy() for name in ("ours", "theirs")]
+    np.testing.assert_array_equal(*tables)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
 import typing
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from maskcls.data.label_fixes import STEMS, LabelFixes, MaskName, Stem, load_fixes
-from maskcls.data.manifest import read_eval, read_train
+from maskcls.data.manifest import absent_classes, read_eval, read_train
 from maskcls.labels import class_names, decode
 
 SHIPPED_FIXES = Path(__file__).parents[3] / "configs" / "label_fixes.yaml"
@@ -321,6 +324,114 @@ def test_eval_names_missing_and_extra_photos(eval_photos: Write) -> None:
     missing, extra = manifest.notes
     assert "not there: 1 (gone.jpg)" in missing
     assert "does not list: 1 (extra.jpg)" in extra
+
+
+@pytest.mark.parametrize("info", [b"ImageID,ans\na.jpg,0\n", None])
+def test_eval_names_what_it_does_not_take(eval_photos: Write, info: bytes | None) -> None:
+    root = eval_photos(["a.jpg", "scan.tif"], info)
+    images = root / "eval" / "images"
+    (images / "more").mkdir()
+    (images / "dangling.jpg").symlink_to("nowhere")
+    (images / "circle.jpg").symlink_to("circle.jpg")
+    os.mkfifo(images / "pipe.jpg")
+    manifest = read_eval(root)
+    assert manifest.photos["image_id"].tolist() == ["a.jpg"]
+    note = manifest.notes[-1]
+    assert "ignored, no photo by name: 5 (" in note
+    for name in ("scan.tif", "more", "dangling.jpg", "circle.jpg", "pipe.jpg"):
+        assert name in note
+
+
+@pytest.mark.parametrize("extension", ["jpg", "JPEG", "png", "ppm", "bmp", "webp"])
+def test_formats_are_the_same_in_train_and_eval(
+    tmp_path: Path, person: Write, eval_photos: Write, extension: str
+) -> None:
+    person("000001_male_Asian_20", [f"mask1.{extension}"])
+    assert len(read_train(tmp_path).photos) == 1
+    root = eval_photos([f"a.{extension}"])
+    assert read_eval(root).photos["image_id"].tolist() == [f"a.{extension}"]
+
+
+CP949 = os.fsdecode("얼굴.jpg".encode("cp949"))
+
+
+def test_names_that_are_not_utf_8_are_shown_escaped_and_harm_no_other_photo(
+    tmp_path: Path, person: Write, eval_photos: Write
+) -> None:
+    folder = person("000001_male_Asian_20")
+    (folder / CP949).write_bytes(b"photo")
+    garbled = folder.parent / os.fsdecode("000002_male_얼굴_20".encode("cp949"))
+    garbled.mkdir()
+    (garbled / "mask1.jpg").write_bytes(b"photo")
+    root = eval_photos(["a.jpg"], "ImageID,ans\na.jpg,0\n얼굴.jpg,0\n".encode())
+    (root / "eval" / "images" / CP949).write_bytes(b"photo")
+    train, evaluation = read_train(tmp_path), read_eval(root)
+    assert len(train.photos) == 7
+    assert evaluation.photos["status"].tolist() == ["ok", "missing file"]
+    for manifest in (train, evaluation):
+        manifest.photos.to_parquet(tmp_path / "table.parquet")
+        (note,) = [note for note in manifest.notes if "not UTF-8" in note]
+        assert note.encode()
+        assert r"\xbe\xf3\xb1\xbc.jpg" in note
+        assert "unzip -O cp949" in note
+    assert r"000002_male_\xbe\xf3\xb1\xbc_20" in " ".join(train.notes)
+
+
+def test_a_root_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"\xbe\xf3")
+    (root / "train" / "images").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"\\xbe\\xf3/train/images: this path is not UTF-8"):
+        read_train(root)
+
+
+def test_line_breaks_and_terminal_codes_in_names_are_shown_escaped(
+    tmp_path: Path, person: Write
+) -> None:
+    (person("000001_male_Asian_20") / "a\nb\x1b[2J.jpg").write_bytes(b"photo")
+    (note,) = read_train(tmp_path).notes
+    assert r"a\nb\x1b[2J.jpg" in note
+
+
+@pytest.mark.parametrize(("disk", "listed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_in_another_unicode_form_are_matched(
+    eval_photos: Write, disk: Any, listed: Any
+) -> None:
+    of_disk, of_list = (unicodedata.normalize(form, "é 얼굴.jpg") for form in (disk, listed))
+    manifest = read_eval(eval_photos([of_disk], f"ImageID,ans\n{of_list},0\n".encode()))
+    assert manifest.photos["image_id"].tolist() == [of_list]
+    assert Path(manifest.photos["path"][0]).is_file()
+    (note,) = manifest.notes
+    assert "Unicode form" in note
+
+
+def test_an_exact_name_goes_before_another_unicode_form(eval_photos: Write) -> None:
+    names = [unicodedata.normalize(form, "é.jpg") for form in ("NFD", "NFC")]
+    info = "".join(f"{name},0\n" for name in names)
+    manifest = read_eval(eval_photos(names, f"ImageID,ans\n{info}".encode()))
+    assert [Path(path).name for path in manifest.photos["path"]] == names
+    assert not manifest.notes
+
+
+def test_people_of_another_unicode_form_are_one_person(tmp_path: Path, person: Write) -> None:
+    nfd = unicodedata.normalize("NFD", "é1")
+    person(f"{nfd}_male_Asian_20")
+    fixes = tmp_path / "fixes.yaml"
+    fixes.write_text('flip_gender: ["é1"]', encoding="utf-8")
+    assert (read_train(tmp_path, fixes=load_fixes(fixes)).photos["gender"] == 1).all()
+    person("é1_male_Asian_30")
+    with pytest.raises(ValueError, match="one id must have one folder"):
+        read_train(tmp_path)
+
+
+def test_classes_of_nobody_are_named(tmp_path: Path, person: Write) -> None:
+    person("000001_male_Asian_20")
+    person("000002_male_Asian_60", ["mask1.jpg"])
+    found = read_train(tmp_path).photos
+    assert absent_classes(found) == ["gender female", "age from_30_to_59"]
+    found.loc[found["stem"] == "normal", "status"] = "empty file"
+    assert absent_classes(found)[0] == "mask not_worn"
+    fixed = read_train(tmp_path, fixes=LabelFixes(leave_out=["000002"])).photos
+    assert "age from_60" in absent_classes(fixed)
 
 
 @pytest.mark.parametrize("name", ["../a.jpg", "/etc/hostname", "sub/a.jpg", "..", "a.jpg/"])

@@ -1,6 +1,8 @@
 import csv
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from maskcls.__main__ import main as program
 from maskcls.commands.check import main
 from maskcls.data.label_fixes import LabelFixes
 from maskcls.quality.checks import check
@@ -30,7 +33,7 @@ def data(drawn, tmp_path):
 
 @pytest.fixture
 def messy(data):
-    """The drawn faces with one of everything that the check looks for."""
+    """The drawn faces with one of everything that the check fingerprints for."""
     people = people_of(data)
     photos = sorted((data / "eval" / "images").iterdir())
     (people[0] / "mask1.jpg").write_bytes(b"no photo")
@@ -85,9 +88,9 @@ def test_every_kind_of_finding_is_found_once(messy):
     found = kinds(checked)
     assert {kind: found[kind] for kind in KINDS if kind != "another person"} == {
         "layout": 0, "too many unreadable": 0, "unreadable to predict": 1, "thin classes": 0,
-        "unreadable": 1, "in train and eval": 1, "in several people": 1, "twice in one person": 1,
-        "twice in eval": 1, "blank": 1, "size": 1, "missing photos": 1, "label fix": 2,
-        "train.csv": 3, "note": 2,
+        "empty classes": 0, "unreadable": 1, "in train and eval": 1, "in several people": 1,
+        "twice in one person": 1, "twice in eval": 1, "blank": 1, "size": 1,
+        "missing photos": 1, "label fix": 2, "train.csv": 3, "note": 2,
     }  # fmt: skip
     people = [folder.name.split("_")[0] for folder in people_of(messy)]
     assert one(checked, "unreadable").people == (people[0],)
@@ -220,7 +223,7 @@ def test_the_command_says_what_it_found_and_ends_with_its_status(messy, drawn, t
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--threads", "0"], "greater than 0, got '0'"),
         (["--fixes", "{tmp}/none.yaml"], "none.yaml: no such file"),
         (["--out", "{tmp}/file"], "cannot write"),
     ],
@@ -262,3 +265,71 @@ def test_a_long_list_is_cut_on_the_page_only(drawn, tmp_path):
     assert "and 10 more, see findings.csv" in page
     assert "note 29<" in page
     assert "note 30<" not in page
+
+
+def old_people_of(root):
+    return [folder for folder in people_of(root) if int(folder.name.split("_")[-1]) >= 60]
+
+
+def test_classes_of_nobody_are_one_finding_each_and_stop_nothing(data):
+    for folder in old_people_of(data):
+        shutil.rmtree(folder)
+    checked = check(data, folds=2)
+    assert one(checked, "empty classes").message == "no photo to train on of age from_60"
+    assert not checked.would_stop
+
+
+def test_a_class_that_label_fixes_empty_is_found(data):
+    old = [folder.name.split("_")[0] for folder in old_people_of(data)]
+    checked = check(data, folds=2, fixes=LabelFixes(leave_out=old))
+    assert one(checked, "empty classes").message.endswith("age from_60")
+
+
+def test_garbled_names_do_not_stop_a_check(data, tmp_path):
+    name = os.fsdecode("얼굴.jpg".encode("cp949"))
+    shutil.copy(people_of(data)[0] / "mask1.jpg", people_of(data)[0] / name)
+    (data / "train" / "images" / os.fsdecode(b"\xbe\xf3_male_a_20")).mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "maskcls", "check", data, "--out", tmp_path / "out", "--folds", "2"],
+        capture_output=True, text=True, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert r"\xbe\xf3_male_a_20" in (tmp_path / "out" / "findings.csv").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "reason"),
+    [
+        ("check", ["--folds", "0"], "--folds: Input should be greater than or equal to 2"),
+        ("check", ["--folds", "2.5"], "--folds: Input should be a valid integer"),
+        ("check", ["--max-bad-share", "2"], "--max-bad-share: .*less than or equal to 1"),
+        ("check", ["--max-bad-share", "nan"], "--max-bad-share: "),
+        ("check", ["--threads", "0"], "--threads: .*greater than 0"),
+        ("eda", ["--threads", "-1"], "--threads: .*greater than 0"),
+        ("labels", ["--top", "0"], "--top: .*greater than 0"),
+    ],
+)
+def test_command_lines_have_the_limits_of_the_configuration(verb, words, reason, capsys):
+    with pytest.raises(SystemExit) as ended:
+        program([verb, "somewhere", "--out", "elsewhere", *words])
+    assert ended.value.code == 2
+    assert re.search(reason, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_went_away_is_no_error(drawn, tmp_path, stream):
+    reading, writing = os.pipe()
+    os.close(reading)
+    other = {"stdout": "stderr", "stderr": "stdout"}[stream]
+    done = subprocess.run(
+        [sys.executable, "-m", "maskcls", "check", drawn, "--out", tmp_path, "--folds", "2"],
+        cwd=ROOT, timeout=120, text=True, **{stream: writing, other: subprocess.PIPE},
+    )  # fmt: skip
+    os.close(writing)
+    assert (tmp_path / "index.html").is_file()
+    if stream == "stdout":
+        assert done.returncode == 128 + signal.SIGPIPE
+        assert "rror" not in done.stderr
+    else:
+        assert done.returncode == 0
+        assert "photos checked" in done.stdout

@@ -230,7 +230,7 @@ def test_label_fixes_are_applied_and_noted(drawn, tmp_path):
     [
         (["{tmp}/none"], "none/train/images: no such folder"),
         (["{drawn}", "--fixes", "{tmp}/none.yaml"], "none.yaml: no such file"),
-        (["{drawn}", "--threads", "0"], "threads must be at least 1, got 0"),
+        (["{drawn}", "--threads", "0"], "greater than 0, got '0'"),
         (["{drawn}", "--out", "{tmp}/file"], "cannot write"),
     ],
 )

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from cleanlab.filter import find_label_issues
 
 from maskcls.commands import labels
 from maskcls.config.schema import Config
@@ -14,7 +13,7 @@ from maskcls.data.label_fixes import LabelFixes, load_fixes
 from maskcls.data.manifest import read_train
 from maskcls.labels import Task
 from maskcls.quality import label_errors
-from maskcls.quality.label_errors import confident_classes, ranked
+from maskcls.quality.label_errors import ranked
 from maskcls.reports.label_errors import find, write
 from maskcls.scoring import ensemble
 from maskcls.storage import files
@@ -118,22 +117,37 @@ def test_a_run_of_one_task(tmp_path):
     assert page.read_text(encoding="utf-8").count("<li tabindex") == 2
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_confident_classes_are_those_of_the_reference(seed):
-    rng = np.random.default_rng(seed)
-    classes = 2 + seed % 3
-    truth = rng.choice(classes, 400, p=rng.dirichlet(np.full(classes, 4)))
-    truth[:classes] = range(classes)
-    values = probabilities(rng, truth, classes, sure=0.8)
-    given = np.where(rng.random(400) < 0.1, rng.integers(classes, size=400), truth)
-    expected = find_label_issues(given, values, filter_by="confident_learning", n_jobs=1)
-    assert expected.any()
-    np.testing.assert_array_equal(confident_classes(values, given) != given, expected)
+def out_of_fold(probabilities_NK, given_N):
+    return pd.DataFrame(
+        {
+            "task": "mask",
+            "head": "mask",
+            "photo": [f"{number:03}" for number in range(len(given_N))],
+            "person": "p",
+            "truth": given_N,
+            "probabilities": list(np.asarray(probabilities_NK, float)),
+        }
+    )
 
 
-def test_a_class_that_nobody_was_given_is_never_sure():
-    values = np.array([[0.2, 0.1, 0.7], [0.6, 0.3, 0.1], [0.3, 0.6, 0.1]])
-    assert confident_classes(values, [0, 0, 1]).tolist() == [0, 0, 1]
+def test_labels_off_the_diagonal_of_the_confident_joint_are_flagged():
+    """Worked out by hand. The mean probability of class 0 over the photos labelled 0 is .64, of 1
+    over those labelled 1 is .65, of 2 over those labelled 2 is .6."""
+    values = [
+        [0.9, 0.05, 0.05], [0.9, 0.05, 0.05], [0.12, 0.08, 0.8],  # labelled 0; the last is a 2
+        [0.2, 0.7, 0.1], [0.4, 0.6, 0.0],
+        [0.3, 0.1, 0.6], [0.58, 0.0, 0.42], [0.1, 0.12, 0.78],  # the second misses class 0's mean
+    ]  # fmt: skip
+    table = ranked(out_of_fold(values, [0, 0, 0, 1, 1, 2, 2, 2]), "mask").set_index("photo")
+    assert table.index[table["flagged"]].tolist() == ["002"]
+    assert table.loc["002", ["given", "likely"]].tolist() == ["worn", "not_worn"]
+    assert table.loc["006", "likely"] == "worn"
+
+
+@pytest.mark.parametrize("given", [[0, 0, 1], [0, 0, 0]])
+def test_a_class_that_nobody_was_given_is_never_flagged(given):
+    values = [[0.2, 0.1, 0.7], [0.6, 0.3, 0.1], [0.3, 0.6, 0.1]]
+    assert not ranked(out_of_fold(values, given), "mask")["flagged"].any()
 
 
 def test_files_of_the_command(run, tmp_path):

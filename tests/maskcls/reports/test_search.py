@@ -162,7 +162,7 @@ def write(folder, trials=TRIALS, **changes):
         "keys": KEYS,
         "histories": {row["trial"]: epochs for row, epochs in trials},
         "rungs": RUNGS,
-        "winners_score": 0.812,
+        "nested_selection_score": 0.812,
     }
     return search.write(folder, **arguments | changes).read_text(encoding="utf-8")
 
@@ -242,7 +242,7 @@ def test_the_best_trial_stands_beside_the_first_guess(tmp_path):
             "image.size": "256, 192",
         },
     )
-    _, facts = cards(write(tmp_path, winners_score=None))["best trial"]
+    _, facts = cards(write(tmp_path, nested_selection_score=None))["best trial"]
     assert next(iter(facts)) == "train.lr"
     lines, facts = shown["first guess"]
     assert lines == ["0.740", "trial t0, epoch 7 of 9"]

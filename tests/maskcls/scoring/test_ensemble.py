@@ -71,7 +71,7 @@ def probabilities_of(rows, task, head):
     ],
 )
 def test_spaces(tasks, expected):
-    found = ensemble.spaces(Task(task) for task in tasks)
+    found = ensemble.targets(Task(task) for task in tasks)
     assert found == expected
     assert list(found) == list(expected)
 
@@ -101,8 +101,8 @@ def test_answers_have_the_truth_and_a_prediction_of_everything(name, tasks):
     assert sorted(answers.index) == sorted(PHOTOS)
     answers = answers.loc[PHOTOS]
     assert answers["person"].tolist() == PERSONS
-    for space, truth_N in TRUTH.items():
-        np.testing.assert_array_equal(answers[f"{space}_truth"], truth_N)
+    for target, truth_N in TRUTH.items():
+        np.testing.assert_array_equal(answers[f"{target}_truth"], truth_N)
     predicted = {a: answers[f"{a}_predicted"].to_numpy() for a in ATTRIBUTES}
     np.testing.assert_array_equal(answers["joint_predicted"], labels.encode(**predicted))
     assert (answers["joint_predicted"] == JOINT).mean() > 0.25
@@ -178,14 +178,23 @@ def test_scores_are_those_of_scikit_learn_with_an_interval_around():
     answers = ensemble.out_of_fold_answers("soft", make_rows("mask", "gender", "age"), seed=0)
     found = ensemble.scores(answers, seed=0)
     assert list(found) == ["joint", *ATTRIBUTES]
-    for space, values in found.items():
-        truth, predicted = answers[f"{space}_truth"], answers[f"{space}_predicted"]
+    for target, values in found.items():
+        truth, predicted = answers[f"{target}_truth"], answers[f"{target}_predicted"]
         assert values["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
         assert values["accuracy"] == pytest.approx((truth == predicted).mean())
         low, high = values["macro_f1_interval"]
         assert low < values["macro_f1"] < high
     assert found == ensemble.scores(answers, seed=0)
     json.dumps(found)
+
+
+def test_classes_that_nobody_has_are_named_beside_the_score():
+    answers = pd.DataFrame(
+        {"person": list("abcd"), "age_truth": [0, 0, 1, 1], "age_predicted": [0, 1, 1, 2]}
+    )
+    assert ensemble.scores(answers, seed=0)["age"]["absent_classes"] == ["from_60"]
+    answers["age_truth"] = [0, 0, 1, 2]
+    assert "absent_classes" not in ensemble.scores(answers, seed=0)["age"]
 
 
 def test_scores_are_of_what_was_answered():

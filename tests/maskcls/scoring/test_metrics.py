@@ -10,7 +10,7 @@ from sklearn.metrics import (
 )
 
 from maskcls.scoring import metrics
-from maskcls.scoring.metrics import confusion, macro_f1, people_splits, winners_score
+from maskcls.scoring.metrics import confusion, macro_f1, nested_selection_score, people_splits
 
 pairs = st.integers(2, 18).flatmap(
     lambda k: st.tuples(
@@ -190,7 +190,7 @@ def test_the_best_of_many_guessers_is_lucky_and_its_honest_score_is_not():
         people_N = np.repeat(np.arange(60), 5)
         guesses_CN = rng.integers(3, size=(40, 300))
         lucky.append(max(macro_f1(confusion(truth_N, guess_N, 3)) for guess_N in guesses_CN))
-        honest.append(winners_score(guesses_CN, truth_N, people_N, 3, seed=seed, splits=5))
+        honest.append(nested_selection_score(guesses_CN, truth_N, people_N, 3, seed=seed, splits=5))
     assert np.mean(lucky) > 0.38
     assert np.mean(honest) == pytest.approx(1 / 3, abs=0.02)
 
@@ -200,7 +200,7 @@ def test_a_better_candidate_is_picked_and_keeps_its_score():
     truth_N = rng.integers(3, size=300)
     good_N = np.where(rng.random(300) < 0.8, truth_N, (truth_N + 1) % 3)
     candidates_CN = np.stack([rng.integers(3, size=300), good_N])
-    score = winners_score(candidates_CN, truth_N, np.arange(300) // 5, 3, seed=0, splits=5)
+    score = nested_selection_score(candidates_CN, truth_N, np.arange(300) // 5, 3, seed=0, splits=5)
     assert score == macro_f1(confusion(truth_N, good_N, 3))
 
 

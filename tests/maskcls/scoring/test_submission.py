@@ -1,3 +1,5 @@
+import unicodedata
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -173,3 +175,21 @@ def test_the_command_reports_an_error_without_a_traceback(tmp_path, capsys):
         score.main(["score", str(tmp_path / "none.csv"), str(tmp_path / "none.csv")])
     assert caught.value.code == 2
     assert "none.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["cp949", "utf-16"])
+def test_a_file_in_another_encoding_is_told_with_how_to_convert(tmp_path, encoding):
+    path = tmp_path / "info.csv"
+    path.write_bytes("ImageID,ans\n얼굴.jpg,0\n".encode(encoding))
+    with pytest.raises(ValueError, match=r"info\.csv: not UTF-8.*iconv"):
+        submission.read_info(path)
+
+
+def test_names_that_differ_in_their_unicode_form_alone_are_told(tmp_path):
+    paths = []
+    for form in ("NFC", "NFD"):
+        paths.append(tmp_path / f"{form}.csv")
+        name = unicodedata.normalize(form, "é.jpg")
+        paths[-1].write_text(f"ImageID,ans\n{name},0\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="Unicode form of names alone"):
+        submission.score(*paths)

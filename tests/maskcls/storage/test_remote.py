@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import threading
+import time
 import urllib.request
 
 import boto3
@@ -11,7 +12,7 @@ import pytest
 
 from maskcls.commands import check, eda, labels
 from maskcls.config.load import ConfigError, load
-from maskcls.storage import remote
+from maskcls.storage import files, remote
 from maskcls.storage.place import Place
 from maskcls.storage.remote import StorageError, Store
 from ray_jobs import tune
@@ -67,7 +68,10 @@ def write(folder, **contents):
         path.write_bytes(content)
 
 
-def test_what_is_pushed_here_is_pulled_there_and_nothing_travels_twice(bucket, tmp_path):
+def test_what_is_pushed_here_is_pulled_there_and_nothing_travels_twice(
+    bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(remote, "YOUNG_S", -60)
     here, there = (Place(tmp_path / name, "s3://bucket/run é") for name in ("here", "there"))
     write(here.local, a=b"one", empty=b"", deep__er__b=bytes(3_000_000))
     here.push()
@@ -93,6 +97,37 @@ def test_a_file_that_changed_is_noticed_though_size_and_second_are_the_same(buck
     bucket.put("run/state", b"4444")
     there.fetch("state")
     assert files_of(there.local) == {"state": b"4444"}
+
+
+def test_a_rewrite_on_the_store_of_equal_size_within_a_second_is_seen(
+    bucket, tmp_path, monkeypatch
+):
+    second = int(time.time()) * 10**9
+    monkeypatch.setattr(remote, "_state_of", lambda info: (info.size, second))
+    place = Place(tmp_path, "s3://bucket/run")
+    bucket.put("run/state", b"first")
+    place.pull()
+    bucket.put("run/state", b"other")
+    place.push()
+    assert bucket.get("run/state") == b"other"
+    place.pull()
+    assert files_of(tmp_path) == {"state": b"other"}
+
+
+def test_a_file_that_is_replaced_while_it_is_sent_is_sent_again(bucket, tmp_path, monkeypatch):
+    place = Place(tmp_path, "s3://bucket/run")
+    write(tmp_path, state=b"first")
+    send = Store._write
+
+    def replaced_meanwhile(self, name, content):
+        send(self, name, content)
+        monkeypatch.setattr(Store, "_write", send)
+        files.write_text(tmp_path / "state", "other")
+
+    monkeypatch.setattr(Store, "_write", replaced_meanwhile)
+    place.push()
+    place.push()
+    assert bucket.get("run/state") == b"other"
 
 
 def test_the_store_is_the_truth(bucket, tmp_path):

@@ -1,0 +1,20 @@
+"""File names that are no text, or no text to print."""
+
+from __future__ import annotations
+
+
+def is_text(name: str) -> bool:
+    """Whether a file name is UTF-8: others can be opened, but neither printed nor stored."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name: str) -> str:
+    """A file name with bytes that are not UTF-8, line breaks and control characters escaped."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
