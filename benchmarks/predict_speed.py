@@ -99,9 +99,9 @@ class Bench:
         outcomes = self.lanes.run(jobs)
         assert all(outcome.report for outcome in outcomes.values()), outcomes
         fitted = {
-            space: voting.FittedVote("hard", 1, len(classes), {"weights": [1.0]})
-            for space, classes in ATTRIBUTES.items()
-            if space in results.spaces(job.task for job in jobs)
+            target: voting.FittedVote("hard", 1, len(classes), {"weights": [1.0]})
+            for target, classes in ATTRIBUTES.items()
+            if target in results.targets(job.task for job in jobs)
         }
         ray.get(self.ensemble.vote.remote(fitted, [(str(job.task), job.fold) for job in jobs]))
         return time.monotonic() - began

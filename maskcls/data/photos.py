@@ -119,7 +119,7 @@ def _decode_strictly(image: Image.Image) -> ImageArray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         # Some programs write an alpha channel of zeros and mean nothing by it.
-        if image.getextrema()[3] != (0, 0):
+        if image.getchannel("A").getextrema() != (0, 0):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     return np.array(image.convert("RGB"))
 

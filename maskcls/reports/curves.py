@@ -56,8 +56,8 @@ def fits(run: FinishedRun) -> dict[Task, Fit]:
 def judge(task: Task, recipe: Recipe, histories: Sequence[pd.DataFrame], best_at_end: bool) -> Fit:
     """The verdict on ``histories``, one for each job; ``best_at_end``: most kept the last epoch."""
     guessing = sum(map(math.log, HEADS[task].values()))
-    ends = [_ends(task, recipe, history) for history in histories]
-    ends = [end for end in ends if end is not None]
+    every = [_ends(task, recipe, history) for history in histories]
+    ends = [end for end in every if end is not None]
     if not ends:
         return Fit("good", "no losses were recorded")
     train, last, lowest = (float(np.median(values)) for values in zip(*ends, strict=True))

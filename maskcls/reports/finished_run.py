@@ -162,9 +162,9 @@ def readable(target: str) -> list[str]:
 def voters(votes: Sequence[ModelVotes], target: str) -> dict[str, IntArray]:
     """What each model that speaks of ``target`` answers on the photos to predict, by its name."""
     return {
-        f"{vote.task} {vote.fold}": results.in_space(vote.probabilities, vote.task, target).argmax(
-            axis=1
-        )
+        f"{vote.task} {vote.fold}": results.for_target(
+            vote.probabilities, vote.task, target
+        ).argmax(axis=1)
         for vote in votes
         if tells(vote.task, target)
     }

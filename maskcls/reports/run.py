@@ -239,7 +239,7 @@ def _groups(run: FinishedRun) -> dict[str, Any]:
     alt = "share of correct answers by gender and kind of photo; see the table"
     plots.append(page.plot(charts.groups(table, run.targets[0]), alt))
     rows = [
-        [name, f"{row['people']:,.0f}", f"{row['photos']:,.0f}"]
+        [str(name), f"{row['people']:,.0f}", f"{row['photos']:,.0f}"]
         + [f"{row[target]:.1%}" for target in run.targets]
         for name, row in table.iterrows()
     ]

@@ -153,7 +153,11 @@ def _cards(
         "stopped early at epochs": ", ".join(map(str, rungs)),
         "time of all trials": page.duration(trials["seconds"].sum()),
     }
-    nested = {} if nested_selection_score is None else {"nested cross-validation": f"{nested_selection_score:.3f}"}
+    nested = (
+        {}
+        if nested_selection_score is None
+        else {"nested cross-validation": f"{nested_selection_score:.3f}"}
+    )
     return [
         _card("best trial", _score(best), _trained(best), nested | _drawn(best, keys)),
         _card("first guess", _score(first), _trained(first), _drawn(first, keys)),

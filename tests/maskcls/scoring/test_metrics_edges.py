@@ -54,7 +54,7 @@ def test_splits_depend_on_their_seed_alone():
 def test_the_selected_candidate_is_held_against_the_people_of_its_seed():
     guesses = np.random.default_rng(0).integers(3, size=(20, len(PEOPLE)))
     scores = [
-        metrics.winners_score(guesses, TRUTH, PEOPLE, 3, seed=seed, splits=5)
+        metrics.nested_selection_score(guesses, TRUTH, PEOPLE, 3, seed=seed, splits=5)
         for seed in (1, 1, 2, 3, 4)
     ]
     assert scores[0] == scores[1]
@@ -66,7 +66,7 @@ def test_who_is_picked_had_the_best_score_on_the_other_people():
     half = metrics.people_splits(PEOPLE, 2, seed=0)
     wrong = (TRUTH + 1) % 3
     candidates = np.stack([np.where(half == side, TRUTH, wrong) for side in (0, 1)])
-    assert metrics.winners_score(candidates, TRUTH, PEOPLE, 3, seed=0, splits=2) == 0
+    assert metrics.nested_selection_score(candidates, TRUTH, PEOPLE, 3, seed=0, splits=2) == 0
 
 
 def test_the_lowest_and_the_highest_class_count():
