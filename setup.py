@@ -5,5 +5,8 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["maskcls*", "ray_jobs*"]), "maskcls.configs"],
     package_dir={"maskcls.configs": "configs"},
-    package_data={"maskcls.configs": ["*.yaml", "tasks/*.yaml", "cluster/*.yaml"]},
+    package_data={
+        "maskcls.configs": ["*.yaml", "tasks/*.yaml", "cluster/*.yaml"],
+        "maskcls.reports": ["templates/*"],
+    },
 )
