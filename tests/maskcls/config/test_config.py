@@ -210,7 +210,8 @@ def test_naming_another_method_leaves_the_options_of_the_one_before(layer):
     config = load([path], [*words, "augment.mix.name=mixup"]).config
     assert config.loss == CrossEntropy() == config.recipe(Task.AGE).loss
     assert config.optimizer.model_dump() == {
-        "name": "adam", "weight_decay": 0.1, "amsgrad": False
+        "name": "adam", "weight_decay": 0.1, "no_decay_norms": False, "layer_decay": None,
+        "amsgrad": False,
     }  # fmt: skip
     assert (config.augment.flip, config.augment.severity) == (0.5, 3)
     assert config.augment.mix.alpha == 0.2
