@@ -141,8 +141,9 @@ class Resources(Section):
         "start one, which takes minutes.",
     )
     stall_timeout_s: PositiveFloat = Field(
-        900.0, description="Seconds without a sign of life after which the worker of a job is started again, "
-        "which counts as a failed attempt of this job."
+        900.0,
+        description="Seconds without a sign of life after which the worker of a job is started "
+        "again, which counts as a failed attempt of this job.",
     )
     attempts: PositiveInt = Field(
         3,

@@ -42,8 +42,8 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     name = best_trial(ledger, dict(zip(scored["trial"], scored[SCORE], strict=True)))
     if name is None:
         raise RunFailed(_why_no_best(trials.config, folder, ledger))
-    best = table.set_index("trial", drop=False).loc[name]
-    _write_best(trials, best, ledger[best["trial"]]["values"], len(ledger), folder)
+    best = table[table["trial"] == name].iloc[0]
+    _write_best(trials, best, ledger[name]["values"], len(ledger), folder)
     honest = _nested_selection_score(trials, list(scored["trial"]))
     page = search.write(
         folder.path,
