@@ -21,7 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu import setting as shared
-from benchmarks.gpu.correctness import contiguous
+from benchmarks.gpu.agreement import contiguous
 from benchmarks.gpu.findings import Crew, Found, NotHere, Rows
 from benchmarks.gpu.setting import IntArray, Model, Setting, UInt8Array
 from maskcls import checkpoint, inference, models

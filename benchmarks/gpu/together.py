@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from benchmarks.gpu import setting as shared
 from benchmarks.gpu import speed
-from benchmarks.gpu.correctness import LOSS_TOLERANCE, PROBABILITY_TOLERANCE
+from benchmarks.gpu.agreement import LOSS_TOLERANCE, PROBABILITY_TOLERANCE
 from benchmarks.gpu.findings import Crew, Found, NotHere, Rows, require
 from benchmarks.gpu.setting import Model, Setting
 
