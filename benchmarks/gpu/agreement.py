@@ -44,7 +44,8 @@ def contiguous(learner: Learner) -> Learner:
 
 
 def some_photos(setting: Setting, count: int | None = None) -> tuple[UInt8Array, shared.Labels]:
-    return shared.drawn(setting.checked, count or (48 if setting.tiny else 90))
+    """Drawn photos, by default in full batches: cuDNN chooses kernels anew for each size of one."""
+    return shared.drawn(setting.checked, count or (48 if setting.tiny else 96))
 
 
 def trained(learner: Learner, photos: UInt8Array, epochs: int) -> Trained:

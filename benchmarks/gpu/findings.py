@@ -63,7 +63,7 @@ def work_off(
     began: float, ends: float, crew: Crew,
 ) -> None:  # fmt: skip
     """Do the rows one after another, tell each at once, and stop when time is over. Of several
-    processes the first one tells, and any other only what failed."""
+    processes the first one tells; any other only prints what failed."""
     for name, function in rows.items():
         if time.monotonic() > ends:
             return
@@ -75,8 +75,10 @@ def work_off(
         except Exception as error:
             finding = Finding(part, name, FAILED, _reason(error))
             crew.meet.abort()  # the others would wait for this one
-        if crew.rank == 0 or finding.status == FAILED:
+        if crew.rank == 0:
             add(path, finding, began)
+        elif finding.status == FAILED:
+            print(f"process {crew.rank}: {line(finding)}", flush=True)
 
 
 def _reason(error: Exception) -> str:

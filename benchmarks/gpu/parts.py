@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,6 +19,7 @@ from benchmarks.gpu import findings as found
 from benchmarks.gpu.findings import MEASURED, PASSED, UNMEASURED, Crew, Finding, Rows
 from benchmarks.gpu.setting import Setting
 
+TURN_S = 30.0
 OUT_OF_TIME = "out of time"
 RESULTS = "findings.jsonl"
 
@@ -28,7 +29,8 @@ Context = ForkServerContext | SpawnContext
 @dataclass(frozen=True)
 class Part:
     """Rows, the word for a row that is done, and a limit in seconds. A part that is ``early``
-    starts before its turn, prepares what takes long and waits."""
+    starts before its turn and prepares what takes long, for which it has the limit; for its turn it
+    has ``TURN_S``."""
 
     rows: Callable[[Setting, Crew], Rows]
     done: str
@@ -37,20 +39,27 @@ class Part:
     early: bool = False
 
 
+def _compiled(size: str, name: str) -> Part:
+    return Part(
+        lambda setting, crew: compiled.rows(setting, crew, getattr(setting, size), name),
+        MEASURED, 230, early=True,
+    )  # fmt: skip
+
+
 PARTS = {
     "card": Part(speed.card, MEASURED, 90),
-    "correctness": Part(correctness.rows, PASSED, 150),
+    "correctness": Part(correctness.rows, PASSED, 180),
     "backbones": Part(backbones.rows, PASSED, 120),
     "workers": Part(together.workers, PASSED, 90, world=2),
-    "compiled, small": Part(lambda setting, crew: compiled.rows(setting, crew, setting.small),
-                            MEASURED, 240, early=True),
-    "compiled, large": Part(lambda setting, crew: compiled.rows(setting, crew, setting.large),
-                            MEASURED, 260, early=True),
+    "compiled, small": _compiled("small", speed.COMPILE),
+    "compiled with graphs, small": _compiled("small", speed.COMPILE_GRAPH),
+    "compiled, large": _compiled("large", speed.COMPILE),
+    "compiled with graphs, large": _compiled("large", speed.COMPILE_GRAPH),
+    "two jobs": Part(together.jobs, MEASURED, 90, world=2),
     "step, small": Part(lambda setting, crew: speed.rows(setting, crew, setting.small),
-                        MEASURED, 100),
+                        MEASURED, 90),
     "step, large": Part(lambda setting, crew: speed.rows(setting, crew, setting.large),
-                        MEASURED, 120),
-    "two jobs": Part(together.jobs, MEASURED, 100, world=2),
+                        MEASURED, 110),
 }  # fmt: skip
 
 
@@ -63,7 +72,7 @@ class Running:
     crews: list[Crew]
     processes: list[BaseProcess]
     ends: float
-    began: float = field(default_factory=time.monotonic)
+    stopped: bool = False
 
     def alive(self) -> bool:
         return any(process.is_alive() for process in self.processes)
@@ -90,8 +99,7 @@ def start(name: str, setting: Setting, context: Context) -> Running:
     running = Running(name, part, crews, [], min(now + part.limit_s, setting.ends))
     if now < setting.ends:
         running.processes = [
-            context.Process(target=_child, args=(name, setting, crew, running.ends))
-            for crew in crews
+            context.Process(target=_child, args=(name, setting, crew)) for crew in crews
         ]
         for process in running.processes:
             process.start()
@@ -99,49 +107,56 @@ def start(name: str, setting: Setting, context: Context) -> Running:
 
 
 def _all_ready(early: Iterable[Running]) -> None:
-    """Wait until nobody compiles any more: who measures shall be alone."""
+    """Wait until nobody compiles any more, or may: who measures shall be alone."""
     for running in early:
         while running.alive() and not running.crews[0].ready.is_set():
             if time.monotonic() > running.ends:
-                break
+                stop(running)
             time.sleep(0.1)
 
 
 def finish(running: Running, setting: Setting) -> None:
     """Give a part its turn, end it when its time is over, and say which rows are missing."""
-    crew = running.crews[0]
+    crew, ends = running.crews[0], running.ends
+    if running.part.early and running.alive():
+        ends = min(time.monotonic() + TURN_S, setting.ends)
     crew.go.set()
     for process in running.processes:
-        process.join(max(0.0, running.ends - time.monotonic()))
-    late = running.alive()
-    for process in running.processes:
-        if process.is_alive() and process.pid is not None:
-            with suppress(ProcessLookupError):  # it has no group of its own yet
-                os.killpg(process.pid, signal.SIGKILL)  # with the helpers that compile
-            process.kill()
-            process.join()
+        process.join(max(0.0, ends - time.monotonic()))
+    stop(running)
     path = setting.folder / RESULTS
     there = {finding.name for finding in found.of(found.read(path), running.name)}
     for name in running.part.rows(setting, crew):
         if name not in there:
-            reason = _reason(running, setting, late)
+            reason = _reason(running, setting)
             found.add(path, Finding(running.name, name, *reason), setting.began)
 
 
-def _reason(running: Running, setting: Setting, late: bool) -> tuple[str, str]:
+def stop(running: Running) -> None:
+    """End what is still under way, with the helpers that compile."""
+    for process in running.processes:
+        if process.is_alive() and process.pid is not None:
+            running.stopped = True
+            with suppress(ProcessLookupError):  # it has no group of its own yet
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.join()
+
+
+def _reason(running: Running, setting: Setting) -> tuple[str, str]:
     """Status and text of a row that a part left out."""
     codes = [process.exitcode for process in running.processes]
-    if not late and any(codes):
+    if not running.stopped and any(codes):
         return found.FAILED, f"its process ended with {codes}"
-    if not codes or running.ends == setting.ends:
+    if not codes or time.monotonic() > setting.ends:
         return UNMEASURED, OUT_OF_TIME
     return UNMEASURED, f"{OUT_OF_TIME}: the part took longer than {running.part.limit_s:.0f} s"
 
 
-def _child(name: str, setting: Setting, crew: Crew, ends: float) -> None:
+def _child(name: str, setting: Setting, crew: Crew) -> None:
     os.setsid()
     torch.set_num_threads(1 if setting.tiny else 4)
     part = PARTS[name]
     path: Path = setting.folder / RESULTS
     rows = part.rows(setting, crew)
-    found.work_off(name, rows, part.done, path, setting.began, ends, crew)
+    found.work_off(name, rows, part.done, path, setting.began, setting.ends, crew)

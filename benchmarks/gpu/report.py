@@ -22,7 +22,9 @@ def markdown(found: Sequence[Finding], setting: Setting, command: str, seconds: 
     text = [f"`{command}`, {seconds:.0f} s. {_text(card, speed.MACHINE)}.", "", *_checks(found)]
     peak = _figure(card, speed.PRODUCT, "flops_s")
     for key, model in (("small", setting.small), ("large", setting.large)):
-        rows = findings.of(found, f"step, {key}", f"compiled, {key}")
+        rows = findings.of(
+            found, f"step, {key}", f"compiled, {key}", f"compiled with graphs, {key}"
+        )
         if rows:
             text += ["", *_steps(rows, model, peak)]
     if rows := findings.of(found, "two jobs"):
@@ -40,7 +42,7 @@ def _checks(found: Sequence[Finding]) -> list[str]:
     if backbones:
         status = PASSED if len(good) == len(backbones) else FAILED
         names = ", ".join(finding.name for finding in good)
-        lines.append(f"| a step and a prediction of {len(backbones)} backbones | {status} | "
+        lines.append(f"| two steps and a prediction of {len(backbones)} backbones | {status} | "
                      f"{len(good)} of {len(backbones)}: {names} |")  # fmt: skip
     for finding in backbones:
         if finding not in good:

@@ -16,7 +16,7 @@ from benchmarks.gpu.agreement import LOSS_TOLERANCE, PROBABILITY_TOLERANCE
 from benchmarks.gpu.findings import Crew, Found, NotHere, Rows, require
 from benchmarks.gpu.setting import Model, Setting
 
-WINDOW_S = 5.0
+WINDOW_S = 4.0
 """Seconds that jobs train side by side."""
 
 
