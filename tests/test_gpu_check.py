@@ -27,8 +27,9 @@ def setting(folder, seconds=60.0):
 @pytest.mark.slow
 def test_every_part_runs_at_tiny_sizes(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu_check", "--tiny", "--out", str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=500,
+        [sys.executable, "-m", "benchmarks.gpu_check", "--tiny", "--out", str(tmp_path),
+         "--budget-s", "800"],
+        cwd=ROOT, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads((tmp_path / "gpu_check.json").read_text(encoding="utf-8"))

@@ -94,9 +94,14 @@ def start(name: str, setting: Setting, context: Context) -> Running:
     """Start the processes of a part."""
     part, now = PARTS[name], time.monotonic()
     ready, go = context.Event(), context.Event()
-    meet, values = context.Barrier(part.world, timeout=60), context.Array("d", part.world)
+    meet, values = (
+        context.Barrier(part.world, timeout=60 * setting.patience),
+        context.Array("d", part.world),
+    )
     crews = [Crew(rank, part.world, ready, go, meet, values) for rank in range(part.world)]
-    running = Running(name, part, crews, [], min(now + part.limit_s, setting.ends))
+    running = Running(
+        name, part, crews, [], min(now + part.limit_s * setting.patience, setting.ends)
+    )
     if now < setting.ends:
         running.processes = [
             context.Process(target=_child, args=(name, setting, crew)) for crew in crews
@@ -119,7 +124,7 @@ def finish(running: Running, setting: Setting) -> None:
     """Give a part its turn, end it when its time is over, and say which rows are missing."""
     crew, ends = running.crews[0], running.ends
     if running.part.early and running.alive():
-        ends = min(time.monotonic() + TURN_S, setting.ends)
+        ends = min(time.monotonic() + TURN_S * setting.patience, setting.ends)
     crew.go.set()
     for process in running.processes:
         process.join(max(0.0, ends - time.monotonic()))

@@ -53,6 +53,11 @@ class Setting:
         return self.device.type == "cuda"
 
     @property
+    def patience(self) -> float:
+        """What limits of time are multiplied with: tiny runs are for tests, on busy machines."""
+        return 5.0 if self.tiny else 1.0
+
+    @property
     def large(self) -> Model:
         if self.tiny:
             return Model("test_efficientnet", (48, 32), 4)
@@ -60,7 +65,9 @@ class Setting:
 
     @property
     def small(self) -> Model:
-        return Model("tf_efficientnet_lite0", *(((32, 24), 4) if self.tiny else ((128, 96), 32)))
+        if self.tiny:
+            return Model("test_efficientnet", (32, 24), 4)
+        return Model("tf_efficientnet_lite0", (128, 96), 32)
 
     @property
     def checked(self) -> Model:
