@@ -11,8 +11,8 @@ import torch
 from benchmarks.gpu import setting as shared
 from benchmarks.gpu.findings import Found, require
 from benchmarks.gpu.setting import Setting, UInt8Array
-from maskcls import inference
-from maskcls.learner import Learner
+from maskcls.learning import predict
+from maskcls.learning.learner import Learner
 
 LOSS_TOLERANCE = 1e-3
 """Of a step's loss, relative: float32 sums in another order, over an epoch of steps."""
@@ -28,7 +28,7 @@ ROUGH_TOLERANCE = 0.05
 Trained = tuple[Learner, list[list[float]]]
 
 
-class Contiguous(inference.Normalize):
+class Contiguous(predict.Normalize):
     """Photos in the layout that PyTorch has by default."""
 
     def __call__(self, images_BHWC: UInt8Array) -> torch.Tensor:

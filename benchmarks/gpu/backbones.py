@@ -13,14 +13,14 @@ import torch
 from benchmarks.gpu import setting as shared
 from benchmarks.gpu.findings import Crew, Found, Rows, require
 from benchmarks.gpu.setting import Model, Setting
-from maskcls import models
+from maskcls.learning.backbones import BACKBONES
 
 TINY = ("tf_efficientnet_lite0", "squeezenet1_1", "shufflenet_v2_x1_0")
 
 
 def rows(setting: Setting, crew: Crew) -> Rows:
     """The checks by name."""
-    names = TINY if setting.tiny else tuple(models.BACKBONES)
+    names = TINY if setting.tiny else tuple(BACKBONES)
     return {name: functools.partial(one, setting, name) for name in names}
 
 

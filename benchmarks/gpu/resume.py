@@ -21,9 +21,9 @@ from benchmarks.gpu.agreement import (
 )
 from benchmarks.gpu.findings import Found, require
 from benchmarks.gpu.setting import Setting
-from maskcls import checkpoint, inference
 from maskcls.labels import Task
-from maskcls.learner import Learner
+from maskcls.learning import checkpoint, predict
+from maskcls.learning.learner import Learner
 
 
 def resumes(setting: Setting, precision: str) -> Found:
@@ -85,10 +85,10 @@ def travels(setting: Setting) -> Found:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save(Path(folder), learner.model.state_dict(), info)
-        predictor, _ = inference.load(Path(folder), torch.device("cpu"))
+        predictor, _ = predict.load(Path(folder), torch.device("cpu"))
     rows = np.arange(len(photos))
     here, there = learner.predictor()(photos, rows)["mask"], predictor(photos, rows)["mask"]
-    mixed = inference.Predictor(learner.model, learner.normalize, torch.bfloat16, 64)
+    mixed = predict.Predictor(learner.model, learner.normalize, torch.bfloat16, 64)
     rough = mixed(photos, rows)["mask"]
     exact, loose = (float(np.abs(there - other).max()) for other in (here, rough))
     text = f"probabilities differ by {exact:.1e}, and by {loose:.1e} from those in bfloat16"

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskcls.config import Recipe
+from maskcls.config.recipe import Recipe
 from maskcls.labels import Task
-from maskcls.learner import Learner
+from maskcls.learning.learner import Learner
 
 UInt8Array = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]

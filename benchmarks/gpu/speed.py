@@ -24,8 +24,8 @@ from benchmarks.gpu import setting as shared
 from benchmarks.gpu.agreement import contiguous
 from benchmarks.gpu.findings import Crew, Found, NotHere, Rows
 from benchmarks.gpu.setting import IntArray, Model, Setting, UInt8Array
-from maskcls import checkpoint, inference, models
-from maskcls.learner import Learner
+from maskcls.learning import backbones, checkpoint, predict
+from maskcls.learning.learner import Learner
 
 ROUNDS = 7
 ROUND_S = 0.4
@@ -178,7 +178,7 @@ def rows(setting: Setting, crew: Crew, model: Model) -> Rows:
 def arithmetic(model: Model) -> Found:
     """Floating-point operations of a training step for one image: three times the forward pass."""
     with torch.device("meta"):
-        built = models.build(model.name, {"mask": 3}, weights=None, image_size=model.size).eval()
+        built = backbones.build(model.name, {"mask": 3}, weights=None, image_size=model.size).eval()
         image = torch.empty(1, 3, *model.size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         built(image)
@@ -305,6 +305,6 @@ def matrix_product(setting: Setting) -> Found:
         setting.wait()
         seconds.append((time.perf_counter() - began) / 10)
     rate = 2 * size**3 / statistics.median(seconds[2:])
-    kind = inference.precision_dtype("auto", setting.device)
+    kind = predict.precision_dtype("auto", setting.device)
     return (f"{rate / 1e12:.3g} TFLOP/s at {size} x {size} x {size}, {dtype}; precision=auto is "
             f"{kind} here"), {"flops_s": rate}  # fmt: skip
