@@ -188,7 +188,7 @@ def here(drawn, cache, monkeypatch, capsys):
             status = ended.code
         finally:
             gc.unfreeze()  # a program that ends has no use for its objects, this process has
-            for room in console.ROOMS:
+            for room in console.LOGGERS:
                 logger = logging.getLogger(room)
                 for handler in logger.handlers:
                     handler.close()

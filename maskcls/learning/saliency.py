@@ -97,7 +97,7 @@ def _last_feature_map(model: nn.Module, input_BCHW: Tensor) -> tuple[nn.Module, 
         model(input_BCHW)
     cells = slice(1, 3) if channels_last else slice(2, 4)
     for module, shape in reversed(ran):
-        if len(shape) == 4 and max(shape[cells]) > 1:
+        if len(shape) == 4 and max(tuple(shape)[cells]) > 1:
             return module, (lambda x: x.permute(0, 3, 1, 2)) if channels_last else (lambda x: x)
     raise ValueError("it has no feature map of more than one cell")
 

@@ -71,7 +71,7 @@ def test_lanes_on_nodes_that_must_start_begin_later_and_prepare_photos_for_thems
     alone = outlook([HEAD, replace(SPOT, id="b")], decode=0.001, starts=[10.0])
     arithmetic.foresee(config, alone, startup=0.0, photos=1000)
     assert alone.total > there.total
-    told = "\n".join(table.told(config, there))
+    told = "\n".join(table.lines_of(config, there))
     assert "at most       1 x head (8 CPUs, 0 GPUs), 2 x gpu_worker (8 CPUs, 1 GPUs)" in told
     assert "assumed       a node is up 50 s after it was asked for" in told
 
@@ -105,7 +105,7 @@ def test_what_is_not_measured_is_not_estimated():
     there = outlook([HEAD, SPOT])
     there.measured.costs.clear()
     arithmetic.foresee(Config(), there, startup=1.0, photos=10)
-    told = "\n".join(table.told(Config(), there))
+    told = "\n".join(table.lines_of(Config(), there))
     assert "not known: no node that could run a job is up" in told
     assert table.content(there)["seconds"] is None
 
@@ -114,7 +114,7 @@ def test_what_cannot_run_is_told_with_its_reason():
     there = outlook(LAPTOP, jobs=2)
     there.problems["age-fold1"] = "no photo left to train on"
     arithmetic.foresee(Config(), there, startup=1.0, photos=10)
-    assert "CANNOT RUN    age-fold1: no photo left to train on" in table.told(Config(), there)
+    assert "CANNOT RUN    age-fold1: no photo left to train on" in table.lines_of(Config(), there)
     assert set(there.seconds) == {"age-fold0"}
     assert table.content(there)["cannot_run"] == there.problems
 
@@ -123,7 +123,7 @@ def test_what_is_assumed_is_said():
     patient = Config(train={"patience": 2}, plan={"price_per_hour": 0.5})
     there = outlook(LAPTOP)
     arithmetic.foresee(patient, there, startup=1.0, photos=10)
-    told = "\n".join(table.told(patient, there))
+    told = "\n".join(table.lines_of(patient, there))
     assert "train.patience may end jobs sooner" in told
     assert "cost          0.0" in told
     assert "other programs take as much" in told

@@ -8,7 +8,7 @@ LONG_RUN = """
 import logging, sys
 from pathlib import Path
 from ray_jobs.run import console
-with console.answering_in_words("prepare"):
+with console.report_errors("prepare"):
     console.setup(Path(sys.argv[1]))
     for number in range(100):
         logging.getLogger("ray_jobs").info("line %d", number)
@@ -28,7 +28,7 @@ def test_a_run_goes_on_when_nobody_reads_its_lines(tmp_path):
 
 
 def test_a_short_command_ends_quietly_when_nobody_reads_its_lines():
-    code = "from ray_jobs.run import console\nwith console.answering_in_words('status'): print(1)"
+    code = "from ray_jobs.run import console\nwith console.report_errors('status'): print(1)"
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(

@@ -65,7 +65,7 @@ def test_a_restart_reads_back_exactly_what_was_said(tmp_path):
                                      [("age", 0)])  # fmt: skip
     expected = dict(zip(keys, said.argmax(axis=1), strict=True))
     assert dict(zip(again["image_id"], again["age"], strict=True)) == expected
-    assert results.spaces(["age"]) == {"age": ["age"]}
+    assert results.targets(["age"]) == {"age": ["age"]}
 
 
 def test_a_write_that_was_cut_off_is_not_read(tmp_path):
