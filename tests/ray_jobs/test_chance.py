@@ -86,7 +86,8 @@ def out_of_fold(task, table, images_NHWC, fold_of, folder, monkeypatch):
             folder=folder / f"{task}-fold{fold}", train=source, evaluation=None, group="random",
             tracking=config.tracking,
         )  # fmt: skip
-        list(fit.train(job, one_process.Alone()))
+        for report in fit.train(job, one_process.Alone()):
+            report.keep()()
         parts.append(pd.read_parquet(job.folder / "out_of_fold.parquet"))
     return pd.concat(parts, ignore_index=True)
 

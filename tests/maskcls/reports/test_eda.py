@@ -10,7 +10,7 @@ from maskcls.commands import eda
 from maskcls.data.label_fixes import LabelFixes
 from maskcls.data.manifest import read_eval, read_train
 from maskcls.data.photos import decode
-from maskcls.quality.eda import COUNTED, Pixels, _look_at, count, explore, measure
+from maskcls.quality.eda import COUNTED, Pixels, _size_and_histogram, count, explore, measure
 from maskcls.reports.eda import write
 from maskcls.storage import files
 from tests.conftest import faults_of
@@ -61,7 +61,7 @@ def test_a_photo_larger_than_what_a_float_can_count(tmp_path):
     image = np.zeros((4099, 4099), np.uint8)
     image[0, :2] = 255
     cv2.imwrite(str(photo), image)
-    size, histogram_CV = _look_at(str(photo))
+    size, histogram_CV = _size_and_histogram(str(photo))
     assert size == image.shape
     assert histogram_CV[:, 0].tolist() == [image.size - 2] * 3  # odd, and more than 2**24
     assert histogram_CV[:, 255].tolist() == [2] * 3
@@ -120,7 +120,7 @@ def test_photos_that_cannot_be_read_are_listed_and_the_rest_measured(data, tmp_p
 
 def test_a_grey_photo_counts_alike_in_all_channels(tmp_path):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((3, 5), 77, np.uint8))
-    _, histogram_CV = _look_at(str(tmp_path / "grey.png"))
+    _, histogram_CV = _size_and_histogram(str(tmp_path / "grey.png"))
     assert histogram_CV[:, 77].tolist() == [15] * 3
 
 
