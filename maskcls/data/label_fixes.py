@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from maskcls.labels import Mask
+from maskcls.labels import Gender, Mask
 from maskcls.storage import yaml_files
+from maskcls.storage.names import some
 
 STEMS: Final[dict[str, Mask]] = {
     **{f"mask{number}": Mask.WORN for number in range(1, 6)},
@@ -32,7 +35,7 @@ MaskName = Literal["worn", "incorrect", "not_worn"]
 
 
 class LabelFixes(BaseModel):
-    """Known label errors by person id. See configs/label_fixes.yaml.
+    """Known label errors by person: an id, or the name of the folder. See configs/label_fixes.yaml.
 
     Where two speak of one label, ``set_mask`` wins.
     """
@@ -65,3 +68,87 @@ def load_fixes(path: Path) -> LabelFixes:
         ]
         known = f"known keys: {', '.join(LabelFixes.model_fields)}"
         raise ValueError("\n".join([*problems, known])) from None
+
+
+def apply_fixes(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, list[str]]:
+    """The photos with corrected labels, and notes: each change, and what matched nobody.
+
+    ``frame`` has a row a photo with ``person``, ``race``, ``stem``, ``mask``, ``gender`` and
+    ``age``. Raises ValueError for fixes of another data set; see ``_for_people``.
+    """
+    fixes, notes = _for_people(fixes, frame)
+
+    def of(ids: Collection[str]) -> pd.Series:
+        return frame["person"].isin(ids)
+
+    incorrect, normal = frame["stem"] == "incorrect_mask", frame["stem"] == "normal"
+    swapped = of(fixes.swap_incorrect_and_normal)
+    corrections: list[tuple[pd.Series, str, Any, str]] = [
+        (swapped & incorrect, "mask", int(Mask.NOT_WORN), "incorrect and normal swapped"),
+        (swapped & normal, "mask", int(Mask.INCORRECT), "incorrect and normal swapped"),
+        (of(fixes.incorrect_is_worn) & incorrect, "mask", int(Mask.WORN), "incorrect is worn"),
+        *(
+            (of([person]) & (frame["stem"] == stem), "mask", int(Mask[name.upper()]), "mask set")
+            for person, photos in fixes.set_mask.items()
+            for stem, name in photos.items()
+        ),
+        (of(fixes.flip_gender), "gender", 1 - frame["gender"], "gender flipped"),
+        (of(fixes.set_age), "age", frame["person"].map(fixes.set_age), "age set"),
+    ]
+    frame = frame.assign(fix="")
+    for rows, column, value, name in corrections:
+        frame[column] = frame[column].mask(rows, value).astype("int64")
+        frame["fix"] = frame["fix"].mask(rows, (frame["fix"] + ", " + name).str.removeprefix(", "))
+
+    changed = frame[frame["fix"] != ""].drop_duplicates(["person", "fix"])
+    for person, rows in changed.groupby("person"):
+        notes.append(f"label fix of {person}: {max(rows['fix'], key=len)}")
+    here = set(zip(frame["person"], frame["stem"], strict=True))
+    gone = [
+        f"{person}/{stem}"
+        for person in sorted(fixes.set_mask)
+        for stem in fixes.set_mask[person]
+        if (person, stem) not in here
+    ]
+    if gone:
+        notes.append(f"label fixes for photos that are not here: {some(gone)}")
+    left_out = of(fixes.leave_out)
+    if left_out.any():
+        people = frame.loc[left_out, "person"].unique()
+        notes.append(f"left out by the label fixes: {some(people)}")
+    return frame[~left_out].reset_index(drop=True), notes
+
+
+def _for_people(fixes: LabelFixes, frame: pd.DataFrame) -> tuple[LabelFixes, list[str]]:
+    """The fixes of people who are here, by their ids, and a note on the others.
+
+    A person is named by id or, which cannot hit anybody else, by the name of the folder. Ids of
+    another data set belong to other people here: where most ids match nobody, the few that match
+    somebody do so by chance. Raises ValueError then.
+    """
+    people = frame.drop_duplicates("person")
+    id_of = {person: person for person in people["person"]}
+    for row in people.to_dict("records"):
+        gender = Gender(row["gender"]).name.lower()
+        id_of[f"{row['person']}_{gender}_{row['race']}_{row['age']}"] = row["person"]
+    listed = {name for _, names in fixes for name in names}
+    unknown = listed - id_of.keys()
+    by_id = {name for name in listed if "_" not in name}
+    strangers = by_id & unknown
+    if strangers != by_id and 2 * len(strangers) > len(by_id):
+        raise ValueError(
+            f"{len(strangers)} of {len(by_id)} ids in the label fixes match nobody here, so they "
+            f"are for another data set, and {some(sorted(by_id - unknown))} would change somebody "
+            "else's labels: leave data.label_fixes (or --fixes) out, or name people by their "
+            "folders, as in 000020_female_Asian_50"
+        )
+
+    def here(names: Any) -> Any:
+        if isinstance(names, dict):
+            return {id_of[name]: value for name, value in names.items() if name in id_of}
+        return [id_of[name] for name in names if name in id_of]
+
+    notes = []
+    if unknown:
+        notes.append(f"label fixes for people who are not here: {some(sorted(unknown))}")
+    return LabelFixes.model_construct(**{key: here(names) for key, names in fixes}), notes

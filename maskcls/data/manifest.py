@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from maskcls.data.label_fixes import STEMS, LabelFixes
-from maskcls.labels import ATTRIBUTES, Gender, Mask, age_band, encode
+from maskcls.data.label_fixes import STEMS, LabelFixes, apply_fixes
+from maskcls.labels import ATTRIBUTES, Gender, age_band, encode
 from maskcls.scoring.submission import read_info
-from maskcls.storage.names import is_text, printable
+from maskcls.storage.names import is_text, printable, some
 
 OK: Final = "ok"
 """The status of a photo that nothing is wrong with."""
@@ -54,7 +54,8 @@ def read_train(
     People that ``fixes`` leaves out have no rows.
 
     Raises FileNotFoundError where there is no folder or no photo, and ValueError for folder names
-    that do not parse, two folders of one id and two photos of one name.
+    that do not parse, two folders of one id, two photos of one name, and ``fixes`` that are for
+    another data set.
     """
     images = root.absolute() / "train" / "images"
     people, others = _people(images)
@@ -81,7 +82,7 @@ def read_train(
     frame = pd.DataFrame(rows)
     notes = _short_people(frame, [person["person"] for person in people.values()], variants)
     notes += _ignored(images, others)
-    frame, fix_notes = _fixed(frame, fixes or LabelFixes())
+    frame, fix_notes = apply_fixes(frame, fixes or LabelFixes())
     frame["age_band"] = age_band(frame["age"])
     frame["joint"] = encode(frame["mask"], frame["gender"], frame["age_band"])
     return Manifest(frame, notes + fix_notes)
@@ -305,55 +306,3 @@ def _short_people(frame: pd.DataFrame, people: list[str], variants: Sequence[str
         if short:
             notes.append(f"people with fewer than {len(STEMS)} {variant} photos: {some(short)}")
     return notes
-
-
-def _fixed(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, list[str]]:
-    """The photos with corrected labels, and notes on what was left out or matched nobody."""
-
-    def of(ids: Collection[str]) -> pd.Series:
-        return frame["person"].isin(ids)
-
-    incorrect, normal = frame["stem"] == "incorrect_mask", frame["stem"] == "normal"
-    swapped = of(fixes.swap_incorrect_and_normal)
-    corrections: list[tuple[pd.Series, str, Any, str]] = [
-        (swapped & incorrect, "mask", int(Mask.NOT_WORN), "incorrect and normal swapped"),
-        (swapped & normal, "mask", int(Mask.INCORRECT), "incorrect and normal swapped"),
-        (of(fixes.incorrect_is_worn) & incorrect, "mask", int(Mask.WORN), "incorrect is worn"),
-        *(
-            (of([person]) & (frame["stem"] == stem), "mask", int(Mask[name.upper()]), "mask set")
-            for person, photos in fixes.set_mask.items()
-            for stem, name in photos.items()
-        ),
-        (of(fixes.flip_gender), "gender", 1 - frame["gender"], "gender flipped"),
-        (of(fixes.set_age), "age", frame["person"].map(fixes.set_age), "age set"),
-    ]
-    frame = frame.assign(fix="")
-    for rows, column, value, name in corrections:
-        frame[column] = frame[column].mask(rows, value).astype("int64")
-        frame["fix"] = frame["fix"].mask(rows, (frame["fix"] + ", " + name).str.removeprefix(", "))
-
-    notes = []
-    listed = {person for _, ids in fixes for person in ids}
-    unknown = listed - set(frame["person"])
-    if unknown:
-        notes.append(f"label fixes for people who are not here: {some(sorted(unknown))}")
-    here = set(zip(frame["person"], frame["stem"], strict=True))
-    gone = [
-        f"{person}/{stem}"
-        for person in sorted(fixes.set_mask.keys() - unknown)
-        for stem in fixes.set_mask[person]
-        if (person, stem) not in here
-    ]
-    if gone:
-        notes.append(f"label fixes for photos that are not here: {some(gone)}")
-    left_out = of(fixes.leave_out)
-    if left_out.any():
-        people = frame.loc[left_out, "person"].unique()
-        notes.append(f"left out by the label fixes: {some(people)}")
-    return frame[~left_out].reset_index(drop=True), notes
-
-
-def some(names: Iterable[str]) -> str:
-    """``12 (a, b, ...)``: how many, and the first ten, printable."""
-    every = [printable(name) for name in names]
-    return f"{len(every)} ({', '.join(every[:10])}{', ...' if len(every) > 10 else ''})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def is_text(name: str) -> bool:
     """Whether a file name is UTF-8: others can be opened, but neither printed nor stored."""
@@ -18,3 +20,9 @@ def printable(name: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def some(names: Iterable[str]) -> str:
+    """``12 (a, b, ...)``: how many, and the first ten, printable."""
+    every = [printable(name) for name in names]
+    return f"{len(every)} ({', '.join(every[:10])}{', ...' if len(every) > 10 else ''})"

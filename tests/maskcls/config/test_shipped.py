@@ -58,11 +58,11 @@ def test_an_installed_package_has_the_same_files(tmp_path):
     shutil.unpack_archive(wheel, tmp_path / "site", "zip")
     code = (
         "from maskcls.config import load, shipped; print(shipped.folder()); print(shipped.names());"
-        "print(load.from_command_line('', ['--config', 'sweep']).data.label_fixes.is_file())"
+        "print(load.from_command_line('', ['--config', 'sweep']).folds.count)"
     )
-    folder, names, fixes = run([sys.executable, "-c", code], tmp_path / "site").splitlines()
+    folder, names, folds = run([sys.executable, "-c", code], tmp_path / "site").splitlines()
     assert Path(folder) == tmp_path / "site" / "maskcls" / "configs"
-    assert (names, fixes) == (str(shipped.names()), "True")
+    assert (names, folds) == (str(shipped.names()), "5")
 
 
 def run(words, folder):

@@ -11,7 +11,7 @@ import pytest
 
 from maskcls.data.label_fixes import STEMS, LabelFixes, MaskName, Stem, load_fixes
 from maskcls.data.manifest import absent_classes, read_eval, read_train
-from maskcls.labels import class_names, decode
+from maskcls.labels import Gender, class_names, decode
 
 SHIPPED_FIXES = Path(__file__).parents[3] / "configs" / "label_fixes.yaml"
 
@@ -217,6 +217,33 @@ def test_fixes_change_labels_and_say_so(tmp_path: Path, person: Write) -> None:
 
     assert any("left out" in note and "000004" in note for note in manifest.notes)
     assert any("not here: 1 (999999)" in note for note in manifest.notes)
+
+
+def test_each_change_is_told_and_folders_name_people_too(tmp_path: Path, person: Write) -> None:
+    person("000001_male_Asian_20")
+    person("000002_female_Asian_30")
+    fixes = LabelFixes(
+        flip_gender=["000001_male_Asian_20", "000002_female_Asian_31"],
+        set_age={"000002_female_Asian_30": 61},
+    )
+    manifest = read_train(tmp_path, fixes=fixes)
+    people = manifest.photos.drop_duplicates("person").set_index("person")
+    assert people["gender"].to_dict() == {"000001": Gender.FEMALE, "000002": Gender.FEMALE}
+    assert people["age"].to_dict() == {"000001": 20, "000002": 61}
+    assert manifest.notes == [
+        "label fixes for people who are not here: 1 (000002_female_Asian_31)",
+        "label fix of 000001: gender flipped",
+        "label fix of 000002: age set",
+    ]
+
+
+def test_fixes_of_another_data_set_are_refused(tmp_path: Path, person: Write) -> None:
+    person("000020_male_Asian_20")
+    shipped = load_fixes(SHIPPED_FIXES)
+    with pytest.raises(ValueError, match=r"17 of 18 ids .* another data set, and 1 \(000020\)"):
+        read_train(tmp_path, fixes=shipped)
+    named = LabelFixes(swap_incorrect_and_normal=["000020_female_Asian_50", "004418_male_Asian_60"])
+    assert (read_train(tmp_path, fixes=named).photos["fix"] == "").all()
 
 
 def test_fixes_set_single_masks_and_ages(tmp_path: Path, person: Write) -> None:
