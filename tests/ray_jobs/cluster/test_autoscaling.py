@@ -129,8 +129,8 @@ def test_a_sweep_starts_nodes_trains_on_them_and_outlives_the_loss_of_one(
     words = (f"run.dir={tmp_path}", "tasks=[joint]", "train.epochs=12", "resources.jobs_at_once=2",
              "resources.allow_cpu=true", "resources.node_timeout_s=400",
              "resources.start_timeout_s=400")  # fmt: skip
-    told = program("sweep", *words, "resources.gpus_per_worker=2", ok=False, env=from_zero.items())
-    assert "the largest node that is up or may be started has 1 GPU(s)" in told
+    told = program("sweep", *words, "resources.workers_per_job=3", ok=False, env=from_zero.items())
+    assert "resources.workers_per_job=3 with 1 GPU each: the cluster carries 2 worker(s)" in told
     told = program("sweep", "--plan", *words, env=from_zero.items())
     assert "at most       1 x ray.head.default (1 CPUs, 0 GPUs), 2 x gpu_worker" in told
     assert "not known: no node that could run a job is up" in told
