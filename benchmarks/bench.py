@@ -59,8 +59,6 @@ PARTS = {
     "scale": Part("scale", "", "--jobs 5 10 --people 60 90 --rounds 1", 600),
     "startup": Part("startup", "", "--rounds 1", 400),
     "steps": Part("step_choices", "", "--steps 1 --rounds 1", 240),
-    "gpu": Part("gpu_step", "", "--device cpu --steps 1 --batch-size 4 --size 64 48 "
-                "--model test_efficientnet --rounds 1", 120),
     "profile": Part("profile_sweep", "{data} --people 24",
                     "{data} --people 18 --out {folder}/profile.png", 400),
     "sweep": Part("sweep_speed", "{data} --limit {left:.0f}",
