@@ -22,6 +22,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
+from maskcls.augment import albumentations_file
 from maskcls.augment.operations import (
     ImageArray,
     Jitter,
@@ -210,6 +211,7 @@ AUGMENTATIONS: Final[dict[str, Callable[..., Augmentation]]] = {
     "augmix": augmix,
     "autoaugment": autoaugment,
     "trivialaugment": trivialaugment,
+    "albumentations": albumentations_file.build,
 }
 
 

@@ -33,9 +33,10 @@ def preview(
     if not photos:
         raise ValueError("the preview needs at least one photo, got none")
     tiles = [_tile(photo) for photo in photos]
+    names = [name for name in AUGMENTATIONS if name != "albumentations"]  # that one needs a file
     rows = [
         _row(build(name), tiles, np.random.default_rng(seed), per_augmentation)
-        for name in AUGMENTATIONS
+        for name in names
     ]
     sheet = np.vstack(rows)
     height, width, label_width, dpi = *sheet.shape[:2], 170, 100
@@ -44,7 +45,7 @@ def preview(
     axes = figure.add_axes((left, 0, 1 - left, 1))
     axes.imshow(sheet, interpolation="nearest", aspect="auto")
     centres = (np.arange(len(rows)) + 0.5) * height / len(rows)
-    axes.set_yticks(centres, labels=list(AUGMENTATIONS), fontsize=15)
+    axes.set_yticks(centres, labels=names, fontsize=15)
     axes.tick_params(length=0, pad=8)
     axes.set_xticks([])
     axes.set_frame_on(False)

@@ -16,6 +16,7 @@ from pydantic import (
     PositiveInt,
 )
 
+from maskcls.config import pipelines
 from maskcls.config.types import Method, Share, named
 
 _Alpha = Annotated[
@@ -148,8 +149,26 @@ class TrivialAugment(_Augment):
     name: Literal["trivialaugment"] = "trivialaugment"
 
 
+class Albumentations(_Augment):
+    """Any pipeline of the library Albumentations, seeded a photo and epoch."""
+
+    name: Literal["albumentations"] = "albumentations"
+    pipeline: Annotated[str, AfterValidator(pipelines.read)] = Field(
+        description="A YAML file that `albumentations.save` wrote, such as "
+        "configs/albumentations.yaml; kept as its content."
+    )
+
+
 Augment = Annotated[
-    Base | Flip | FlipJitter | Custom | RandAugment | AugMix | AutoAugment | TrivialAugment,
+    Base
+    | Flip
+    | FlipJitter
+    | Custom
+    | RandAugment
+    | AugMix
+    | AutoAugment
+    | TrivialAugment
+    | Albumentations,
     Discriminator("name"),
     named("base"),
 ]
