@@ -46,14 +46,9 @@ STARTS_RAY = {"cluster", "swept", "others_cluster", "undisturbed"}
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items):
-    """Tests with a cluster go to one process, which starts it once, and go first, since they take
-    longest; those of each other file stay together for the sake of their fixtures."""
     for item in items:
         if STARTS_RAY & set(item.fixturenames):
             item.add_marker(pytest.mark.ray)
-        group = "ray" if item.get_closest_marker("ray") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 @pytest.hookimpl(hookwrapper=True)

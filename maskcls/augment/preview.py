@@ -35,8 +35,7 @@ def preview(
     tiles = [_tile(photo) for photo in photos]
     names = [name for name in AUGMENTATIONS if name != "albumentations"]  # that one needs a file
     rows = [
-        _row(build(name), tiles, np.random.default_rng(seed), per_augmentation)
-        for name in names
+        _row(build(name), tiles, np.random.default_rng(seed), per_augmentation) for name in names
     ]
     sheet = np.vstack(rows)
     height, width, label_width, dpi = *sheet.shape[:2], 170, 100

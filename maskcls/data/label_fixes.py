@@ -101,8 +101,8 @@ def apply_fixes(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, l
         frame["fix"] = frame["fix"].mask(rows, (frame["fix"] + ", " + name).str.removeprefix(", "))
 
     changed = frame[frame["fix"] != ""].drop_duplicates(["person", "fix"])
-    for person, rows in changed.groupby("person"):
-        notes.append(f"label fix of {person}: {max(rows['fix'], key=len)}")
+    for person, fix in changed.groupby("person")["fix"].agg(lambda fix: max(fix, key=len)).items():
+        notes.append(f"label fix of {person}: {fix}")
     here = set(zip(frame["person"], frame["stem"], strict=True))
     gone = [
         f"{person}/{stem}"
