@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if STARTS_RAY & set(item.fixturenames):
             item.add_marker(pytest.mark.ray)
+    # A process has one cluster at a time: this one ends that of the session.
+    items.sort(key=lambda item: "logical_gpus" in item.fixturenames)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -94,7 +94,7 @@ def test_a_node_that_is_wrong_in_many_ways_is_told_with_what_to_fix(session, dra
         "a process may have 900 open files",
         "its clock is 5000 s ahead of the driver's",
         "timm 0.0.1, the driver has",
-        "Ray was told of 64 GPU(s), torch can use",
+        "Ray was started with 64 GPU(s), torch can use",
     ]
     if hides:
         expected += [f"run.dir={run_dir} is not shared with the driver",
