@@ -85,7 +85,7 @@ def test_a_report_is_made_again_from_the_run_alone_and_runs_are_compared(
     copy = shutil.copytree(run_dir, tmp_path / "copy")
     comparison = told(run_dir, copy)
     assert f"comparison: {copy / 'comparison.html'}" in comparison
-    assert "copy cannot be told from sweep é: joint +0.000" in comparison
+    assert "no clear difference between copy and sweep é: joint +0.000" in comparison
     told(run_dir, copy, "--out", tmp_path / "c.html")
     assert (tmp_path / "c.html").read_text() == (copy / "comparison.html").read_text()
 
