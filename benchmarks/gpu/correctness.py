@@ -179,7 +179,7 @@ def waits(setting: Setting) -> Found:
         torch.cuda.set_sync_debug_mode("warn")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            learner.step(photos[items], items, epoch=2, number=1, total=len(items))
+            learner.step(photos[items], items, epoch=2, number=1)
         torch.cuda.set_sync_debug_mode("default")
         counts[name] = [f"{Path(w.filename).name}:{w.lineno}" for w in caught
                         if "synchroniz" in str(w.message)]  # fmt: skip

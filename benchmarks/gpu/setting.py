@@ -139,9 +139,8 @@ def train(
         for place, items in enumerate(steps):
             mine = items[rank::world]
             number = (epoch - 1) * len(steps) + place
-            totals.append(learns.step(
-                photos[mine], mine, epoch=epoch, number=number, total=len(items)
-            ))  # fmt: skip
+            loss = learns.step(photos[mine], mine, epoch=epoch, number=number)
+            totals.append(len(items) * loss)
         epochs.append([float(total) for total in totals])
     return epochs
 

@@ -104,7 +104,7 @@ class Work:
 
     def step(self) -> None:
         photos, items = next(self._next)
-        self.learner.step(photos, items, epoch=1, number=0, total=len(items))
+        self.learner.step(photos, items, epoch=1, number=0)
 
     def steps(self, count: int) -> float:
         """Seconds of ``count`` steps, with the device idle before and after."""

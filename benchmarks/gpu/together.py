@@ -88,7 +88,7 @@ def shared_job(setting: Setting, crew: Crew) -> Found:
     dist.destroy_process_group()
     alone = shared.learner(recipe, labels, setting.device)
     expected = np.array(shared.train(alone, photos, 1, 1)[0])
-    found = torch.stack(shares).sum(dim=0).numpy()
+    found = torch.stack(shares).mean(dim=0).numpy()
     loss = float((np.abs(found - expected) / expected).max())
     chance = float(np.abs(alone.predictor()(photos, rows)["mask"] - said).max())
     text = (
