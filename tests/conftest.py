@@ -36,7 +36,7 @@ TINY = [
 """A model of 0.1 M parameters on thumbnails: a job takes about a second."""
 
 
-ALLOWED_SKIPS = {"no GPU": "the machines of CI have none; `python -m benchmarks.gpu` runs there"}
+ALLOWED_SKIPS = {"no GPU": "the machines of CI have none; see `benchmarks.gpu_check`"}
 """Beginnings of reasons for which a test may be skipped in CI, and why they may."""
 
 
