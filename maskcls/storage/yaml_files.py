@@ -56,6 +56,15 @@ for _tag, _pattern, _first in _RESOLVERS:
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes these line breaks of Unicode as they are, and reads each back as a space.
+    style = '"' if re.search("[\\x85\\u2028\\u2029]", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def parse(text: str) -> Any:
     """What a YAML text holds. Raises yaml.YAMLError, with the line, also for a key given twice."""
     return yaml.load(text, _Loader)

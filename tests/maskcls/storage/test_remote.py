@@ -293,7 +293,6 @@ def test_run_and_data_may_be_uris_and_their_copies_lie_in_the_cache(tmp_path):
         "run.dir=s3://",
         "data.cache=s3://bucket/secret",
         "data.label_fixes=s3://bucket/secret.yaml",
-        "run.dir=3",
     ],
 )
 def test_what_is_no_folder_is_refused_and_not_repeated(word):
@@ -301,6 +300,12 @@ def test_what_is_no_folder_is_refused_and_not_repeated(word):
         load(words=[word])
     assert word.partition("=")[0] in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_number_in_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run.yaml").write_text("run: {dir: 3}")
+    with pytest.raises(ConfigError, match=r"run\.dir.*"):
+        load([tmp_path / "run.yaml"])
 
 
 @pytest.fixture

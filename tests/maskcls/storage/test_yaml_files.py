@@ -1,6 +1,6 @@
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from maskcls.storage import yaml_files
@@ -47,6 +47,8 @@ def test_a_key_given_twice_is_refused_with_both_lines(text, tmp_path):
 @given(st.recursive(st.text() | st.integers() | st.booleans() | st.none()
                     | st.floats(allow_nan=False), lambda inner: st.lists(inner, max_size=3)
                     | st.dictionaries(st.text(), inner, max_size=3), max_leaves=5))  # fmt: skip
+@example("\x85")
+@example({"\u2028": ["a\u2029b\n"]})
 def test_what_is_written_is_read_back_by_us_and_by_plain_pyyaml(value):
     for flow in (True, False):
         text = yaml_files.dump(value, flow=flow)
