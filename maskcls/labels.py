@@ -32,8 +32,16 @@ class AgeBand(IntEnum):
     FROM_60 = 2
 
 
-AGE_BAND_STARTS: Final = (30, 60)
-"""Ages in years at which bands 1 and 2 begin."""
+AgeLimits = tuple[int, int]
+
+AGE_BAND_STARTS: Final[AgeLimits] = (30, 60)
+"""Ages in years at which bands 1 and 2 begin, unless ``labels.age_limits`` says otherwise."""
+
+OLDEST: Final = 120
+"""Years; whoever is said to be older is a slip of the pen."""
+
+MISSING: Final = -1
+"""Stands where nobody knows the label of a photo, in every column of labels."""
 
 ATTRIBUTES: Final[dict[str, type[IntEnum]]] = {"mask": Mask, "gender": Gender, "age": AgeBand}
 """The three attributes in the order in which they make up the joint class."""
@@ -66,9 +74,12 @@ def tells(task: Task, attribute: str) -> bool:
     return task is Task.JOINT or attribute in HEADS[task]
 
 
-def age_band(age_years: npt.ArrayLike) -> IntArray:
-    """Age in years, any shape -> band 0 (under 30), 1 (30 to 59) or 2 (from 60), same shape."""
-    return np.searchsorted(AGE_BAND_STARTS, np.asarray(age_years), side="right").astype(np.int64)
+def age_band(age_years: npt.ArrayLike, limits: AgeLimits = AGE_BAND_STARTS) -> IntArray:
+    """Age in years, any shape -> band 0 (under the first limit), 1 or 2 (from the second), same
+    shape; ``MISSING`` stays so."""
+    years = np.asarray(age_years)
+    band = np.searchsorted(limits, years, side="right").astype(np.int64)
+    return np.where(years == MISSING, MISSING, band)
 
 
 def encode(mask: npt.ArrayLike, gender: npt.ArrayLike, age: npt.ArrayLike) -> IntArray:
@@ -84,6 +95,13 @@ def encode(mask: npt.ArrayLike, gender: npt.ArrayLike, age: npt.ArrayLike) -> In
                 f"got {values.min()} to {values.max()}"
             )
     return (parts["mask"] * 6 + parts["gender"] * 3 + parts["age"]).astype(np.int64)
+
+
+def joint_class(mask: npt.ArrayLike, gender: npt.ArrayLike, age: npt.ArrayLike) -> IntArray:
+    """``encode`` where all three are known, ``MISSING`` elsewhere."""
+    parts = [np.asarray(mask), np.asarray(gender), np.asarray(age)]
+    known = (np.stack(parts) != MISSING).all(axis=0)
+    return np.where(known, encode(*(np.where(known, part, 0) for part in parts)), MISSING)
 
 
 def decode(joint: npt.ArrayLike) -> dict[str, IntArray]:
@@ -104,12 +122,13 @@ def marginal(joint_NK: FloatArray, attribute: str) -> FloatArray:
     return cube.sum(axis=tuple(axis for axis in (1, 2, 3) if axis != kept))
 
 
-def class_names(head: str) -> list[str]:
+def class_names(head: str, age_limits: AgeLimits = AGE_BAND_STARTS) -> list[str]:
     """Readable class names of a head (``mask``, ``gender``, ``age`` or ``joint``), in order."""
     if head == "joint":
+        names = {attribute: class_names(attribute, age_limits) for attribute in ATTRIBUTES}
         parts = decode(np.arange(NUM_JOINT))
-        return [
-            "/".join(str(ATTRIBUTES[name](parts[name][j]).name).lower() for name in ATTRIBUTES)
-            for j in range(NUM_JOINT)
-        ]
+        return ["/".join(names[a][parts[a][j]] for a in ATTRIBUTES) for j in range(NUM_JOINT)]
+    if head == "age":
+        first, second = age_limits
+        return [f"under_{first}", f"from_{first}_to_{second - 1}", f"from_{second}"]
     return [value.name.lower() for value in ATTRIBUTES[head]]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from maskcls.config.load import from_command_line
 from maskcls.config.schema import Config
+from maskcls.data import coverage
 from maskcls.labels import ATTRIBUTES, Task
 from maskcls.reports import finished_run
 from maskcls.scoring import ensemble
@@ -48,6 +49,7 @@ def compare(config: Config, folder: RunFolder, board: Board) -> None:
     board.phase("preparing photos")
     images = image_settings(config, list(Task))
     data = prepare(config, images, folder.path, folder.uri).without_evaluation()
+    coverage.require(pd.read_parquet(data.train.table), list(Task))
     jobs = make_jobs(config, folder, data, models)
     board.phase("training")
     run_all(config, folder.path, jobs, folder.uri, board)

@@ -146,7 +146,8 @@ def _score(
     fitted = results.fit(config.ensemble.name, out_of_fold)
     files.write_json(folder.ensemble, results.to_json(fitted))
     answers = results.out_of_fold_answers(config.ensemble.name, out_of_fold, seed=config.run.seed)
-    return fitted, answers, results.scores(answers, seed=config.run.seed)
+    limits = config.labels.age_limits
+    return fitted, answers, results.scores(answers, seed=config.run.seed, age_limits=limits)
 
 
 def _explainer(lanes: Lanes | None, folder: RunFolder) -> gallery.Explain:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from maskcls.config.arguments import default_of, of_key, positive_int
 from maskcls.config.schema import Data, Folds
+from maskcls.data import source_arguments
 from maskcls.data.label_fixes import load_fixes
 from maskcls.progress import Progress
 from maskcls.quality.checks import check
 from maskcls.quality.findings import KINDS, Checked
 from maskcls.reports.check import write
-from maskcls.storage.uri import on_this_machine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,9 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Status 1 where a run would stop, else 0.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "root", type=on_this_machine, metavar="DATA_ROOT", help="holds train/ and eval/"
-    )
+    source_arguments.add(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="to write to")
     parser.add_argument("--fixes", type=Path, metavar="YAML", help="known label errors")
     parser.add_argument(
@@ -53,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         checked = check(
-            arguments.root,
-            variants=arguments.variants,
+            source_arguments.source(arguments, arguments.variants),
             fixes=load_fixes(arguments.fixes) if arguments.fixes else None,
             folds=arguments.folds,
             max_bad_share=arguments.max_bad_share,

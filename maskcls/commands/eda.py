@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskcls.config.arguments import positive_int
+from maskcls.data import source_arguments
 from maskcls.data.label_fixes import load_fixes
 from maskcls.progress import Progress
 from maskcls.quality.eda import explore
 from maskcls.reports.eda import write
-from maskcls.storage.uri import on_this_machine
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,9 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Sizes, colours and counts of a data set, as one page.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "root", type=on_this_machine, metavar="DATA_ROOT", help="holds train/ and eval/"
-    )
+    source_arguments.add(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="to write to")
     parser.add_argument("--fixes", type=Path, metavar="YAML", help="known label errors")
     parser.add_argument(
@@ -34,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         fixes = load_fixes(arguments.fixes) if arguments.fixes else None
         findings = explore(
-            arguments.root, fixes=fixes, threads=arguments.threads, progress=Progress("photos read")
+            source_arguments.source(arguments),
+            fixes=fixes,
+            threads=arguments.threads,
+            progress=Progress("photos read"),
         )
         page = write(arguments.out, findings)
     except (ValueError, OSError) as error:

@@ -28,6 +28,11 @@ JOB_VARIABLE: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this environment variable for the command of ``ray job submit``."""
 
 
+_PATHS: Final = (
+    "run.dir", "data.root", "data.table", "data.cache", "data.label_fixes", "model.weights",
+)  # fmt: skip
+
+
 def recipe_problems(recipe: Recipe, task: Task, workers: int) -> Problems:
     """What is wrong with a recipe for one task, trained by ``workers`` that share each step."""
     yield from _backbone_problems(recipe.model)
@@ -100,17 +105,20 @@ def relative_paths(tree: Mapping[str, Any]) -> Problems:
     if JOB_VARIABLE not in os.environ:
         return
     defaults = {"run.dir": "runs/run", "data.root": "data"}
+    if "data.table" in dict(flatten(tree)):
+        del defaults["data.root"]  # paths may be relative to the table
     for key, value in {**defaults, **dict(flatten(tree))}.items():
         last = ".".join(key.split(".")[-2:])
-        if last not in ("run.dir", "data.root", "data.cache", "data.label_fixes", "model.weights"):
+        if last not in _PATHS:
             continue
-        if isinstance(value, str) and not _lasts(value):
-            yield (
-                key,
-                "under `ray job submit` a path from the root (/...) or a URI is needed: a relative "
-                "one lies in Ray's copy of the working folder, which is deleted with its results"
-                f" (got {value!r})",
-            )
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, str) and not _lasts(path):
+                yield (
+                    key,
+                    "under `ray job submit` a path from the root (/...) or a URI is needed: a "
+                    "relative one lies in Ray's copy of the working folder, which is deleted with "
+                    f"its results (got {path!r})",
+                )
 
 
 def _lasts(path: str) -> bool:

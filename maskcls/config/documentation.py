@@ -61,7 +61,8 @@ RULES = (
     "- `--config` takes a path, or the name of a configuration that comes with the package "
     "(`--config sweep`).",
     "- Under `ray job submit` paths must be absolute: a relative one lies in a copy of the working "
-    "folder that Ray deletes. `data.label_fixes` in a file is relative to that file.",
+    "folder that Ray deletes. `data.label_fixes` and `data.table` in a file are relative to that "
+    "file.",
 )
 
 

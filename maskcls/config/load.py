@@ -20,6 +20,7 @@ from maskcls.config.schema import Config
 from maskcls.config.types import Tree, absolute
 from maskcls.config.words import flag_problem, parse_word
 from maskcls.storage import yaml_files
+from maskcls.storage.uri import is_uri
 
 
 class ConfigError(ValueError):
@@ -128,11 +129,18 @@ def with_flags(
 def _read_layer(path: Path) -> Tree:
     tree = _with_recipes(_read_yaml(path), str(path), path.parent)
     data = tree.get("data")
-    if isinstance(data, dict) and isinstance(fixes := data.get("label_fixes"), str):
+    if isinstance(data, dict):
         # A file named inside a YAML is meant from that YAML, wherever the program was started.
-        home = fixes.startswith("~")
-        data["label_fixes"] = fixes if home else str((path.parent / fixes).absolute())
+        for key in ("label_fixes", "table"):
+            if isinstance(value := data.get(key), str):
+                data[key] = _from(path.parent, value)
+            elif isinstance(value, list):
+                data[key] = [_from(path.parent, v) if isinstance(v, str) else v for v in value]
     return tree
+
+
+def _from(folder: Path, name: str) -> str:
+    return name if name.startswith("~") or is_uri(name) else str((folder / name).absolute())
 
 
 def _read_yaml(path: Path) -> Tree:

@@ -25,6 +25,7 @@ from maskcls.config.methods import (
     Schedule,
 )
 from maskcls.config.types import AgeRange, Section, Share, absolute
+from maskcls.labels import AGE_BAND_STARTS, OLDEST
 
 _BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -140,9 +141,26 @@ class Train(Section):
     )
 
 
+class Labels(Section):
+    """What the classes are. One and the same for all tasks, and stored in each checkpoint."""
+
+    age_limits: tuple[PositiveInt, PositiveInt] = Field(
+        AGE_BAND_STARTS,
+        description="Ages in years at which the second and the third age band begin.",
+    )
+
+    @field_validator("age_limits")
+    @classmethod
+    def _rising(cls, limits: tuple[int, int]) -> tuple[int, int]:
+        if not limits[0] < limits[1] <= OLDEST:
+            raise ValueError(f"two rising ages up to {OLDEST} are expected, as in [30, 60]")
+        return limits
+
+
 class Recipe(Section):
     """Everything that shapes one model; a task may set each of these for itself."""
 
+    labels: Labels = Field(default_factory=Labels, description="What the classes are.")
     image: Image = Field(default_factory=Image, description="What a model sees.")
     people: People = Field(default_factory=People, description="Who is trained on.")
     model: Model = Field(default_factory=Model, description="The backbone.")

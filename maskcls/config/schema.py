@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from maskcls.config.layers import flatten, merged
+from maskcls.config.photo_tables import ColumnNames, TableFiles, Values
 from maskcls.config.recipe import Model, Recipe
 from maskcls.config.types import (
     DEFAULT_CACHE,
@@ -56,7 +57,30 @@ class Data(Section):
 
     root: Location = Field(
         Path("data"),
-        description="Folder that holds `train/` and `eval/`, or its URI (`s3://`, `gs://`).",
+        description="Folder that holds `train/` and `eval/`, or its URI (`s3://`, `gs://`). With "
+        "`data.table`: the folder that paths in the table are relative to, if they are not "
+        "relative to the table.",
+    )
+    table: TableFiles | None = Field(
+        None,
+        description="Tables of photos, one or a list: `.csv` or `.parquet`, one row a photo, paths "
+        "or URIs. They take the place of the folders; see docs/tables.md. null: the folders.",
+    )
+    columns: ColumnNames = Field(
+        {},
+        description="What the table calls our columns, as in `{mask: wearing}`; those are `path`, "
+        "`person`, `group`, `mask`, `gender`, `age`, `age_band`, `split` and `weight`.",
+    )
+    values: Values = Field(
+        {},
+        description="What the words of the table mean, as in `{gender: {F: female, M: male}}`; an "
+        "empty text says that a word means nothing.",
+    )
+    near_duplicates: Literal["together", "ignore"] = Field(
+        "together",
+        description="Photos without a person that look nearly the same: `together` keeps them in "
+        "one fold, for which every photo is decoded once more, the first time; `ignore` does not "
+        "look for them.",
     )
     cache: CachePath = Field(
         DEFAULT_CACHE,
@@ -247,6 +271,16 @@ class Config(Recipe):
             else recipe
             for task, recipe in recipes.items()
         }
+
+    @field_validator("recipes")
+    @classmethod
+    def _one_set_of_labels(cls, recipes: dict[Task, Tree]) -> dict[Task, Tree]:
+        for task, recipe in recipes.items():
+            if "labels" in recipe:
+                raise ValueError(
+                    f"recipes.{task}.labels: all tasks have the same classes; set labels.age_limits"
+                )
+        return recipes
 
     @model_validator(mode="after")
     def _folds_exist(self) -> Config:

@@ -32,7 +32,8 @@ def absolute(path: Path) -> Path:
     """
     if uri.is_uri(str(path)):
         raise ValueError(
-            "a path on this machine is expected; only run.dir and data.root take s3:// and gs://"
+            "a path on this machine is expected; only run.dir, data.root and data.table take s3:// "
+            "and gs://"
         )
     try:
         return path.expanduser().absolute()

@@ -19,36 +19,59 @@ import numpy as np
 import pandas as pd
 
 from maskcls.data.manifest import OK
-from maskcls.labels import AgeBand, Gender, age_band, encode
+from maskcls.labels import (
+    AGE_BAND_STARTS,
+    MISSING,
+    AgeBand,
+    AgeLimits,
+    Gender,
+    age_band,
+    joint_class,
+)
 
 COLUMNS: Final = [
     "row", "row2", "weight2", "person", "mask", "gender", "age", "age_band", "joint", "key",
+    "weight",
 ]  # fmt: skip
 """A table of items. The image of an item is ``(1 - weight2) * images[row] + weight2 *
 images[row2]``, where ``row2`` is -1 and ``weight2`` 0 for a plain photo. ``person`` is ``a+b`` and
 ``age`` the weighted mean, in years, for a blend. ``key`` is a number that belongs to the photo
-whatever else is in the data set: it seeds the augmentation."""
+whatever else is in the data set: it seeds the augmentation. ``weight`` is how often the photo is
+shown, compared with others. Labels that nobody knows are ``MISSING``."""
 
 
 def assign(people: pd.DataFrame, count: int, seed: int, allow_thin: bool = False) -> pd.Series:
     """Deal people into ``count`` folds: a Series ``fold`` (0 to ``count - 1``) indexed by person.
 
-    ``people`` has the columns ``person``, ``group``, ``gender`` and ``age_band``, one or more rows
-    a person, in any order. A group stays together; the groups of each gender x age band are dealt
-    in turn in an order that depends on ``seed`` and their names alone, so that folds differ by at
-    most one group.
+    ``people`` has the columns ``person``, ``group``, ``gender``, ``age_band`` and ``mask``, one or
+    more rows a person, in any order. A group stays together; the groups of each gender x age band
+    are dealt in turn in an order that depends on ``seed`` and their names alone, so that folds
+    differ by at most one group. Where a person was seen with one kind of mask only, as where each
+    photo is its own person, the mask counts, too. A label that nobody knows is a kind of its own.
 
     Raises ValueError where a gender x age band has fewer groups than folds, unless ``allow_thin``;
     and always where a fold would be empty.
     """
-    people = people.drop_duplicates("person").sort_values("person")
+    people = _one_each(people)
     _require_enough(people, count, allow_thin)
     leaders = people.drop_duplicates("group")
     order = leaders["group"].map(lambda group: _shuffled(seed, group))
-    deal = leaders.assign(order=order).sort_values(["gender", "age_band", "order"])["group"]
+    kinds = ["gender", "age_band", "mask", "order"]
+    deal = leaders.assign(order=order).sort_values(kinds)["group"]
     # The deal goes on from one gender x age band to the next: restarting would fill fold 0 first.
     folds = {group: position % count for position, group in enumerate(deal)}
     return people.set_index("person")["group"].map(folds).rename("fold")
+
+
+def _one_each(people: pd.DataFrame) -> pd.DataFrame:
+    """A row a person, sorted: their known labels, and the mask where all photos have one kind."""
+    by_person = people.groupby("person", sort=True)
+    known = by_person[["gender", "age_band"]].max()  # MISSING is the least
+    mask = by_person["mask"].agg(["min", "max"])
+    return known.assign(
+        group=by_person["group"].first(),
+        mask=mask["max"].where(mask["min"] == mask["max"], MISSING),
+    ).reset_index()
 
 
 def training_table(
@@ -60,6 +83,7 @@ def training_table(
     drop_ages: Sequence[tuple[int, int]] = (),
     blend: Sequence[Mapping[str, Any]] = (),
     blend_weight: float = 0.5,
+    age_limits: AgeLimits = AGE_BAND_STARTS,
 ) -> pd.DataFrame:
     """What ``fold`` trains on (see ``COLUMNS``): usable photos of all other folds, then blends.
 
@@ -71,7 +95,9 @@ def training_table(
         raise ValueError(
             f"fold {fold}: no photo left to train on; see folds.count and people.drop_ages"
         )
-    return _table(pd.concat([items, blended(items, blend, blend_weight, seed)]))
+    blends = blended(items, blend, blend_weight, seed)
+    blends["age_band"] = age_band(blends["age"], age_limits)
+    return _table(pd.concat([items, blends]))
 
 
 def validation_table(photos: pd.DataFrame, folds: pd.Series, fold: int) -> pd.DataFrame:
@@ -120,6 +146,7 @@ def blended(
             weight2=weight,
             person=pairs["person"] + "+" + pairs["person_b"],
             age=np.floor(age + 0.5).astype(np.int64),
+            weight=(1 - weight) * pairs["weight"] + weight * pairs["weight_b"],
             key=pairs["key"] + "|" + pairs["key_b"],
         )
         blends.append(pairs[items.columns])
@@ -143,15 +170,14 @@ def _fold_of(photos: pd.DataFrame, folds: pd.Series) -> pd.Series:
 def _items(photos: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
     """The chosen usable photos as items, with the text key and what blending goes by."""
     photos = photos.assign(row=np.arange(len(photos)), row2=-1, weight2=0.0)
-    columns = ["row", "row2", "weight2", "person", "mask", "gender", "age", "key"]
+    columns = ["row", "row2", "weight2", "person", "mask", "gender", "age", "age_band", "key",
+               "weight"]  # fmt: skip
     return photos.loc[chosen & (photos["status"] == OK), [*columns, "stem", "variant"]]
 
 
 def _table(items: pd.DataFrame) -> pd.DataFrame:
-    band = age_band(items["age"])
     items = items.assign(
-        age_band=band,
-        joint=encode(items["mask"], items["gender"], band),
+        joint=joint_class(items["mask"], items["gender"], items["age_band"]),
         key=np.array([_number(key) for key in items["key"]], dtype=np.int64),
     )
     return items[COLUMNS].reset_index(drop=True)
@@ -167,7 +193,7 @@ def _require_enough(people: pd.DataFrame, count: int, allow_thin: bool) -> None:
     thin = [
         f"{Gender(gender).name.lower()} {AgeBand(band).name.lower()} has {size}"
         for gender, band, size in sizes.reset_index().to_numpy()
-        if size < count
+        if size < count and MISSING not in (gender, band)
     ]
     if thin and not allow_thin:
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from maskcls.labels import Gender, Mask
+from maskcls.labels import MISSING, Gender, Mask
 from maskcls.storage import yaml_files
 from maskcls.storage.names import some
 
@@ -30,7 +30,12 @@ def _quoted(value: Any) -> Any:
 
 Id = Annotated[str, BeforeValidator(_quoted)]
 Ids = list[Id]
-Stem = Literal["mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal"]
+Stem = Annotated[
+    str,
+    Field(pattern="^(mask[1-5]|incorrect_mask|normal|(worn|incorrect|not_worn|photo)[1-9][0-9]*)$"),
+]
+"""A photo of a person: by its file in the competition's folders, or as a table numbers it."""
+
 MaskName = Literal["worn", "incorrect", "not_worn"]
 
 
@@ -76,6 +81,8 @@ def apply_fixes(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, l
     ``frame`` has a row a photo with ``person``, ``race``, ``stem``, ``mask``, ``gender`` and
     ``age``. Raises ValueError for fixes of another data set; see ``_for_people``.
     """
+    if fixes == LabelFixes():  # what follows takes seconds for a million photos
+        return frame.assign(fix=""), []
     fixes, notes = _for_people(fixes, frame)
 
     def of(ids: Collection[str]) -> pd.Series:
@@ -92,7 +99,12 @@ def apply_fixes(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, l
             for person, photos in fixes.set_mask.items()
             for stem, name in photos.items()
         ),
-        (of(fixes.flip_gender), "gender", 1 - frame["gender"], "gender flipped"),
+        (
+            of(fixes.flip_gender) & (frame["gender"] != MISSING),
+            "gender",
+            1 - frame["gender"],
+            "gender flipped",
+        ),
         (of(fixes.set_age), "age", frame["person"].map(fixes.set_age), "age set"),
     ]
     frame = frame.assign(fix="")
@@ -129,7 +141,7 @@ def _for_people(fixes: LabelFixes, frame: pd.DataFrame) -> tuple[LabelFixes, lis
     people = frame.drop_duplicates("person")
     id_of = {person: person for person in people["person"]}
     for row in people.to_dict("records"):
-        gender = Gender(row["gender"]).name.lower()
+        gender = "" if row["gender"] == MISSING else Gender(row["gender"]).name.lower()
         id_of[f"{row['person']}_{gender}_{row['race']}_{row['age']}"] = row["person"]
     listed = {name for _, names in fixes for name in names}
     unknown = listed - id_of.keys()

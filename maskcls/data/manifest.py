@@ -17,21 +17,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from maskcls.data.label_fixes import STEMS, LabelFixes, apply_fixes
-from maskcls.labels import ATTRIBUTES, Gender, age_band, encode
+from maskcls.labels import (
+    AGE_BAND_STARTS,
+    MISSING,
+    AgeLimits,
+    Gender,
+    age_band,
+    joint_class,
+)
 from maskcls.scoring.submission import read_info
 from maskcls.storage.names import is_text, printable, some
 
 OK: Final = "ok"
 """The status of a photo that nothing is wrong with."""
 
+MISSING_FILE: Final = "missing file"
+
 _EXTENSIONS: Final = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
 _FOLDER: Final = re.compile(
     r"(?P<person>(?P<group>[^_]+?)(?:-[0-9]+)?)"
     r"_(?P<gender>male|female)_(?P<race>[^_]+)_(?P<age>1[01][0-9]|[0-9]{1,2})"
 )
+
+
+_COLUMNS: Final = [
+    "key", "path", "status", "person", "group", "stem", "variant", "race", "mask", "gender", "age",
+    "age_band", "joint", "weight", "fix",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,15 +59,16 @@ class Manifest:
 
 
 def read_train(
-    root: Path, *, variants: Sequence[str] = ("original",), fixes: LabelFixes | None = None
+    root: Path,
+    *,
+    variants: Sequence[str] = ("original",),
+    fixes: LabelFixes | None = None,
+    age_limits: AgeLimits = AGE_BAND_STARTS,
 ) -> Manifest:
-    """List the photos to train on, under ``root/train/images``, sorted by key.
+    """List the photos to train on, under ``root/train/images``; see ``labelled`` for the columns.
 
-    ``variants`` selects ``original`` photos, ``rembg`` copies or both. Columns: ``key`` (path
-    relative to ``root``), ``path``, ``person`` (id), ``group`` (id without ``-suffix``: one side of
-    a split), ``stem``, ``variant``, ``gender``, ``age`` (years), ``race``, ``mask``, ``age_band``,
-    ``joint``, ``fix`` (label fixes applied, or "") and ``status`` (``ok``, or what is wrong).
-    People that ``fixes`` leaves out have no rows.
+    ``variants`` selects ``original`` photos, ``rembg`` copies or both. A key is the path relative
+    to ``root``, a group the id without ``-suffix``.
 
     Raises FileNotFoundError where there is no folder or no photo, and ValueError for folder names
     that do not parse, two folders of one id, two photos of one name, and ``fixes`` that are for
@@ -78,28 +95,42 @@ def read_train(
             "<id>_<gender>_<race>_<age>/ with mask1.jpg ... mask5.jpg, incorrect_mask.jpg, "
             "normal.jpg in each"
         )
-    rows.sort(key=lambda row: row["key"])
     frame = pd.DataFrame(rows)
     notes = _short_people(frame, [person["person"] for person in people.values()], variants)
     notes += _ignored(images, others)
-    frame, fix_notes = apply_fixes(frame, fixes or LabelFixes())
-    frame["age_band"] = age_band(frame["age"])
-    frame["joint"] = encode(frame["mask"], frame["gender"], frame["age_band"])
-    return Manifest(frame, notes + fix_notes)
+    return labelled(frame, notes, fixes=fixes, age_limits=age_limits)
 
 
-def absent_classes(photos: pd.DataFrame) -> list[str]:
-    """Classes of which there is no usable photo to train on: "age from_60", ...
+def labelled(
+    frame: pd.DataFrame,
+    notes: list[str],
+    *,
+    fixes: LabelFixes | None = None,
+    age_limits: AgeLimits = AGE_BAND_STARTS,
+) -> Manifest:
+    """The manifest of photos to train on, sorted by key: where folders and tables meet.
 
-    Nothing learns them, and scores are means over the others: worth a word, not an error.
+    ``frame`` has a row a photo. Columns of the manifest: ``key`` (its name, unique), ``path``,
+    ``status`` (``ok``, or what is wrong), ``person`` (id), ``group`` (what stays on one side of a
+    split), ``stem``, ``variant``, ``race``, ``mask``, ``gender``, ``age`` (years), ``age_band``,
+    ``joint``, ``weight`` and ``fix`` (label fixes applied, or ""). Labels that nobody knows are
+    ``MISSING``; a band may be known where the years are not. People that ``fixes`` leaves out have
+    no rows. Raises ValueError for fixes that are for another data set.
     """
-    usable = photos[photos["status"] == OK]
-    return [
-        f"{attribute} {value.name.lower()}"
-        for attribute, values in ATTRIBUTES.items()
-        for value in values
-        if not (usable["age_band" if attribute == "age" else attribute] == value).any()
-    ]
+    defaults: dict[str, Any] = {"race": "", "age_band": MISSING, "weight": 1.0}
+    for name in defaults.keys() - set(frame):
+        frame[name] = defaults[name]
+    frame = frame.sort_values("key", ignore_index=True)
+    frame, fix_notes = apply_fixes(frame, fixes or LabelFixes())
+    band = age_band(frame["age"], age_limits)
+    frame["age_band"] = np.where(band == MISSING, frame["age_band"], band)
+    frame["joint"] = joint_class(frame["mask"], frame["gender"], frame["age_band"])
+    return Manifest(frame[_COLUMNS], notes + fix_notes)
+
+
+def label_column(head: str) -> str:
+    """The column of a manifest, or of a table of items, that holds the classes of a head."""
+    return "age_band" if head == "age" else head
 
 
 def of_variants(variants: Sequence[str]) -> Callable[[str], bool]:
@@ -144,7 +175,7 @@ def read_eval(root: Path) -> Manifest:
     rows = [
         _row(root, on_disk[file_of[name]])
         if name in file_of
-        else {"key": f"eval/images/{name}", "path": str(images / name), "status": "missing file"}
+        else {"key": f"eval/images/{name}", "path": str(images / name), "status": MISSING_FILE}
         for name in image_ids
     ]
     missing = [name for name in image_ids if name not in file_of]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from maskcls.data import file_formats
-from maskcls.data.manifest import OK
+from maskcls.data.manifest import MISSING_FILE, OK
 
 ImageArray = npt.NDArray[np.uint8]
 Result = TypeVar("Result")
@@ -168,6 +168,6 @@ def read_bytes(path: str) -> tuple[bytes, str]:
     try:
         return Path(path).read_bytes(), OK
     except FileNotFoundError:
-        return b"", "missing file"
+        return b"", MISSING_FILE
     except OSError as error:
         return b"", f"cannot be read: {error.strerror}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from maskcls.labels import IntArray
+from maskcls.labels import MISSING, IntArray
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,27 @@ def class_shares(
     """The share of an epoch that each class gets, [num_classes], or None for "as they come".
 
     ``none``, ``class_balanced`` (equal shares for the classes that occur) or ``explicit``
-    (``shares``, normalised). Raises ValueError when a class is asked for that has no item.
+    (``shares``, normalised). Items whose class is ``MISSING`` keep the share they have, as one more
+    class at the end. Raises ValueError when a class is asked for that has no item.
     """
-    counts = np.bincount(labels_N, minlength=num_classes)
     if name == "none":
         return None
+    unknown_N = labels_N == MISSING
+    if unknown_N.all():
+        raise ValueError(
+            f"sampler.name={name}: no training photo has the labels that it goes by; set it to none"
+        )
+    counts = np.bincount(labels_N[~unknown_N], minlength=num_classes)
     wanted = (counts > 0).astype(float) if name == "class_balanced" else np.asarray(shares, float)
     if len(wanted) != num_classes:
         raise ValueError(f"sampler.shares: expected {num_classes} values, got {len(wanted)}")
     empty = np.flatnonzero((wanted > 0) & (counts == 0))
     if empty.size:
         raise ValueError(f"sampler.shares: no training photo of class {empty.tolist()}")
-    return wanted / wanted.sum()
+    wanted = wanted / wanted.sum()
+    if not unknown_N.any():
+        return wanted
+    return np.append(wanted * (1 - unknown_N.mean()), unknown_N.mean())
 
 
 MIN_SHARE = 2
@@ -86,23 +95,27 @@ def epoch(
     seed: int,
     number: int,
     workers: int = 1,
+    weights_N: npt.NDArray[np.float64] | None = None,
 ) -> Epoch:
     """Epoch ``number`` over N items, as many draws as items, in ``steps`` of equal size.
 
     Steps differ by at most one item, and no item is dropped. With ``shares`` the class counts are
     exact (largest remainder), and inside a class no item is shown a second time before every other
-    was shown once.
+    was shown once. A class ``MISSING`` is the last of the shares. With ``weights_N`` items are
+    shown in proportion to their weights, inside a class where there are shares.
     Raises what ``steps`` raises.
     """
     n = len(labels_N)
     rng = np.random.default_rng((seed, number))
     if shares is None:
-        items, draws = np.arange(n), np.zeros(n, np.int64)
+        items, draws = _take(np.arange(n), n, rng, weights_N) if weights_N is not None else (
+            np.arange(n), np.zeros(n, np.int64))  # fmt: skip
         order = rng.permutation(n)
     else:
         counts = _apportion(shares, n)
+        place_N = np.where(labels_N == MISSING, len(shares) - 1, labels_N)
         taken = [
-            _take(np.flatnonzero(labels_N == label), count, rng)
+            _take(np.flatnonzero(place_N == label), count, rng, weights_N)
             for label, count in enumerate(counts)
         ]
         items = np.concatenate([members for members, _ in taken])
@@ -124,9 +137,38 @@ def _apportion(shares: npt.NDArray[np.float64], total: int) -> IntArray:
     return counts
 
 
-def _take(members: IntArray, count: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+def _take(
+    members: IntArray,
+    count: int,
+    rng: np.random.Generator,
+    weights_N: npt.NDArray[np.float64] | None,
+) -> tuple[IntArray, IntArray]:
+    """``count`` of the members, and how often each was taken before."""
     if count == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if weights_N is not None and weights_N[members].any():
+        return _weighted(members, weights_N[members], count, rng)
     rounds = -(-count // len(members))
     shown = np.concatenate([rng.permutation(members) for _ in range(rounds)])[:count]
     return shown, np.repeat(np.arange(rounds), len(members))[:count]
+
+
+def _weighted(
+    members_M: IntArray,
+    weights_M: npt.NDArray[np.float64],
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[IntArray, IntArray]:
+    """As ``_take``, each member as often as its weight says, rounded down or up at random
+    (systematic sampling, Madow 1949)."""
+    order_M = rng.permutation(len(members_M))
+    edges_M = np.cumsum(weights_M[order_M])
+    points = (rng.random() + np.arange(count)) * (edges_M[-1] / count)
+    # Rounding may put the last point on the last edge.
+    chosen = np.searchsorted(edges_M, points, side="right").clip(
+        max=np.flatnonzero(weights_M[order_M])[-1]
+    )
+    first = np.concatenate([[True], chosen[1:] != chosen[:-1]])
+    draws = np.arange(count) - np.flatnonzero(first)[np.cumsum(first) - 1]
+    shuffled = rng.permutation(count)
+    return members_M[order_M[chosen]][shuffled], draws[shuffled]

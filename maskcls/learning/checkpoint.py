@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskcls.config.recipe import Recipe
-from maskcls.labels import HEADS, Task, class_names
+from maskcls.labels import AGE_BAND_STARTS, HEADS, AgeLimits, Task, class_names
 from maskcls.storage import files
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ class Info(BaseModel):
     versions: dict[str, str]
 
 
-def labels_of(task: Task) -> dict[str, list[str]]:
+def labels_of(task: Task, age_limits: AgeLimits = AGE_BAND_STARTS) -> dict[str, list[str]]:
     """The label schema of a task: head name -> class names in order."""
-    return {head: class_names(head) for head in HEADS[task]}
+    return {head: class_names(head, age_limits) for head in HEADS[task]}
 
 
 def save(folder: Path, state: Mapping[str, torch.Tensor], info: Info) -> None:
@@ -96,7 +96,7 @@ def read_info(folder: Path) -> Info:
         info = Info.model_validate(content)
     except ValidationError as error:
         raise ValueError(f"{path}: written by another version: {error}") from None
-    if info.classes != labels_of(info.task):
+    if info.classes != labels_of(info.task, info.recipe.labels.age_limits):
         raise ValueError(f"{path}: its classes {info.classes} are not those of this version")
     return info
 

@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 from maskcls.augment import mixing
 from maskcls.config.recipe import Recipe
 from maskcls.config.types import Section
-from maskcls.labels import HEADS, Task
+from maskcls.labels import HEADS, MISSING, Task
 from maskcls.learning import backbones, losses, optim, predict
 from maskcls.learning.predict import Normalize, Predictor
 
@@ -29,7 +29,8 @@ class Learner:
     """One model in training.
 
     ``labels`` are the columns of the training table (class columns and ``age`` in years), [N]
-    each. With ``world`` above 1 the process group must be up: gradients are averaged over it.
+    each; a head learns nothing from a photo whose label is ``MISSING``. With ``world`` above 1 the
+    process group must be up: gradients are averaged over it.
     The caller seeds torch before, so that every process starts from the same weights.
     """
 
@@ -69,11 +70,15 @@ class Learner:
         self._factor = optim.build_schedule(
             epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch, **options(recipe.schedule)
         )
-        self._targets = self._all_targets(labels)
+        self._known = {
+            head: torch.from_numpy(labels[LABEL_COLUMNS[head]] != MISSING) for head in HEADS[task]
+        }
+        # Any class will do where none is known: it never reaches a loss.
+        self._targets = self._all_targets({name: labels[name].clip(0) for name in labels})
         self._losses = {
             head: losses.build(
                 num_classes=classes,
-                class_counts=np.bincount(labels[LABEL_COLUMNS[head]], minlength=classes).tolist(),
+                class_counts=class_counts(labels[LABEL_COLUMNS[head]], classes),
                 **options(recipe.loss),
             )
             for head, classes in HEADS[task].items()
@@ -111,8 +116,7 @@ class Learner:
             logits = self._replica(inputs_BCHW)
         index_B = torch.from_numpy(items_B.copy())
         losses_of_heads = [
-            loss(logits[head], self._mixed(self._targets[head][index_B], partner_B, share, head))
-            for head, loss in self._losses.items()
+            self._loss(head, logits[head], index_B, partner_B, share) for head in self._losses
         ]
         loss = torch.stack(losses_of_heads).sum()
         # Its gradients add up over the workers, DistributedDataParallel takes their mean.
@@ -165,6 +169,27 @@ class Learner:
             for head in HEADS[self.task]
         }
 
+    def _loss(
+        self,
+        head: str,
+        logits_BK: torch.Tensor,
+        index_B: torch.Tensor,
+        partner_B: torch.Tensor,
+        share: float,
+    ) -> torch.Tensor:
+        """The loss of a head over the photos that have its label; a mixed one must have two.
+
+        Which these are is known on the CPU, so that nothing waits for the device.
+        """
+        targets = self._mixed(self._targets[head][index_B], partner_B, share, head)
+        known_B = self._known[head][index_B]
+        if share != 1.0:
+            known_B = known_B & known_B[partner_B]
+        if not known_B.all():
+            kept = known_B.nonzero().squeeze(1).to(self.device)
+            logits_BK, targets = logits_BK.index_select(0, kept), targets.index_select(0, kept)
+        return self._losses[head](logits_BK, targets)
+
     def _mixed(
         self, targets_B: torch.Tensor, partner_B: torch.Tensor, share: float, head: str
     ) -> torch.Tensor:
@@ -182,6 +207,12 @@ class Learner:
             torch.nn.utils.clip_grad_norm_(
                 self.model.parameters(), self.recipe.train.clip_grad_norm
             )
+
+
+def class_counts(classes_N: npt.NDArray[np.int64], num_classes: int) -> list[int]:
+    """How many items of each class there are; those without a label count nowhere."""
+    counts: list[int] = np.bincount(classes_N[classes_N != MISSING], minlength=num_classes).tolist()
+    return counts
 
 
 def options(section: Section) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Training losses by name, each the mean over a batch of logits [B, K] and targets.
 
+A batch without photos, as where none has a label, has the loss 0 and no gradient.
 With several workers (where torch's process group is up) the batch is that of all workers together.
 Every worker gets the same value; its gradient is that of the worker's own photos, so gradients add
 up over the workers. All workers must call a loss together.
@@ -112,7 +113,7 @@ def focal_loss(
     smooth_BK = (1 - smoothing) * target_BK + smoothing / logits_BK.shape[1]
     losses_BK = -weights * smooth_BK * miss_BK**gamma * logp_BK
     total, mass = _sums_over_workers(losses_BK.sum(), (weights * target_BK).sum())
-    return total / mass
+    return _mean(total, mass)
 
 
 def soft_f1_loss(logits_BK: Tensor, targets: Tensor) -> Tensor:
@@ -132,7 +133,8 @@ def soft_f1_loss(logits_BK: Tensor, targets: Tensor) -> Tensor:
     # The floor only keeps 0 / 0 from absent classes; any present one has far more mass.
     whole_K = (predicted_K + there_K).clamp_min(torch.finfo(torch.float32).tiny)
     f1_K = 2 * right_K / whole_K
-    return 1 - f1_K.sum() / (there_K > 0).sum()
+    present = (there_K > 0).sum()
+    return (1 - f1_K.sum() / present.clamp_min(1)) * (present > 0)
 
 
 def age_regression_loss(output_B1: Tensor, ages_B: Tensor) -> Tensor:
@@ -149,7 +151,7 @@ def age_regression_loss(output_B1: Tensor, ages_B: Tensor) -> Tensor:
     wanted_B = (ages_B.float() - AGE_CENTRE_YEARS) / AGE_SCALE_YEARS
     squares_B = (output_B1.squeeze(1).float() - wanted_B).square()
     total, photos = _sums_over_workers(squares_B.sum(), squares_B.new_tensor(len(squares_B)))
-    return total / photos
+    return _mean(total, photos)
 
 
 def age_from_output(output_B1: Tensor) -> Tensor:
@@ -278,6 +280,11 @@ def _sums_over_workers(*own: Tensor) -> Sequence[Tensor]:
         return own
     total: Tensor = _SumOverWorkers.apply(torch.stack(own))
     return total.unbind()
+
+
+def _mean(total: Tensor, mass: Tensor) -> Tensor:
+    """Their ratio; 0 where no photo of the batch has a label."""
+    return total / mass.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _weights(class_weights: Sequence[float] | None, num_classes: int) -> Tensor | None:

@@ -103,9 +103,13 @@ class Tracker:
         # W&B ignores a step that it has had already.
         self._wandb("log", lambda run: run.log({**plotted, "epoch": number}, number, commit=True))
 
-    def confusion(self, matrices: Mapping[str, npt.NDArray[np.int64]]) -> None:
+    def confusion(
+        self,
+        matrices: Mapping[str, npt.NDArray[np.int64]],
+        age_limits: labels.AgeLimits = labels.AGE_BAND_STARTS,
+    ) -> None:
         """Draw ``confusion.png``: one matrix [truth, predicted] of photo counts for each head."""
-        path = self._draw("confusion", _confusion_figure(matrices).savefig)
+        path = self._draw("confusion", _confusion_figure(matrices, age_limits).savefig)
         self._wandb("log", lambda run: run.log({"confusion": _wandb_image(path)}))
 
     def mistakes(self, images: Sequence[UInt8Array], captions: Sequence[str]) -> None:
@@ -237,7 +241,9 @@ def _wandb_image(image: Path | UInt8Array, caption: str | None = None) -> Any:
     return wandb.Image(str(image) if isinstance(image, Path) else image, caption=caption)
 
 
-def _confusion_figure(matrices: Mapping[str, npt.NDArray[np.int64]]) -> Figure:
+def _confusion_figure(
+    matrices: Mapping[str, npt.NDArray[np.int64]], age_limits: labels.AgeLimits
+) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -246,7 +252,7 @@ def _confusion_figure(matrices: Mapping[str, npt.NDArray[np.int64]]) -> Figure:
     figure = Figure(figsize=(sum(sides) + 1, max(sides) + 0.4), layout=layout)
     panels = figure.subplots(1, len(matrices), squeeze=False, width_ratios=sides)[0]
     for panel, (head, matrix_KK) in zip(panels, matrices.items(), strict=True):
-        names = [name.replace("_", " ") for name in labels.class_names(head)]
+        names = [name.replace("_", " ") for name in labels.class_names(head, age_limits)]
         shares_KK = matrix_KK / matrix_KK.sum(axis=1, keepdims=True).clip(1)
         panel.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(matrix_KK):

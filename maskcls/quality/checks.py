@@ -17,32 +17,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from maskcls.data import folds as folding
+from maskcls.data.coverage import absent_classes
 from maskcls.data.label_fixes import STEMS, LabelFixes
-from maskcls.data.manifest import OK, Manifest, absent_classes, read_eval, read_train
+from maskcls.data.manifest import OK, Manifest
 from maskcls.data.photos import PhotoError, prefetch
-from maskcls.labels import FloatArray, Gender, IntArray
+from maskcls.data.source import Source
+from maskcls.labels import AgeLimits, Gender
 from maskcls.quality import appearance
 from maskcls.quality.appearance import Fingerprint
+from maskcls.quality.copies import sets
 from maskcls.quality.findings import KINDS, Checked, Finding
 
 
 def check(
-    root: Path,
+    source: Source,
     *,
-    variants: Sequence[str] = ("original",),
     fixes: LabelFixes | None = None,
     folds: int = 5,
     max_bad_share: float = 0.02,
     threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Checked:
-    """Check the data set under ``root`` as a run with these settings would meet it.
+    """Check the data set as a run with these settings would meet it.
 
     Findings do not depend on ``threads``. ``progress`` is called with ``(done, total)`` after
     each photo. Raises ValueError for fewer than one thread.
@@ -50,10 +49,10 @@ def check(
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     findings: list[Finding] = []
-    train = _listed(lambda: read_train(root, variants=variants), findings)
+    train = _listed(source.train, findings)
     evaluation = None
-    if (root / "eval").is_dir():
-        evaluation = _listed(lambda: read_eval(root), findings)
+    if train or source.tables is None:
+        evaluation = _listed(source.evaluation, findings)
     photos = _table({"train": train, "eval": evaluation})
     if fixes:  # whom a run leaves out cannot harm it
         photos = photos[~photos["person"].isin(fixes.leave_out)].reset_index(drop=True)
@@ -65,22 +64,24 @@ def check(
         [one for one in fingerprints if isinstance(one, Fingerprint)],
     )
     if train:
-        findings += _of_people(root, train.photos, fixes or LabelFixes())
-        fixed = read_train(root, variants=variants, fixes=fixes).photos
+        if source.tables is None:
+            findings += _of_people(source.root, train.photos)
+        findings += _of_fixes(train.photos, fixes or LabelFixes())
+        fixed = source.train(fixes).photos
         findings += _thin(fixed, folds)
-        findings += _empty(fixed, photos)
+        findings += _empty(fixed, photos, source.age_limits)
     place = list(KINDS)
     findings.sort(key=lambda finding: (place.index(finding.kind), -(finding.score or 0)))
-    return Checked(root.absolute().name, photos, findings)
+    return Checked(source.name, photos, findings)
 
 
-def _listed(read: Callable[[], Manifest], findings: list[Finding]) -> Manifest | None:
+def _listed(read: Callable[[], Manifest | None], findings: list[Finding]) -> Manifest | None:
     try:
         manifest = read()
     except (ValueError, OSError) as error:
         findings.append(Finding("layout", str(error)))
         return None
-    findings += [Finding("note", note) for note in manifest.notes]
+    findings += [Finding("note", note) for note in manifest.notes] if manifest else []
     return manifest
 
 
@@ -165,7 +166,7 @@ def _sizes(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> Iterato
 def _doubles(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> Iterator[Finding]:
     """Photos that are the same or nearly so, one finding for each set of them."""
     digests = [one.digest for one in fingerprints]
-    set_N = _sets(photos, fingerprints)
+    set_N = sets(photos, fingerprints)
     for number in np.flatnonzero(np.bincount(set_N) > 1):
         rows = np.flatnonzero(set_N == number)
         among = photos.iloc[rows]
@@ -180,45 +181,6 @@ def _doubles(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> Itera
         exact = len({digests[row] for row in rows}) == 1
         message = "the same file" if exact else "nearly the same"
         yield Finding(kind, message, people, tuple(among["key"]))
-
-
-def _sets(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> IntArray:
-    """The number of the set that each photo is in, [N]: copies of one picture are a set."""
-    # Whose seven photos are alike by nature: in eval that may be any two photos.
-    owner_N = pd.factorize(photos["side"] + "/" + photos["person"])[0]
-    stem_N = pd.factorize(photos["stem"].where(photos["stem"] != "", photos["key"]))[0]
-    colours_ND = np.stack([one.colours_D for one in fingerprints]).astype(np.int16)
-    set_N = np.arange(len(photos))
-    pairs = appearance.near_pairs(
-        np.stack([one.hash_W for one in fingerprints]), appearance.COPY_BITS
-    )
-    for first, second, bits in pairs:
-        own = owner_N[first] == owner_N[second]
-        # A cut-out copy is meant to look like its original.
-        same = own & (bits <= appearance.SAME_BITS) & (stem_N[first] != stem_N[second])
-        # What is linked already need not be compared: a data set of one picture has many pairs.
-        same &= set_N[first] != set_N[second]
-        same[same] = _apart(colours_ND, first[same], second[same]) <= appearance.SAME_COLOURS
-        linked = ~own | same
-        if linked.any():
-            # All links so far, as one to each member of a set.
-            rows = np.concatenate([np.arange(len(set_N)), first[linked]])
-            columns = np.concatenate([set_N, second[linked]])
-            graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(set_N),) * 2)
-            labels = connected_components(graph, directed=False)[1]
-            set_N = np.unique(labels, return_index=True)[1][labels]
-    return set_N
-
-
-def _apart(colours_ND: npt.NDArray[np.int16], first: IntArray, second: IntArray) -> FloatArray:
-    """Mean difference of two thumbnails in grey levels, for each pair."""
-    parts = [
-        np.abs(
-            colours_ND[first[start : start + 10_000]] - colours_ND[second[start : start + 10_000]]
-        ).mean(axis=1)
-        for start in range(0, len(first), 10_000)
-    ]
-    return np.concatenate([np.zeros(0), *parts])
 
 
 def _outliers(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> Iterator[Finding]:
@@ -243,8 +205,8 @@ def _outliers(photos: pd.DataFrame, fingerprints: Sequence[Fingerprint]) -> Iter
         )
 
 
-def _of_people(root: Path, photos: pd.DataFrame, fixes: LabelFixes) -> Iterator[Finding]:
-    """What the lists say of people: missing photos, label fixes and train.csv."""
+def _of_people(root: Path, photos: pd.DataFrame) -> Iterator[Finding]:
+    """What the competition's folders and train.csv say of people."""
     for (person, variant), rows in photos.groupby(["person", "variant"]):
         missing = [stem for stem in STEMS if stem not in set(rows["stem"])]
         if missing:
@@ -252,6 +214,12 @@ def _of_people(root: Path, photos: pd.DataFrame, fixes: LabelFixes) -> Iterator[
                 f" ({variant})" if variant != "original" else ""
             )
             yield Finding("missing photos", what, (str(person),))
+    if (root / "train" / "train.csv").is_file():
+        yield from _train_csv(root / "train" / "train.csv", photos)
+
+
+def _of_fixes(photos: pd.DataFrame, fixes: LabelFixes) -> Iterator[Finding]:
+    """Label fixes that change nothing."""
     everybody = set(photos["person"])
     for key, ids in fixes:
         for person in ids:
@@ -262,8 +230,6 @@ def _of_people(root: Path, photos: pd.DataFrame, fixes: LabelFixes) -> Iterator[
         for stem in stems:
             if person in everybody and (person, stem) not in here:
                 yield Finding("label fix", f"set_mask: has no photo {stem}", (person,))
-    if (root / "train" / "train.csv").is_file():
-        yield from _train_csv(root / "train" / "train.csv", photos)
 
 
 def _train_csv(path: Path, photos: pd.DataFrame) -> Iterator[Finding]:
@@ -317,12 +283,12 @@ def _thin(photos: pd.DataFrame, folds: int) -> Iterator[Finding]:
         yield Finding("thin classes", str(error))
 
 
-def _empty(fixed: pd.DataFrame, seen: pd.DataFrame) -> Iterator[Finding]:
+def _empty(fixed: pd.DataFrame, seen: pd.DataFrame, age_limits: AgeLimits) -> Iterator[Finding]:
     status = seen.drop_duplicates("key").set_index("key")["status"]
     fixed = fixed.assign(status=fixed["key"].map(status))
     if (fixed["status"] != OK).all():  # which is another finding
         return
-    for name in absent_classes(fixed):
+    for name in absent_classes(fixed, age_limits):
         yield Finding("empty classes", f"no photo to train on of {name}")
 
 

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from maskcls.data.label_fixes import LabelFixes
-from maskcls.data.manifest import read_eval, read_train
 from maskcls.data.photos import PhotoError, decode, prefetch
-from maskcls.labels import IntArray, class_names
+from maskcls.data.source import Source
+from maskcls.labels import AGE_BAND_STARTS, MISSING, AgeLimits, IntArray, class_names
 
 CHANNELS: Final = ("red", "green", "blue")
 VALUES: Final = np.arange(256)
@@ -102,31 +102,36 @@ class Findings:
     pixels: dict[str, Pixels]
     notes: list[str]
     table: pd.DataFrame
+    age_limits: AgeLimits = AGE_BAND_STARTS
 
 
 def explore(
-    root: Path,
+    source: Source,
     *,
     fixes: LabelFixes | None = None,
     threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Findings:
-    """Count, measure and decode every photo under ``root``; findings do not depend on ``threads``.
+    """Count, measure and decode every photo; findings do not depend on ``threads``.
 
     ``progress`` is called with ``(done, total)`` after each photo. Photos that cannot be read
     still count as photos. Raises what ``read_train`` and ``read_eval`` raise, and ValueError for no
     threads.
     """
-    manifests = {"train": read_train(root, fixes=fixes)}
-    if (root / "eval" / "images").is_dir():
-        manifests["eval"] = read_eval(root)
+    manifests = {"train": source.train(fixes)}
+    if (evaluation := source.evaluation()) is not None:
+        manifests["eval"] = evaluation
     train = manifests["train"].photos
     done, total = itertools.count(1), sum(len(manifest.photos) for manifest in manifests.values())
     return Findings(
-        name=root.absolute().name,
+        name=source.name,
         people=train["person"].nunique(),
         photos=len(train),
-        counts={column: count(train, column) for column in COUNTED},
+        counts={
+            column: count(train, column, source.age_limits)
+            for column in COUNTED
+            if (train[column] != ("" if column == "race" else MISSING)).any()
+        },
         pixels={
             name: measure(
                 manifest.photos, threads=threads, progress=lambda: progress(next(done), total)
@@ -135,23 +140,29 @@ def explore(
         },
         notes=[note for manifest in manifests.values() for note in manifest.notes],
         table=train,
+        age_limits=source.age_limits,
     )
 
 
-def count(photos: pd.DataFrame, column: str) -> pd.DataFrame:
+def count(
+    photos: pd.DataFrame, column: str, age_limits: AgeLimits = AGE_BAND_STARTS
+) -> pd.DataFrame:
     """``people`` and ``photos`` for each value of one of the columns ``COUNTED``.
 
     Classes have a row each, named, even where nobody is in them; so has each year of age from the
-    youngest to the oldest. Races come the most frequent first.
+    youngest to the oldest. Races come the most frequent first. Photos without the label are one
+    more row, "unknown", where there are any; not so for years.
     """
     groups = photos.groupby(column)["person"]
     table = pd.DataFrame({"people": groups.nunique(), "photos": groups.size()})
     if column == "race":
         return table.sort_values("photos", ascending=False, kind="stable")
     if column == "age":
-        return table.reindex(range(table.index.min(), table.index.max() + 1), fill_value=0)
-    names = class_names("age" if column == "age_band" else column)
-    return table.reindex(range(len(names)), fill_value=0).set_axis(names)
+        years = table.index[table.index != MISSING]
+        return table.reindex(range(years.min(), years.max() + 1), fill_value=0)
+    names = class_names("age" if column == "age_band" else column, age_limits)
+    values = [*range(len(names)), *([MISSING] if MISSING in table.index else [])]
+    return table.reindex(values, fill_value=0).set_axis([*names, "unknown"][: len(values)])
 
 
 def measure(

@@ -67,7 +67,7 @@ def weak_attributes(run: FinishedRun) -> dict[str, tuple[float, float]]:
     for attribute in ATTRIBUTES:
         if attribute in run.targets:
             score = run.scores["out_of_fold"][attribute]["macro_f1"]
-            guessing = analysis.chance(run.answers[f"{attribute}_truth"])
+            guessing = analysis.chance(run.labelled(attribute)[f"{attribute}_truth"])
             if guessing < 1 and score < (1 + guessing) / 2:
                 found[attribute] = score, guessing
     return found
@@ -199,8 +199,9 @@ def _search(run: FinishedRun) -> list[Advice]:
         worst = min(run.targets, key=lambda t: run.scores["out_of_fold"][t]["macro_f1"])
         perfect = {worst: 1.0}
         reason = f"{worst} macro F1 is {run.scores['out_of_fold'][worst]['macro_f1']:.3f}."
+    answers = run.labelled(worst)
     cm_KK = confusion(
-        run.answers[f"{worst}_truth"], run.answers[f"{worst}_predicted"], analysis.size(worst)
+        answers[f"{worst}_truth"], answers[f"{worst}_predicted"], analysis.size(worst)
     )
     f1_K = per_class(cm_KK)[2]
     f1_K[cm_KK.sum(axis=0) + cm_KK.sum(axis=1) == 0] = 1.0  # a class that nobody has
@@ -211,7 +212,7 @@ def _search(run: FinishedRun) -> list[Advice]:
     return [
         Advice(
             f"Work on {worst}",
-            f"{reason} The hardest {worst} class is {hard} {readable(worst)[hard]} "
+            f"{reason} The hardest {worst} class is {hard} {readable(worst, run.age_limits)[hard]} "
             f"(F1 {f1_K[hard]:.2f}). A search finds a better learning rate.",
             SEARCH * (perfect[worst] - now),
             _command("tune", run, f"task={task}", space, f"run.dir={run.folder}-tune-{task}"),
@@ -241,12 +242,13 @@ def _labels(
 
 def _gain_of_labels(run: FinishedRun, attribute: str, people: Iterable[str]) -> float:
     """Macro F1 of the attribute if the models are right about all these people."""
+    labelled = run.labelled(attribute)
     truth, answers = (
-        run.answers[f"{attribute}_{kind}"].to_numpy().copy() for kind in ("truth", "predicted")
+        labelled[f"{attribute}_{kind}"].to_numpy().copy() for kind in ("truth", "predicted")
     )
     size = analysis.size(attribute)
     now = macro_f1(confusion(truth, answers, size))
-    theirs = run.answers["person"].isin(list(people)).to_numpy()
+    theirs = labelled["person"].isin(list(people)).to_numpy()
     truth[theirs] = answers[theirs]
     return macro_f1(confusion(truth, answers, size)) - now
 

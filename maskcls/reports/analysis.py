@@ -25,9 +25,6 @@ from maskcls.scoring.voting import FittedVote
 BINS: Final = 10
 """Of a reliability curve, equally wide."""
 
-BORDER_AGES: Final = (28, 29, 30, 31, 57, 58, 59, 60, 61, 62)
-"""Years beside the limits of the age bands."""
-
 
 def size(target: str) -> int:
     """The number of classes of a target."""
@@ -94,7 +91,7 @@ def best_single(run: FinishedRun, target: str) -> Single:
     better than it is.
     """
     routes = run.routes() if target == "joint" else {str(t): [t] for t in tasks_of(run, target)}
-    ours = run.answers.set_index("photo")
+    ours = run.labelled(target).set_index("photo")
     truth, voted = (ours[f"{target}_{kind}"].to_numpy() for kind in ("truth", "predicted"))
     alone = {
         # Soft: of one model that is its plain answer, whatever the ensemble learns.
@@ -123,7 +120,10 @@ def without_each(run: FinishedRun) -> dict[str, Difference]:
         answers = run.answers_of(others, run.ensemble)
         if "joint_predicted" not in answers:
             continue
-        both = run.answers.merge(answers, on="photo", suffixes=("", "_left"))
+        both = run.labelled("joint").merge(answers, on="photo", suffixes=("", "_left"))
+        both = both[both["joint_predicted_left"] != labels.MISSING]
+        if both.empty:
+            continue
         table[str(task)] = difference(
             both["joint_truth"].to_numpy(),
             both["joint_predicted_left"].to_numpy(),
@@ -137,6 +137,7 @@ def without_each(run: FinishedRun) -> dict[str, Difference]:
 
 def if_perfect(answers: pd.DataFrame) -> dict[str, float]:
     """Joint macro F1 if one attribute were always right and the others as they are."""
+    answers = answers[answers["joint_truth"] != labels.MISSING]
     found = {}
     for attribute in ATTRIBUTES:
         parts = {
@@ -177,41 +178,6 @@ def calibration(rows: pd.DataFrame) -> Calibration:
     return Calibration(
         bins, float(gaps.sum() / len(rows)), float(confidence_N.mean() - right_N.mean())
     )
-
-
-def by_year(run: FinishedRun) -> pd.DataFrame:
-    """For each age in years that occurs: ``people``, ``photos``, the share of age answers that are
-    ``right`` and the share that named each band (columns 0, 1, 2)."""
-    table = run.answers.assign(age=run.photos.loc[run.answers["photo"], "age"].to_numpy())
-    right = table["age_truth"] == table["age_predicted"]
-    groups = table.assign(right=right).groupby("age")
-    named = pd.crosstab(table["age"], table["age_predicted"], normalize="index")
-    return pd.DataFrame(
-        {"people": groups["person"].nunique(), "photos": groups.size()}
-        | {"right": groups["right"].mean()}
-    ).join(named.reindex(columns=range(3), fill_value=0.0))
-
-
-def by_group(run: FinishedRun, groups_N: npt.ArrayLike) -> pd.DataFrame:
-    """For each group of photos (one value a row of ``run.answers``): ``photos``, ``people``, and
-    the share of right answers in each target, with ``low`` and ``high`` of the first of them."""
-    rows = {}
-    groups = np.asarray(groups_N)
-    first = run.targets[0]
-    for group in dict.fromkeys(groups):
-        part = run.answers[groups == group]
-        right = {
-            target: part[f"{target}_truth"] == part[f"{target}_predicted"] for target in run.targets
-        }
-        low, high = metrics.share_interval(right[first], part["person"], seed=run.seed)
-        rows[group] = {
-            "photos": len(part),
-            "people": part["person"].nunique(),
-            **{target: float(values.mean()) for target, values in right.items()},
-            "low": low,
-            "high": high,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 @dataclass(frozen=True)
@@ -260,9 +226,9 @@ def opinions(run: FinishedRun) -> pd.DataFrame:
     probabilities, 0 sure to 1 no idea)."""
     tables = []
     for attribute in ATTRIBUTES:
-        if f"{attribute}_predicted" not in run.answers:
+        if attribute not in run.targets:
             continue
-        answers = run.answers.set_index("photo")
+        answers = run.labelled(attribute).set_index("photo")
         by_task = [
             said(run, task, attribute).loc[answers.index] for task in tasks_of(run, attribute)
         ]
@@ -326,23 +292,6 @@ def doubtful_labels(opinions: pd.DataFrame, *, sure: float = 0.8) -> dict[str, l
         doubted = means[(means["wrong"] == 1) & (means["sure"] >= sure)]
         found[attribute] = doubted.sort_values("sure", ascending=False).index.tolist()
     return found
-
-
-def fold_balance(photos: pd.DataFrame) -> pd.DataFrame:
-    """People in each fold (columns) by gender and age band (rows), and in all."""
-    people = photos.drop_duplicates("person")
-    names = [
-        f"{gender}, {band}"
-        for gender in finished_run.readable("gender")
-        for band in finished_run.readable("age")
-    ]
-    group = people["gender"] * 3 + people["age_band"]
-    return (
-        pd.crosstab(group, people["fold"])
-        .reindex(range(len(names)), fill_value=0)
-        .set_axis(names)
-        .pipe(lambda table: table.assign(all=table.sum(axis=1)))
-    )
 
 
 def tasks_of(run: FinishedRun, target: str) -> list[Task]:

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from maskcls.labels import AGE_BAND_STARTS, Task
+from maskcls.labels import AGE_BAND_STARTS, AgeLimits, Task
 from maskcls.reports.analysis import Agreement, Calibration, Difference
 from maskcls.reports.curves import Fit
 from maskcls.reports.finished_run import readable
@@ -114,9 +114,9 @@ def reliability(name: str, calibration: Calibration) -> Figure:
     return figure
 
 
-def years(table: pd.DataFrame) -> list[Figure]:
+def years(table: pd.DataFrame, limits: AgeLimits = AGE_BAND_STARTS) -> list[Figure]:
     """Where age answers fail, and which band is answered, by age in years."""
-    border = table[[any(-2 <= age - start < 2 for start in AGE_BAND_STARTS) for age in table.index]]
+    border = table[[any(-2 <= age - start < 2 for start in limits) for age in table.index]]
     inside = table.drop(border.index)
     story = "correct age answers by age in years"
     if len(border) and len(inside):
@@ -124,13 +124,13 @@ def years(table: pd.DataFrame) -> list[Figure]:
     right, axes = _panel(story)
     sizes = 8 + 70 * table["photos"] / table["photos"].max()
     axes.scatter(table.index, table["right"], sizes, color=BLUE, alpha=0.55, lw=0)
-    for band in _bands(table):
+    for band in _bands(table, limits):
         axes.plot(band.index, _smooth(band), color=BLUE, lw=2)
     axes.set_ylabel("share correct (line: 5-year mean)")
     axes.set_ylim(-0.05, 1.08)
-    named, band_axes = _panel(_limit_story(table))
+    named, band_axes = _panel(_limit_story(table, limits))
     edges = np.vstack([np.zeros(len(table)), table[[0, 1, 2]].to_numpy().cumsum(axis=1).T])
-    for band_number, name in enumerate(readable("age")):
+    for band_number, name in enumerate(readable("age", limits)):
         band_axes.bar(
             table.index, edges[band_number + 1] - edges[band_number], 1.0,
             bottom=edges[band_number], color=("#56b4e9", "#f0e442", "#374151")[band_number],
@@ -140,7 +140,7 @@ def years(table: pd.DataFrame) -> list[Figure]:
     band_axes.set_ylim(0, 1)
     named.legend(*band_axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     for panel in (axes, band_axes):
-        for start in AGE_BAND_STARTS:
+        for start in limits:
             panel.axvline(start - 0.5, color=ORANGE, ls="--", lw=1.5)
         panel.set_xlabel("age in years (dashed: limits of the age bands)")
         panel.yaxis.set_major_formatter(PercentFormatter(1))
@@ -229,9 +229,9 @@ def _range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _limit_story(table: pd.DataFrame) -> str:
+def _limit_story(table: pd.DataFrame, limits: AgeLimits) -> str:
     """The share of people next to the first limit who are predicted to be on its other side."""
-    limit = AGE_BAND_STARTS[0]
+    limit = limits[0]
     below, above = (
         table[(table.index >= start) & (table.index < start + 2)] for start in (limit - 2, limit)
     )
@@ -245,8 +245,8 @@ def _limit_story(table: pd.DataFrame) -> str:
     )
 
 
-def _bands(table: pd.DataFrame) -> list[pd.DataFrame]:
-    edges = [-1, *(start - 1 for start in AGE_BAND_STARTS), 200]
+def _bands(table: pd.DataFrame, limits: AgeLimits) -> list[pd.DataFrame]:
+    edges = [-1, *(start - 1 for start in limits), 200]
     parts = [table[(table.index > a) & (table.index <= b)] for a, b in itertools.pairwise(edges)]
     return [part for part in parts if len(part)]
 

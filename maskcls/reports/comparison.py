@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
+from maskcls.labels import MISSING
 from maskcls.reports import analysis, charts, page
 from maskcls.reports.analysis import Difference
 from maskcls.reports.finished_run import FinishedRun
@@ -70,8 +71,11 @@ def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Co
         raise ValueError(f"{names[0]} and {names[1]} have different labels for every photo")
     scores, gains = {}, {}
     for target in targets:
+        labelled = kept[kept[f"{target}_truth_1"] != MISSING]
+        if labelled.empty:
+            continue
         truth, one, two = (
-            kept[f"{target}_{kind}"].to_numpy()
+            labelled[f"{target}_{kind}"].to_numpy()
             for kind in ("truth_1", "predicted_1", "predicted_2")
         )
         classes = analysis.size(target)
@@ -80,7 +84,7 @@ def compare(first: FinishedRun, second: FinishedRun, names: Sequence[str]) -> Co
             macro_f1(confusion(truth, two, classes)),
         )
         gains[target] = analysis.difference(
-            truth, one, two, kept["person"].to_numpy(), classes=classes, seed=first.seed
+            truth, one, two, labelled["person"].to_numpy(), classes=classes, seed=first.seed
         )
     return Comparison(
         first=names[0],

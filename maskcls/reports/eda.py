@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from maskcls import labels
 from maskcls.data.label_fixes import STEMS
-from maskcls.labels import AGE_BAND_STARTS
+from maskcls.labels import MISSING, AgeLimits
 from maskcls.quality.eda import CHANNELS, Findings, Pixels
 from maskcls.reports import page
-from maskcls.reports.finished_run import readable
+from maskcls.reports.finished_run import named, readable
 from maskcls.reports.page import Picture, Table
 from maskcls.storage import files
 
@@ -29,6 +29,9 @@ OF_A_CLASS: Final = 8
 
 WHOLE: Final = 6
 """People who are shown with all their photos."""
+
+OF_A_PERSON: Final = 14
+"""Photos of one of those."""
 
 HEIGHT: Final = 112
 """Of a photo on the page, in pixels."""
@@ -42,7 +45,7 @@ def write(folder: Path, findings: Findings) -> Path:
     files.write_json(folder / "eda.json", _numbers(findings))
     with matplotlib.rc_context(page.PLOT_STYLE):
         plots = [
-            page.plot(_count_plot(column, table), TITLES.get(column, column))
+            page.plot(_count_plot(column, table, findings.age_limits), TITLES.get(column, column))
             for column, table in findings.counts.items()
         ]
         colours = page.plot(_colour_plot(findings.pixels), "pixels by value")
@@ -57,8 +60,8 @@ def write(folder: Path, findings: Findings) -> Path:
             key: why for pixels in findings.pixels.values()
             for key, why in pixels.unreadable.items()
         },
-        groups=_groups(findings.table, list(odd)),
-        whole=_whole(findings.table, odd),
+        groups=_groups(findings.table, list(odd), findings.age_limits),
+        whole=_whole(findings.table, odd, findings.age_limits),
         colours=_colours(findings.pixels),
         sizes=_sizes(findings.pixels),
         values=colours,
@@ -84,7 +87,7 @@ def _odd_people(findings: Findings) -> dict[str, dict[str, str]]:
     return found
 
 
-def _groups(table: pd.DataFrame, odd: Sequence[str]) -> list[dict[str, Any]]:
+def _groups(table: pd.DataFrame, odd: Sequence[str], limits: AgeLimits) -> list[dict[str, Any]]:
     """Some people of each gender and age band, odd ones first, each by the photo without mask."""
     table = table.assign(bare=table["stem"].map({s: k for k, s in enumerate(reversed(STEMS))}))
     people = table.sort_values("bare", kind="stable").drop_duplicates("person").sort_values("key")
@@ -92,7 +95,7 @@ def _groups(table: pd.DataFrame, odd: Sequence[str]) -> list[dict[str, Any]]:
     people = people.assign(place=people["person"].map(place).fillna(len(place)))
     groups = []
     for gender, gender_name in enumerate(readable("gender")):
-        for band, band_name in enumerate(readable("age")):
+        for band, band_name in enumerate(readable("age", limits)):
             mine = people[(people["gender"] == gender) & (people["age_band"] == band)]
             classes = [
                 f"{int(labels.encode(mask, gender, band))} {mask_name}"
@@ -105,7 +108,7 @@ def _groups(table: pd.DataFrame, odd: Sequence[str]) -> list[dict[str, Any]]:
                     "people": len(mine),
                     "classes": ", ".join(classes),
                     "photos": [
-                        _photo(row, f"{row['person']}, {row['age']}", row["person"] in place)
+                        _photo(row, f"{row['person']}, {_age(row, limits)}", row["person"] in place)
                         for row in shown
                     ],
                 }
@@ -113,26 +116,38 @@ def _groups(table: pd.DataFrame, odd: Sequence[str]) -> list[dict[str, Any]]:
     return groups
 
 
-def _whole(table: pd.DataFrame, odd: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
-    """A few people with all their photos: those with odd photos, then the first ones."""
+def _whole(
+    table: pd.DataFrame, odd: Mapping[str, Mapping[str, str]], limits: AgeLimits
+) -> list[dict[str, Any]]:
+    """A few people with all their photos, up to ``OF_A_PERSON``: those with odd photos, then the
+    first ones."""
     order = {stem: place for place, stem in enumerate(STEMS)}
     shown = []
     for person in list(dict.fromkeys([*odd, *table["person"]]))[:WHOLE]:
-        mine = table[table["person"] == person].sort_values("stem", key=lambda s: s.map(order))
+        mine = table[table["person"] == person]
+        mine = mine.sort_values("stem", key=lambda s: s.map(order)).head(OF_A_PERSON)
         first, reasons = mine.iloc[0], odd.get(person, {})
-        names = (readable("gender")[first["gender"]], f"{first['age']} years")
+        names = (named("gender", first["gender"]), _age(first, limits))
         shown.append(
             {
                 "title": f"{person}: {', '.join(names)}",
                 "photos": [
-                    _photo(row, f"{page.plain(row['stem'])}, class {row['joint']}: "
-                           f"mask {readable('mask')[row['mask']]}", row["key"] in reasons)
+                    _photo(row, f"{page.plain(row['stem'])}, class "
+                           f"{named('joint', row['joint']) if row['joint'] < 0 else row['joint']}: "
+                           f"mask {named('mask', row['mask'])}", row["key"] in reasons)
                     for row in mine.to_dict("records")
                 ],
                 "reasons": [f"{Path(key).name}: {why}" for key, why in reasons.items()],
             }
         )  # fmt: skip
     return shown
+
+
+def _age(row: Mapping[Any, Any] | pd.Series, limits: AgeLimits) -> str:
+    """The age in years, or else what is known of it."""
+    if row["age"] != MISSING:
+        return f"{row['age']} years"
+    return f"age {named('age', row['age_band'], limits)}"
 
 
 def _photo(row: Mapping[Any, Any], caption: str, odd: bool) -> dict[str, Any]:
@@ -192,7 +207,7 @@ def _sizes(pixels_of: Mapping[str, Pixels]) -> Table:
     return Table("Sizes", ["height × width", *(f"{name} photos" for name in pixels_of)], rows)
 
 
-def _count_plot(column: str, table: pd.DataFrame) -> Figure:
+def _count_plot(column: str, table: pd.DataFrame, limits: AgeLimits) -> Figure:
     """Bars of people, and bars of photos beside them."""
     height = 2.6 if column == "age" else 0.8 + 0.24 * len(table)
     figure = Figure(figsize=(11.6 if column in WIDE else 5.7, height), layout="constrained")
@@ -201,13 +216,16 @@ def _count_plot(column: str, table: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, 2, sharey=column != "age")
     for panel, unit, colour in zip(panels, table, ("#2563eb", "#94a3b8"), strict=True):
         panel.set_title(f"{unit} by {TITLES.get(column, column)}", loc="left")
-        (_years if column == "age" else _bars)(panel, table[unit], colour)
+        if column == "age":
+            _years(panel, table[unit], colour, limits)
+        else:
+            _bars(panel, table[unit], colour)
     return figure
 
 
-def _years(panel: Axes, counts: pd.Series, colour: str) -> None:
+def _years(panel: Axes, counts: pd.Series, colour: str, limits: AgeLimits) -> None:
     panel.bar(counts.index, counts, color=colour, width=0.8)
-    for start in AGE_BAND_STARTS:
+    for start in limits:
         panel.axvline(start - 0.5, color="#dc2626", linestyle=":")
     panel.grid(axis="x", visible=False)
 

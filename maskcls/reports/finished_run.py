@@ -12,7 +12,16 @@ import numpy as np
 import pandas as pd
 
 from maskcls.config.recipe import Recipe
-from maskcls.labels import ATTRIBUTES, IntArray, Task, class_names, tells
+from maskcls.labels import (
+    AGE_BAND_STARTS,
+    ATTRIBUTES,
+    MISSING,
+    AgeLimits,
+    IntArray,
+    Task,
+    class_names,
+    tells,
+)
 from maskcls.learning import checkpoint, tracking
 from maskcls.scoring import ensemble as results
 from maskcls.scoring.ensemble import ModelVotes
@@ -35,7 +44,7 @@ class FinishedRun:
 
     ``photos`` is manifest.parquet indexed by the photo's key. ``answers`` has a row a photo with
     its person and, for each of ``TARGETS`` that the models tell, ``{target}_truth`` and
-    ``{target}_predicted`` by models that never saw the person.
+    ``{target}_predicted`` by models that never saw the person; ``MISSING`` without that label.
     """
 
     folder: Path
@@ -52,9 +61,23 @@ class FinishedRun:
     def seed(self) -> int:
         return int(self.scores["seed"])
 
-    @property
+    @cached_property
     def targets(self) -> list[str]:
-        return [target for target in TARGETS if f"{target}_predicted" in self.answers]
+        """What was answered and can be scored."""
+        return [
+            target
+            for target in TARGETS
+            if f"{target}_predicted" in self.answers and len(self.labelled(target))
+        ]
+
+    def labelled(self, target: str) -> pd.DataFrame:
+        """The ``answers`` about photos that have this label."""
+        return self.answers[self.answers[f"{target}_truth"] != MISSING]
+
+    @cached_property
+    def age_limits(self) -> AgeLimits:
+        """Where the age bands begin."""
+        return next(iter(self.recipes.values())).labels.age_limits
 
     @property
     def tasks(self) -> list[Task]:
@@ -154,9 +177,14 @@ def _read_votes(path: Path, task: Task, fold: int) -> ModelVotes:
     )
 
 
-def readable(target: str) -> list[str]:
+def readable(target: str, age_limits: AgeLimits = AGE_BAND_STARTS) -> list[str]:
     """The class names of ``target`` as a reader wants them."""
-    return [name.replace("_", " ") for name in class_names(target)]
+    return [name.replace("_", " ") for name in class_names(target, age_limits)]
+
+
+def named(target: str, number: int, age_limits: AgeLimits = AGE_BAND_STARTS) -> str:
+    """The name of a class as a reader wants it, also where nobody knows it."""
+    return "unknown" if number == MISSING else readable(target, age_limits)[number]
 
 
 def voters(votes: Sequence[ModelVotes], target: str) -> dict[str, IntArray]:

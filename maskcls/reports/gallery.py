@@ -21,7 +21,7 @@ from maskcls.data.photos import ImageArray, PhotoError
 from maskcls.data.preprocess import Preprocessing
 from maskcls.labels import Task
 from maskcls.reports import analysis, page
-from maskcls.reports.finished_run import FinishedRun, readable
+from maskcls.reports.finished_run import FinishedRun, named, readable
 from maskcls.reports.page import Picture, Table
 
 WIDTH: Final = 120
@@ -144,11 +144,11 @@ def cards(
     shown = []
     for row in chosen.to_dict("records"):
         photo, attribute = row["photo"], row["attribute"]
-        person, names = run.photos.loc[photo], readable(attribute)
+        person, names = run.photos.loc[photo], readable(attribute, run.age_limits)
         answer = names[row["predicted"]]
         pictures = []
         if photo in photos:
-            pictures.append(thumbnail(photos[photo], f"{photo}: {_labels(person)}"))
+            pictures.append(thumbnail(photos[photo], f"{photo}: {_labels(person, run.age_limits)}"))
         if (photo, attribute) in explained:
             pictures.append(
                 thumbnail(explained[photo, attribute], f"what led to {answer} in {photo}")
@@ -165,13 +165,16 @@ def cards(
                 "sure": row["sure"],
                 "label": "" if row["truth"] == row["predicted"] else names[row["truth"]],
                 "photo": f"{person['person']} {page.plain(person['stem'])}",
-                "labels": _labels(person),
+                "labels": _labels(person, run.age_limits),
                 "models": Table("", ["", *names], models),
             }
         )
     return shown
 
 
-def _labels(person: pd.Series) -> str:
-    mask, gender = (readable(name)[person[name]] for name in ("mask", "gender"))
-    return f"{gender}, {person['age']} years, mask {mask}"
+def _labels(person: pd.Series, limits: labels.AgeLimits) -> str:
+    mask, gender = (named(name, person[name]) for name in ("mask", "gender"))
+    age = f"{person['age']} years" if person["age"] != labels.MISSING else "age unknown"
+    if person["age"] == labels.MISSING and person["age_band"] != labels.MISSING:
+        age = named("age", person["age_band"], limits)
+    return f"{gender}, {age}, mask {mask}"

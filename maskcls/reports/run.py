@@ -10,9 +10,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from maskcls.data.manifest import OK
 from maskcls.labels import HEADS, Task
-from maskcls.reports import advice, analysis, charts, curves, finished_run, gallery, page
+from maskcls.reports import advice, analysis, charts, curves, finished_run, gallery, groups, page
 from maskcls.reports.analysis import Calibration
 from maskcls.reports.curves import Fit
 from maskcls.reports.finished_run import FinishedRun, readable
@@ -59,12 +58,12 @@ def write(folder: Path, explain: gallery.Explain = gallery.explain) -> Path:
                 page.plot(charts.reliability(name, c), f"{name}: share correct by probability")
                 for name, c in calibrations.items()
             ],
-            groups=_groups(run),
+            groups=groups.section(run),
             mistakes=_mistakes(run, opinions, explain),
             uncertain=_uncertain(run, opinions),
             agreement=_agreement(run),
             times=_times(run),
-            data=_data(run),
+            data=groups.data(run),
         )
 
 
@@ -88,7 +87,9 @@ def _result(
 ) -> dict[str, Any]:
     scores = run.scores["out_of_fold"]
     singles = {target: analysis.best_single(run, target) for target in scores}
-    chances = {target: analysis.chance(run.answers[f"{target}_truth"]) for target in scores}
+    chances = {
+        target: analysis.chance(run.labelled(target)[f"{target}_truth"]) for target in scores
+    }
     first, values = next(iter(scores.items()))
     figure = charts.headline(scores, {t: one.macro_f1 for t, one in singles.items()}, chances)
     rows = [
@@ -100,11 +101,13 @@ def _result(
             singles[target].gain or "same answers",
             f"{chances[target]:.3f}",
             *(f"{values[n]:.3f}" for n in ("accuracy", "macro_precision", "macro_recall")),
+            f"{values['photos']:,}",
+            f"{values['people']:,}",
         ]
         for target, values in scores.items()
     ]
     head = ["", "macro F1", "95 % interval", "best single", "ensemble minus it", "chance",
-            "accuracy", "macro precision", "macro recall"]  # fmt: skip
+            "accuracy", "macro precision", "macro recall", "photos", "people"]  # fmt: skip
     return {
         "target": first,
         "macro_f1": values["macro_f1"],
@@ -123,7 +126,8 @@ def _remarks(run: FinishedRun) -> list[str]:
     """What a reader of the score must know: classes without people, random weights."""
     remarks = []
     for target in run.targets:
-        names, present = readable(target), set(run.answers[f"{target}_truth"])
+        names = readable(target, run.age_limits)
+        present = set(run.labelled(target)[f"{target}_truth"])
         empty = [f"{k} {name}" for k, name in enumerate(names) if k not in present]
         if empty:
             remarks.append(
@@ -169,8 +173,8 @@ def _recipes(run: FinishedRun) -> Table:
 
 def _matrix(run: FinishedRun, target: str) -> dict[str, Any]:
     """The confusion matrix with the scores of each class at the end of its row."""
-    names = readable(target)
-    truth, predicted = (run.answers[f"{target}_{kind}"] for kind in ("truth", "predicted"))
+    names = readable(target, run.age_limits)
+    truth, predicted = (run.labelled(target)[f"{target}_{kind}"] for kind in ("truth", "predicted"))
     cm_KK = metrics.confusion(truth, predicted, len(names))
     support_K, answered_K = cm_KK.sum(axis=1), cm_KK.sum(axis=0)
     share_KK = cm_KK / np.maximum(support_K, 1)[:, None]
@@ -215,37 +219,6 @@ def _calibrations(run: FinishedRun) -> dict[str, Calibration]:
         for task in run.tasks
         for head in HEADS[task]
     }
-
-
-def _groups(run: FinishedRun) -> dict[str, Any]:
-    photos = run.photos.loc[run.answers["photo"]]
-    gender = [readable("gender")[g] for g in photos["gender"]]
-    kind = photos["stem"].map(page.plain).to_numpy()
-    table = pd.concat([analysis.by_group(run, groups).sort_index() for groups in (gender, kind)])
-    plots, tables = [], []
-    if "age" in run.targets:
-        years = analysis.by_year(run)
-        names = ("share of correct age answers by age", "answered age bands by age")
-        plots += list(map(page.plot, charts.years(years), names))
-        rows = [
-            [f"{age} years", f"{row['people']:.0f}", f"{row['right']:.0%}"]
-            + [f"{row[band]:.0%}" for band in range(3)]
-            for age, row in years.iterrows()
-            if age in analysis.BORDER_AGES
-        ]
-        if rows:
-            head = ["age", "people", "correct", *(f"answered {name}" for name in readable("age"))]
-            tables.append(Table("Answers for ages near the limits", head, rows))
-    alt = "share of correct answers by gender and kind of photo; see the table"
-    plots.append(page.plot(charts.groups(table, run.targets[0]), alt))
-    rows = [
-        [str(name), f"{row['people']:,.0f}", f"{row['photos']:,.0f}"]
-        + [f"{row[target]:.1%}" for target in run.targets]
-        for name, row in table.iterrows()
-    ]
-    head = ["", "people", "photos", *(f"{target} correct" for target in run.targets)]
-    tables.append(Table("Correct answers by gender and kind of photo", head, rows))
-    return {"plots": plots, "tables": tables}
 
 
 def _mistakes(run: FinishedRun, opinions: pd.DataFrame, explain: gallery.Explain) -> dict[str, Any]:
@@ -317,31 +290,3 @@ def _jobs(jobs: Sequence[Mapping[str, Any]]) -> Table:
     head = ["task", "fold", "best epoch", "macro F1", "accuracy", "loss", "training", "whole job"]
     caption = "Jobs: scores of the kept epoch on the people of the fold"
     return Table(caption, [*head, *(["device"] if devices else [])], rows)
-
-
-def _data(run: FinishedRun) -> dict[str, Any]:
-    photos = run.photos
-    balance = analysis.fold_balance(photos)
-    folds = [f"fold {fold}" if fold != "all" else "all" for fold in balance.columns]
-    shares = balance.drop(columns="all")
-    gap = (shares.max(axis=1) - shares.min(axis=1)).max()
-    usable = int((photos["status"] == OK).sum())
-    return {
-        "folds": Table(
-            f"People in each fold: the folds differ by at most {gap} in any group",
-            ["", *folds],
-            [[name, *(f"{n:,}" for n in row)] for name, row in balance.iterrows()],
-        ),
-        "counts": {
-            "people": f"{photos['person'].nunique():,}",
-            "photos": f"{len(photos):,}",
-            "photos that cannot be used": f"{len(photos) - usable:,}",
-            "people whose labels were fixed": (
-                f"{photos.loc[photos['fix'] != '', 'person'].nunique():,}"
-            ),
-            **{
-                f"photos, mask {name}": f"{(photos['mask'] == k).sum():,}"
-                for k, name in enumerate(readable("mask"))
-            },
-        },
-    }

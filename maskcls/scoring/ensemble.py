@@ -66,7 +66,9 @@ def from_json(content: Mapping[str, Any]) -> dict[str, FittedVote]:
 
 def out_of_fold_answers(name: str, out_of_fold: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """What the ensemble would have said of each training photo, by models that never saw its
-    person: photo, person, and truth and prediction of each attribute and of the joint class.
+    person: photo, person, and truth and prediction of each attribute and of the joint class. Both
+    are ``MISSING`` where the photo has no such label, and for the joint class where one of three
+    is; the prediction, too.
 
     Ensembles that learn are fitted on other people (nested cross-validation).
     """
@@ -81,17 +83,26 @@ def out_of_fold_answers(name: str, out_of_fold: pd.DataFrame, *, seed: int) -> p
                 name, probabilities_MNK, truth_N, photos["person"].to_numpy(), seed=seed
             )
         part = photos.assign(**{f"{target}_truth": truth_N, f"{target}_predicted": predicted_N})
-        answers = part if answers is None else answers.merge(part, on=["photo", "person"])
+        answers = part if answers is None else _joined(answers, part)
     assert answers is not None, "no task"
     for kind in ("truth", "predicted"):
         if f"joint_{kind}" in answers:
             parts = labels.decode(answers[f"joint_{kind}"].to_numpy())
             answers = answers.assign(**{f"{a}_{kind}": parts[a] for a in ATTRIBUTES})
         elif all(f"{a}_{kind}" in answers for a in ATTRIBUTES):
-            answers[f"joint_{kind}"] = labels.encode(
+            answers[f"joint_{kind}"] = labels.joint_class(
                 *(answers[f"{attribute}_{kind}"].to_numpy() for attribute in ATTRIBUTES)
             )
     return answers
+
+
+def _joined(answers: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
+    """Both, of all photos of either; what one of them does not know is ``MISSING``."""
+    joined = answers.merge(part, on=["photo", "person"], how="outer", sort=True)
+    numbers = [name for name in joined if name not in ("photo", "person")]
+    return joined.fillna(dict.fromkeys(numbers, labels.MISSING)).astype(
+        dict.fromkeys(numbers, "int64")
+    )
 
 
 def attribute_probabilities(
@@ -110,25 +121,33 @@ def attribute_probabilities(
     return probabilities_MNK.mean(axis=0), given_N, photos
 
 
-def scores(answers: pd.DataFrame, *, seed: int) -> dict[str, dict[str, Any]]:
+def scores(
+    answers: pd.DataFrame, *, seed: int, age_limits: labels.AgeLimits = labels.AGE_BAND_STARTS
+) -> dict[str, dict[str, Any]]:
     """Macro F1 with its 95 % interval over people, accuracy, precision and recall, for ``joint``
-    and each attribute that was answered; and ``absent_classes``, the names of classes that nobody
+    and each attribute that was answered, on the ``photos`` of the ``people`` who have that label;
+    and ``absent_classes``, the names of classes that nobody
     has, where there are any: the means are over the others."""
     result: dict[str, dict[str, Any]] = {}
     for target, count in {"joint": NUM_JOINT, **{a: len(v) for a, v in ATTRIBUTES.items()}}.items():
         if f"{target}_predicted" not in answers:
             continue
+        labelled = answers[answers[f"{target}_truth"] != labels.MISSING]
+        if labelled.empty:  # no photo has all three labels
+            continue
         truth, predicted = (
-            answers[f"{target}_{kind}"].to_numpy() for kind in ("truth", "predicted")
+            labelled[f"{target}_{kind}"].to_numpy() for kind in ("truth", "predicted")
         )
         low, high = metrics.bootstrap_interval(
-            truth, predicted, answers["person"].to_numpy(), count, seed=seed
+            truth, predicted, labelled["person"].to_numpy(), count, seed=seed
         )
         result[target] = {
             **metrics.scores(metrics.confusion(truth, predicted, count)),
             "macro_f1_interval": [low, high],
+            "photos": len(labelled),
+            "people": int(labelled["person"].nunique()),
         }
-        names = labels.class_names(target)
+        names = labels.class_names(target, age_limits)
         absent = [names[k] for k in sorted(set(range(count)) - set(truth.tolist()))]
         if absent:
             result[target]["absent_classes"] = absent

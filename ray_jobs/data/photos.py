@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from maskcls.config import layers
+from maskcls.config import checks, layers
 from maskcls.config.recipe import Image
 from maskcls.config.schema import Config
-from maskcls.data import folds, label_fixes, manifest
+from maskcls.data import coverage, folds, label_fixes, manifest
 from maskcls.data.manifest import OK
 from maskcls.data.prepared import Prepared
 from maskcls.data.prepared import prepare as prepare_images
@@ -22,7 +22,9 @@ from maskcls.labels import Task
 from maskcls.progress import Progress
 from maskcls.storage import files
 from maskcls.storage.place import Place
+from ray_jobs.data import copies, sources
 from ray_jobs.data.source import ImageSource
+from ray_jobs.data.sources import Opened
 
 log = logging.getLogger(__name__)
 NAMED = 10
@@ -69,14 +71,15 @@ def prepare(
     eval.parquet; ``uri`` is where that folder lives, if on an object store. Photos on one are
     fetched first. Raises ValueError or FileNotFoundError for photos that cannot be used.
     """
-    found = training_photos(config)
-    train = prepare_photos(config, found, images, Place(tables, uri), "manifest.parquet")
+    opened = sources.opened(config)
+    found = training_photos(config, opened)
+    train = prepare_photos(config, found, images, Place(tables, uri), "manifest.parquet", opened)
     Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
     photos = pd.read_parquet(train.table)
-    columns = ["key", "mask", "gender", "age", "fold", "status"]
+    columns = ["key", "mask", "gender", "age", "age_band", "weight", "fold", "status"]
     return Dataset(
         train=train,
-        evaluation=prepare_eval(config, images, tables, uri),
+        evaluation=prepare_eval(config, images, tables, uri, opened=opened),
         digest=layers.digest(
             train.digest,
             photos[columns].to_csv(index=False),
@@ -84,23 +87,29 @@ def prepare(
     )
 
 
-def training_photos(config: Config) -> manifest.Manifest:
-    """The photos to train on, with their ``fold``; those on an object store are fetched, and none
-    is opened.
+def training_photos(
+    config: Config, opened: Opened, *, look_for_copies: bool = True
+) -> manifest.Manifest:
+    """The photos to train on, with their ``fold``; those on an object store are fetched.
 
-    Raises ValueError or FileNotFoundError where they cannot be used.
+    None is opened but for those without a person, among which copies are looked for, unless
+    ``look_for_copies`` is off. Raises ValueError or FileNotFoundError where they cannot be used.
     """
     fixes = label_fixes.load_fixes(config.data.label_fixes) if config.data.label_fixes else None
-    root = config.place(config.data.root)
-    (root / "train").pull(
-        manifest.of_variants(config.data.variants), Progress("train: files fetched")
-    )
-    found = manifest.read_train(root.local, variants=config.data.variants, fixes=fixes)
+    if config.data.table is None:
+        (config.place(config.data.root) / "train").pull(
+            manifest.of_variants(config.data.variants), Progress("train: files fetched")
+        )
+    found = opened.source.train(fixes)
+    _require_files(found.photos, config.data.max_bad_share)
+    coverage.require(found.photos, checks.tasks_of(config))
+    if config.data.near_duplicates == "together":
+        found = copies.together(found, config.data.cache, look=look_for_copies)
     people = folds.assign(
         found.photos, config.folds.count, config.run.seed, config.folds.allow_thin
     )
     found.photos["fold"] = found.photos["person"].map(people)
-    if absent := manifest.absent_classes(found.photos):
+    if absent := coverage.absent_classes(found.photos):
         found.notes.append(
             f"no photo to train on of {', '.join(absent)}: no model learns what these look like, "
             "and scores are means over the other classes"
@@ -108,19 +117,29 @@ def training_photos(config: Config) -> manifest.Manifest:
     return found
 
 
-def photos_to_predict(config: Config, plain: bool = False) -> manifest.Manifest | None:
-    """The photos to predict, fetched if on an object store; None where there is no eval folder.
+def _require_files(photos: pd.DataFrame, max_bad_share: float) -> None:
+    """Missing files are known before any is opened: a run need not decode the others to stop."""
+    missing = photos[photos["status"] == manifest.MISSING_FILE]
+    if len(missing) > max_bad_share * len(photos):
+        raise ValueError(
+            f"{len(missing):,} of {len(photos):,} photos to train on are not there, the limit is "
+            f"data.max_bad_share={max_bad_share:g}: {_listed(missing)}"
+        )
+
+
+def photos_to_predict(
+    config: Config, opened: Opened, plain: bool = False
+) -> manifest.Manifest | None:
+    """The photos to predict, fetched if on an object store; None where there are none.
 
     With ``plain``, data.root itself may hold them.
     """
     root = config.place(config.data.root)
-    (root / "eval").pull(progress=Progress("eval: files fetched"))
-    if (root.local / "eval").is_dir():
-        return manifest.read_eval(root.local)
-    if not plain:
-        return None
-    root.pull(progress=Progress("photos fetched"))
-    return manifest.read_folder(root.local)
+    if config.data.table is None:
+        (root / "eval").pull(progress=Progress("eval: files fetched"))
+        if plain and not (root.local / "eval").is_dir():
+            root.pull(progress=Progress("photos fetched"))
+    return opened.source.evaluation(plain)
 
 
 def prepare_eval(
@@ -129,16 +148,21 @@ def prepare_eval(
     tables: Path,
     uri: str | None = None,
     plain: bool = False,
+    opened: Opened | None = None,
 ) -> Photos | None:
-    """Prepare the photos to predict; None where the data has no eval folder.
+    """Prepare the photos to predict; None where the data has none.
 
     Raises ValueError with the list of those that cannot be read, unless data.bad_eval allows them.
     """
-    found = photos_to_predict(config, plain)
+    opened = opened or sources.opened(config)
+    found = photos_to_predict(config, opened, plain)
     if found is None:
-        log.info("%s has no eval folder: nothing to predict", config.data.root)
+        if config.data.table:
+            log.info("no row of the table has the split eval: nothing to predict")
+        else:
+            log.info("%s has no eval folder: nothing to predict", config.data.root)
         return None
-    photos = prepare_photos(config, found, images, Place(tables, uri), "eval.parquet")
+    photos = prepare_photos(config, found, images, Place(tables, uri), "eval.parquet", opened)
     table = pd.read_parquet(photos.table)
     bad = table[table["status"] != OK]
     if len(bad) and config.data.bad_eval == "error":
@@ -150,7 +174,12 @@ def prepare_eval(
 
 
 def prepare_photos(
-    config: Config, found: manifest.Manifest, images: Sequence[Image], tables: Place, name: str
+    config: Config,
+    found: manifest.Manifest,
+    images: Sequence[Image],
+    tables: Place,
+    name: str,
+    opened: Opened,
 ) -> Photos:
     """Decode and resize, write the table with what became of each photo, tell what is odd."""
     table = tables.local / name
@@ -173,14 +202,14 @@ def prepare_photos(
     with files.replacing(table) as temporary:
         photos.to_parquet(temporary, index=False)
     tables.push(lambda file: file == name)
-    root = config.place(config.data.root)
-    remote = {
-        "tables": tables if tables.uri else None,
-        "root": root if root.uri else None,
-    }
     return Photos(
         table,
-        {image: ImageSource(by_image[p].folder, table, p, **remote) for image, p in wanted.items()},
+        {
+            image: ImageSource(
+                by_image[p].folder, table, p, tables if tables.uri else None, opened.places
+            )
+            for image, p in wanted.items()
+        },
     )
 
 

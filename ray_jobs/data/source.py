@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ class ImageSource:
     prepares them.
 
     ``table`` is the parquet of the photos, one a row in the order of the images. ``tables`` is the
-    folder of it, and ``root`` that of the photos, where they lie on an object store: a node that
+    folder of it, and ``roots`` those of the photos, where they lie on an object store: a node that
     lacks the images fetches photos, which are smaller.
     """
 
@@ -46,7 +46,7 @@ class ImageSource:
     table: Path
     preprocessing: Preprocessing
     tables: Place | None = None
-    root: Place | None = None
+    roots: tuple[Place, ...] = ()
 
     def open(self) -> UInt8Array:
         """Images [N, H, W, 3], memory-mapped."""
@@ -63,8 +63,8 @@ class ImageSource:
         with files.lock(lock, PREPARE_WAIT_S, "preparing images on this node"):
             with suppress(FileNotFoundError, ValueError):  # whoever had the lock before did it
                 return Prepared(self.folder).open()
-            if self.root is not None:
-                self.root.pull(set(self.photos()["key"]).__contains__)
+            for root in self.roots:
+                root.pull(names_below(self.photos()["path"], root.local).__contains__)
             cpus = len(os.sched_getaffinity(0))
             images.prepare(self.photos(), [self.preprocessing], self.folder.parent, threads=cpus)
             return Prepared(self.folder).open()
@@ -74,6 +74,12 @@ class ImageSource:
         if self.tables is not None:
             self.tables.fetch(self.table.name)
         return pd.read_parquet(self.table)
+
+
+def names_below(paths: Iterable[str], folder: Path) -> set[str]:
+    """The paths that lie in ``folder``, seen from there."""
+    start = f"{folder}/"
+    return {path.removeprefix(start) for path in paths if path.startswith(start)}
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class EpochPlan:
     seed: int
     rank: int = 0
     world: int = 1
+    weights_N: npt.NDArray[np.float64] | None = None
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -107,6 +114,7 @@ class EpochPlan:
                 seed=self.seed,
                 number=number,
                 workers=self.world,
+                weights_N=self.weights_N,
             )
         return _epochs[key]
 

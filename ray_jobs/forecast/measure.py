@@ -22,7 +22,7 @@ from maskcls.config.schema import Config
 from maskcls.data import prepared
 from maskcls.data.manifest import OK, Manifest
 from maskcls.labels import HEADS, Task
-from maskcls.learning import losses, predict
+from maskcls.learning import learner, losses, predict
 from maskcls.learning.learner import LABEL_COLUMNS, options
 from maskcls.storage import files
 from maskcls.storage.place import Place
@@ -31,6 +31,7 @@ from ray_jobs.cluster import packing
 from ray_jobs.cluster.errors import Refused
 from ray_jobs.cluster.nodes import Node
 from ray_jobs.cluster.packing import Plan
+from ray_jobs.data import sources
 from ray_jobs.data.photos import (
     Dataset,
     Photos,
@@ -45,7 +46,7 @@ from ray_jobs.forecast.arithmetic import Forecast, Measured, Work
 from ray_jobs.lanes import pool
 from ray_jobs.lanes.records import Event
 from ray_jobs.run.folder import RunFolder, make_jobs
-from ray_jobs.training import fit
+from ray_jobs.training import plans
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,9 @@ def show(config: Config, folder: RunFolder, startup: float) -> bool:
     ``startup``: seconds that this program itself took until it was connected. Raises ValueError or
     FileNotFoundError for photos that cannot be used at all.
     """
-    found = training_photos(config)
-    evaluation = photos_to_predict(config)
+    opened = sources.opened(config)
+    found = training_photos(config, opened, look_for_copies=False)
+    evaluation = photos_to_predict(config, opened)
     predicted = len(evaluation.photos) if evaluation else 0
     work, done, problems = work_of(config, folder, found.photos, predicted)
     nodes = packing.with_promised(config.resources, cluster.nodes())
@@ -71,7 +73,7 @@ def show(config: Config, folder: RunFolder, startup: float) -> bool:
         problems["every job"] = str(error)
     measured = Measured()
     if plan and work:
-        measured = _measure(config, folder, plan, nodes, work, found, evaluation)
+        measured = _measure(config, folder, plan, nodes, work, found, evaluation, opened)
         for job in work:
             if job.kind in measured.failed:
                 problems[job.name] = measured.failed[job.kind]
@@ -101,9 +103,9 @@ def work_of(
                 done += 1
                 continue
             try:
-                training, validation = fit.tables(photos, fold, recipe, config.run.seed)
+                training, validation = plans.tables(photos, task, fold, recipe, config.run.seed)
                 workers = config.resources.workers_per_job
-                plan = fit.epoch_plan(task, recipe, config.run.seed, training, 0, workers)
+                plan = plans.epoch_plan(task, recipe, config.run.seed, training, 0, workers)
                 _check_losses(task, recipe, training)
             except ValueError as error:
                 problems[name] = str(error)
@@ -120,7 +122,7 @@ def _check_losses(task: Task, recipe: Recipe, training: pd.DataFrame) -> None:
     """Build what a worker would build in the end."""
     predict.head_sizes(task, recipe.loss.name)
     for head, classes in HEADS[task].items():
-        counts = np.bincount(training[LABEL_COLUMNS[head]], minlength=classes).tolist()
+        counts = learner.class_counts(training[LABEL_COLUMNS[head]].to_numpy(), classes)
         losses.build(num_classes=classes, class_counts=counts, **options(recipe.loss))
 
 
@@ -142,6 +144,7 @@ def _measure(
     work: Sequence[Work],
     found: Manifest,
     evaluation: Manifest | None,
+    opened: sources.Opened,
 ) -> Measured:
     began = time.monotonic()
     measured = Measured()
@@ -160,7 +163,9 @@ def _measure(
         there = config.model_copy(
             update={"data": config.data.model_copy(update={"cache": aside / "cache"})}
         )
-        photos = prepare_photos(there, Manifest(sample, []), images, Place(aside), "sample.parquet")
+        photos = prepare_photos(
+            there, Manifest(sample, []), images, Place(aside), "sample.parquet", opened
+        )
         measured.decode = (time.monotonic() - sampled) / len(sample)
         lanes = None if folder.uri and len(nodes) > 1 else _lanes_now(config, plan, nodes)
         if lanes is not None:

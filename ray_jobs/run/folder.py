@@ -208,6 +208,10 @@ def shape(config: Config, tasks: Sequence[Task]) -> dict[str, Any]:
         "folds.count": config.folds.count,
         "data.variants": config.data.variants,
         "data.label_fixes": config.data.label_fixes,
+        "data.table": config.data.table,
+        "data.columns": config.data.columns,
+        "data.values": config.data.values,
+        "data.near_duplicates": config.data.near_duplicates,
     }
     for task in tasks:
         recipe = layers.flatten(config.recipe(task).model_dump(mode="json"))

@@ -13,7 +13,7 @@ import ray
 
 from maskcls import labels
 from maskcls.config.schema import Config
-from maskcls.data.manifest import OK
+from maskcls.data.manifest import OK, label_column
 from maskcls.scoring import submission
 from maskcls.scoring.voting import FittedVote
 from maskcls.storage import files
@@ -114,7 +114,7 @@ def answer(
     answers["fallback"] = unreadable
     if "ans" in answers:
         train = pd.read_parquet(train_table)
-        most_frequent = int(train.loc[train["status"] == OK, "joint"].mode().min())
+        most_frequent = _most_frequent(train[train["status"] == OK])
         answers["ans"] = answers["ans"].where(~unreadable, most_frequent).astype("int64")
         if unreadable.any():
             log.info("%d unreadable photo(s) got class %d", unreadable.sum(), most_frequent)
@@ -131,6 +131,15 @@ def answer(
         photos["image_id"].tolist(), answers.set_index("image_id")["ans"], out / "submission.csv"
     )
     log.info("submission: %s", out / "submission.csv")
+
+
+def _most_frequent(photos: pd.DataFrame) -> int:
+    """The joint class that most photos have, or what the most frequent labels make up where none
+    has all three."""
+    if len(known := photos.loc[photos["joint"] != labels.MISSING, "joint"]):
+        return int(known.mode().min())
+    columns = [photos[label_column(attribute)] for attribute in labels.ATTRIBUTES]
+    return int(labels.encode(*(c[c != labels.MISSING].mode().min() for c in columns)))
 
 
 def with_names(answers: pd.DataFrame) -> pd.DataFrame:

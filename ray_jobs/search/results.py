@@ -15,7 +15,7 @@ import yaml
 
 from maskcls.config.schema import Config
 from maskcls.config.search_space import SearchSpace
-from maskcls.labels import ATTRIBUTES, class_names
+from maskcls.labels import ATTRIBUTES, MISSING, class_names
 from maskcls.reports import search
 from maskcls.scoring import ensemble, metrics
 from maskcls.storage import files
@@ -92,7 +92,8 @@ def _nested_selection_score(trials: TrialPlan, names: Sequence[str]) -> float | 
     for name in names:
         parts = sorted(trials.trial_folder(name).glob("fold*/out_of_fold.parquet"))
         rows = pd.concat(map(files.read_parquet, parts), ignore_index=True)
-        tables.append(ensemble.out_of_fold_answers("soft", rows, seed=seed).sort_values("photo"))
+        answers = ensemble.out_of_fold_answers("soft", rows, seed=seed).sort_values("photo")
+        tables.append(answers[answers[f"{space}_truth"] != MISSING])
     people = tables[0]["person"]
     if people.nunique() < WINNER_SPLITS:
         return None

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 import torch.distributed as dist
+from scipy.linalg import block_diag
 
 from maskcls import labels
 from maskcls.data.manifest import OK
@@ -31,19 +32,32 @@ def score(
 ) -> tuple[dict[str, float], npt.NDArray[np.int64]]:
     """Scores and confusion matrix of one model against the truth in ``table``: of its head, or,
     with several heads, of the joint class they make up. ``loss`` is the mean negative
-    log-likelihood of the truth."""
+    log-likelihood of the truth.
+
+    A head is scored on the photos that have its label. Where none has all three, the matrix has
+    the classes of all heads, one head after the other, so macro F1 is a mean over those.
+    """
     predicted = {head: values.argmax(axis=1) for head, values in probabilities.items()}
     truth = {head: table[LABEL_COLUMNS[head]].to_numpy() for head in probabilities}
+    known = {head: values != labels.MISSING for head, values in truth.items()}
     loss = sum(
-        float(-np.log(values[np.arange(len(values)), truth[head]].clip(1e-12)).mean())
+        float(-np.log(values[known[head], truth[head][known[head]]].clip(1e-12)).mean())
         for head, values in probabilities.items()
+        if known[head].any()
     )
-    if len(probabilities) > 1:
+    matrices = {
+        head: metrics.confusion(
+            truth[head][known[head]], predicted[head][known[head]], values.shape[1]
+        )
+        for head, values in probabilities.items()
+    }
+    confusion_KK = block_diag(*matrices.values())
+    whole = (table["joint"] != labels.MISSING).to_numpy()
+    if len(probabilities) > 1 and whole.any():
         joint = labels.encode(**predicted)
-        confusion_KK = metrics.confusion(table["joint"].to_numpy(), joint, labels.NUM_JOINT)
-    else:
-        ((head, values),) = probabilities.items()
-        confusion_KK = metrics.confusion(truth[head], predicted[head], values.shape[1])
+        confusion_KK = metrics.confusion(
+            table["joint"].to_numpy()[whole], joint[whole], labels.NUM_JOINT
+        )
     return {"loss": loss, **metrics.scores(confusion_KK)}, confusion_KK
 
 
@@ -90,7 +104,7 @@ def save_best(
             task=job.task,
             fold=job.fold,
             recipe=job.recipe,
-            classes=checkpoint.labels_of(job.task),
+            classes=checkpoint.labels_of(job.task, job.recipe.labels.age_limits),
             mean=learner.normalize.mean,
             std=learner.normalize.std,
             seed=job.seed,
@@ -108,9 +122,9 @@ def save_best(
 def out_of_fold_rows(
     job: Job, probabilities: dict[str, FloatArray], validation: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row a photo and head: photo, person, task, head, fold, truth, predicted,
-    probabilities."""
-    return pd.concat(
+    """One row a photo and head that the photo has a label for: photo, person, task, head, fold,
+    truth, predicted, probabilities."""
+    rows = pd.concat(
         [
             pd.DataFrame(
                 {
@@ -128,6 +142,7 @@ def out_of_fold_rows(
         ],
         ignore_index=True,
     )
+    return rows[rows["truth"] != labels.MISSING].reset_index(drop=True)
 
 
 def predict(job: Job, session: Session) -> None:
@@ -150,11 +165,12 @@ def show_mistakes(job: Job, tracker: tracking.Tracker) -> None:
     for head, rows in out_of_fold.groupby("head"):
         size = len(labels.class_names(str(head)))
         matrices[str(head)] = metrics.confusion(rows["truth"], rows["predicted"], size)
-    tracker.confusion(matrices)
+    limits = job.recipe.labels.age_limits
+    tracker.confusion(matrices, limits)
     images, captions = [], []
     wrong = out_of_fold[out_of_fold["truth"] != out_of_fold["predicted"]]
     for photo in wrong.nlargest(MISTAKES, "sure").to_dict("records"):
-        names = labels.class_names(photo["head"])
+        names = labels.class_names(photo["head"], limits)
         images.append(job.train.open()[row_of[photo["photo"]]])
         taken = f"taken for {names[photo['predicted']]} ({photo['sure']:.0%})"
         captions.append(f"{names[photo['truth']]}, {taken}")

@@ -14,15 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from maskcls import labels
-from maskcls.config.recipe import Recipe
-from maskcls.data import folds, sampling
 from maskcls.learning import checkpoint, tracking
 from maskcls.learning.learner import LABEL_COLUMNS, Learner, options
 from maskcls.scoring import metrics
 from maskcls.storage import files
 from ray_jobs.data import source
 from ray_jobs.data import stream as pipeline
+from ray_jobs.training import plans
 from ray_jobs.training.evaluate import predict, save_best, score, show_mistakes, validate
 from ray_jobs.training.job import Job
 from ray_jobs.training.session import Session
@@ -219,9 +217,9 @@ def begin(job: Job, session: Session) -> tuple[Learner, source.EpochPlan, pd.Dat
     assert job.train is not None
     job.train.open()  # before many tasks ask for images that this node may have to prepare
     photos = job.train.photos()
-    training, validation = tables(photos, job.fold, job.recipe, job.seed)
+    training, validation = plans.tables(photos, job.task, job.fold, job.recipe, job.seed)
     validation["photo"] = photos["key"].to_numpy()[validation["row"]]
-    plan = epoch_plan(job.task, job.recipe, job.seed, training, session.rank, session.world)
+    plan = plans.epoch_plan(job.task, job.recipe, job.seed, training, session.rank, session.world)
     torch.manual_seed(job.seed)
     learner = Learner(
         job.task,
@@ -233,37 +231,6 @@ def begin(job: Job, session: Session) -> tuple[Learner, source.EpochPlan, pd.Dat
         world=session.world,
     )
     return learner, plan, validation
-
-
-def tables(
-    photos: pd.DataFrame, fold: int, recipe: Recipe, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What a fold trains on and what it validates on; see ``folds``."""
-    fold_of = photos.drop_duplicates("person").set_index("person")["fold"]
-    people = recipe.people.model_dump()
-    training = folds.training_table(photos, fold_of, fold, seed=seed, **people)
-    return training, folds.validation_table(photos, fold_of, fold)
-
-
-def epoch_plan(
-    task: labels.Task, recipe: Recipe, seed: int, training: pd.DataFrame, rank: int, world: int
-) -> source.EpochPlan:
-    """What every epoch shows, in which steps. Raises ValueError for shares that cannot be had."""
-    head, classes = next(iter(labels.HEADS[task].items()))
-    if task is labels.Task.MULTI:
-        head, classes = "joint", labels.NUM_JOINT
-    labels_N = training[LABEL_COLUMNS[head]].to_numpy()
-    return source.EpochPlan(
-        rows=source.training_rows(training),
-        labels_N=labels_N,
-        shares=sampling.class_shares(
-            labels_N=labels_N, num_classes=classes, **options(recipe.sampler)
-        ),
-        batch_size=recipe.train.batch_size,
-        seed=seed,
-        rank=rank,
-        world=world,
-    )
 
 
 def _train_epoch(

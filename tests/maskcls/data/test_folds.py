@@ -30,6 +30,7 @@ def photos_of(people: list[tuple[str, int, int]], variants: int = 1) -> pd.DataF
             "age": age,
             "mask": int(mask),
             "status": "ok",
+            "weight": 1.0,
         }
         for person, gender, age in people
         for stem, mask in STEMS.items()
@@ -280,7 +281,7 @@ def test_each_cell_has_as_many_people_as_with_scikit_learn(count: int) -> None:
     who = [(gender, age) for gender, age, size in cells for _ in range(size)]
     photos = pd.DataFrame(who, columns=["gender", "age"]).iloc[rng.permutation(len(who))]
     names = [f"{n:06}" for n in range(len(who))]
-    people = photos.assign(person=names, group=names, age_band=age_band(photos["age"]))
+    people = photos.assign(person=names, group=names, age_band=age_band(photos["age"]), mask=0)
     people["ours"] = people["person"].map(folds.assign(people, count, 42))
     people = people.sort_values(["gender", "age_band"], kind="stable", ignore_index=True)
     strata = people["gender"] * 3 + people["age_band"]

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from maskcls.data.coverage import absent_classes
 from maskcls.data.label_fixes import STEMS, LabelFixes, MaskName, Stem, load_fixes
-from maskcls.data.manifest import absent_classes, read_eval, read_train
+from maskcls.data.manifest import read_eval, read_train
 from maskcls.labels import Gender, class_names, decode
 
 SHIPPED_FIXES = Path(__file__).parents[3] / "configs" / "label_fixes.yaml"

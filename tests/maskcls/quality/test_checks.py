@@ -15,6 +15,7 @@ import pytest
 from maskcls.__main__ import main as program
 from maskcls.commands.check import main
 from maskcls.data.label_fixes import LabelFixes
+from maskcls.data.source import Source
 from maskcls.quality.checks import check
 from maskcls.quality.findings import KINDS, Checked, Finding
 from maskcls.reports import check as check_data
@@ -77,14 +78,14 @@ def names(finding):
 
 
 def test_drawn_faces_have_nothing_that_stops_a_run_but_their_few_old_people(drawn):
-    checked = check(drawn, folds=2)
+    checked = check(Source(drawn), folds=2)
     assert not checked.would_stop
     assert set(kinds(checked)) <= {"another person"}
     assert len(checked.photos) == 42 * 7 + 6 * 7
 
 
 def test_every_kind_of_finding_is_found_once(messy):
-    checked = check(messy, fixes=FIXES, folds=2, threads=2)
+    checked = check(Source(messy), fixes=FIXES, folds=2, threads=2)
     found = kinds(checked)
     assert {kind: found[kind] for kind in KINDS if kind != "another person"} == {
         "layout": 0, "too many unreadable": 0, "unreadable to predict": 1, "thin classes": 0,
@@ -107,20 +108,22 @@ def test_every_kind_of_finding_is_found_once(messy):
 
 
 def test_findings_do_not_depend_on_threads(messy):
-    first, second = (check(messy, fixes=FIXES, threads=threads).findings for threads in (1, 3))
+    first, second = (
+        check(Source(messy), fixes=FIXES, threads=threads).findings for threads in (1, 3)
+    )
     assert first == second
 
 
 def test_progress_moves_with_every_photo(drawn):
     told = []
-    check(drawn, progress=lambda done, total: told.append((done, total)))
+    check(Source(drawn), progress=lambda done, total: told.append((done, total)))
     assert told == [(done, 336) for done in range(1, 337)]
 
 
 def test_a_person_copied_under_another_name_is_found_photo_by_photo(data):
     folder = people_of(data)[0]
     shutil.copytree(folder, folder.with_name("000999_female_Drawn_20"))
-    found = kinds(check(data, folds=2))
+    found = kinds(check(Source(data), folds=2))
     assert found["in several people"] == 7
     assert found["twice in one person"] == 0
 
@@ -129,27 +132,27 @@ def test_a_single_picture_everywhere_is_one_finding(data):
     photos = sorted(data.rglob("*.jpg"))
     for photo in photos[1:]:
         shutil.copy(photos[0], photo)
-    checked = check(data, folds=2)
+    checked = check(Source(data), folds=2)
     assert len(one(checked, "in train and eval").photos) == len(photos)
 
 
 def test_a_data_set_that_shows_nothing(data):
     for photo in data.rglob("*.jpg"):
         cv2.imwrite(str(photo), np.full((64, 48, 3), 90, np.uint8))
-    assert kinds(check(data, folds=2)) == {"blank": 336}
+    assert kinds(check(Source(data), folds=2)) == {"blank": 336}
 
 
 def test_a_data_set_of_broken_photos(data):
     for photo in data.rglob("*.jpg"):
         photo.write_bytes(b"no photo")
-    found = kinds(check(data, folds=2))
+    found = kinds(check(Source(data), folds=2))
     assert found == {"too many unreadable": 1, "unreadable": 294, "unreadable to predict": 42}
 
 
 def test_cut_out_copies_are_no_doubles(data):
     for photo in (data / "train").rglob("*.jpg"):
         shutil.copy(photo, photo.with_stem(photo.stem + "_rembg"))
-    checked = check(data, variants=["original", "rembg"], folds=2)
+    checked = check(Source(data, variants=["original", "rembg"]), folds=2)
     assert kinds(checked)["twice in one person"] == 0
     assert len(checked.photos) == 42 * 14 + 42
 
@@ -170,14 +173,14 @@ def test_cut_out_copies_are_no_doubles(data):
 )  # fmt: skip
 def test_what_would_stop_a_run_is_an_error(data, kind, spoil):
     spoil(data)
-    checked = check(data, folds=2)
+    checked = check(Source(data), folds=2)
     assert checked.would_stop
     assert kinds(checked)[kind] == 1, checked.findings
     assert KINDS[kind].level == "error"
 
 
 def test_a_class_with_fewer_people_than_folds_is_an_error(drawn):
-    checked = check(drawn, folds=30)
+    checked = check(Source(drawn), folds=30)
     assert "folds.count=30 needs that many people" in one(checked, "thin classes").message
     assert checked.would_stop
 
@@ -186,7 +189,7 @@ def test_many_sizes_are_one_finding(data):
     for number, photo in enumerate(sorted(data.rglob("*.jpg"))):
         height = 40 + number % 11
         cv2.imwrite(str(photo), cv2.resize(cv2.imread(str(photo)), (40, height)))
-    assert "11 sizes" in one(check(data, folds=2), "size").message
+    assert "11 sizes" in one(check(Source(data), folds=2), "size").message
 
 
 @pytest.mark.parametrize(
@@ -198,7 +201,7 @@ def test_many_sizes_are_one_finding(data):
 )
 def test_a_train_csv_that_is_no_use(data, text, message):
     (data / "train" / "train.csv").write_text(text)
-    findings = [f for f in check(data, folds=2).findings if f.kind == "train.csv"]
+    findings = [f for f in check(Source(data), folds=2).findings if f.kind == "train.csv"]
     assert message in findings[0].message
 
 
@@ -238,7 +241,7 @@ def test_refusals_are_sentences(drawn, tmp_path, capsys, words, sentence):
 
 
 def test_the_page_in_a_browser(browser, messy, tmp_path):
-    path = check_data.write(tmp_path, check(messy, fixes=FIXES, folds=2))
+    path = check_data.write(tmp_path, check(Source(messy), fixes=FIXES, folds=2))
     for width in (390, 1400):
         assert faults_of(browser, path, width) == []
     page = browser.new_page()
@@ -253,7 +256,7 @@ def test_the_page_in_a_browser(browser, messy, tmp_path):
 
 
 def test_the_page_of_nothing_found(browser, drawn, tmp_path):
-    checked = check(drawn, folds=2)
+    checked = check(Source(drawn), folds=2)
     path = check_data.write(tmp_path, Checked("clean", checked.photos, []))
     assert "Nothing was found" in path.read_text()
     assert faults_of(browser, path, 390) == []
@@ -261,7 +264,7 @@ def test_the_page_of_nothing_found(browser, drawn, tmp_path):
 
 def test_a_long_list_is_cut_on_the_page_only(drawn, tmp_path):
     findings = [Finding("note", f"note {number}") for number in range(40)]
-    page = check_data.render(Checked("x", check(drawn).photos, findings))
+    page = check_data.render(Checked("x", check(Source(drawn)).photos, findings))
     assert "and 10 more, see findings.csv" in page
     assert "note 29<" in page
     assert "note 30<" not in page
@@ -274,14 +277,14 @@ def old_people_of(root):
 def test_classes_of_nobody_are_one_finding_each_and_stop_nothing(data):
     for folder in old_people_of(data):
         shutil.rmtree(folder)
-    checked = check(data, folds=2)
+    checked = check(Source(data), folds=2)
     assert one(checked, "empty classes").message == "no photo to train on of age from_60"
     assert not checked.would_stop
 
 
 def test_a_class_that_label_fixes_empty_is_found(data):
     old = [folder.name.split("_")[0] for folder in old_people_of(data)]
-    checked = check(data, folds=2, fixes=LabelFixes(leave_out=old))
+    checked = check(Source(data), folds=2, fixes=LabelFixes(leave_out=old))
     assert one(checked, "empty classes").message.endswith("age from_60")
 
 

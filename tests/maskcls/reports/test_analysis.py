@@ -7,7 +7,7 @@ from sklearn.metrics import f1_score
 
 from maskcls import labels
 from maskcls.labels import Task
-from maskcls.reports import analysis, finished_run
+from maskcls.reports import analysis, finished_run, groups
 from maskcls.scoring import ensemble
 from maskcls.storage import files
 from tests import made_run
@@ -114,7 +114,7 @@ def test_a_certain_model_falls_into_the_last_bin():
 
 
 def test_years_count_every_photo_once_and_shares_add_up(run):
-    years = analysis.by_year(run)
+    years = groups.by_year(run)
     assert years.index.tolist() == [20, 29, 30, 45, 59, 60]
     assert years["photos"].sum() == len(run.answers)
     assert years["people"].sum() == run.answers["person"].nunique()
@@ -125,7 +125,7 @@ def test_years_count_every_photo_once_and_shares_add_up(run):
 
 def test_groups_are_counted_apart(run):
     kinds = run.photos.loc[run.answers["photo"], "stem"].to_numpy()
-    table = analysis.by_group(run, kinds)
+    table = groups.by_group(run, kinds)
     assert table["photos"].to_dict() == dict.fromkeys(kinds, 40)
     right = run.answers["mask_truth"] == run.answers["mask_predicted"]
     assert table["mask"]["normal"] == pytest.approx(right[kinds == "normal"].mean())
@@ -199,7 +199,7 @@ def test_labels_are_doubted_where_all_photos_surely_say_otherwise():
 
 
 def test_folds_are_counted_in_people(run):
-    balance = analysis.fold_balance(run.photos)
+    balance = groups.fold_balance(run.photos)
     assert list(balance.columns) == [0, 1, "all"]
     assert balance["all"].sum() == 40
     people = run.photos.drop_duplicates("person")

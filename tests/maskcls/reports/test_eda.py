@@ -10,6 +10,7 @@ from maskcls.commands import eda
 from maskcls.data.label_fixes import LabelFixes
 from maskcls.data.manifest import read_eval, read_train
 from maskcls.data.photos import decode
+from maskcls.data.source import Source
 from maskcls.quality.eda import COUNTED, Pixels, _size_and_histogram, count, explore, measure
 from maskcls.reports.eda import write
 from maskcls.storage import files
@@ -39,7 +40,7 @@ def contents(folder):
 
 
 def test_means_and_deviations_are_those_of_all_pixels_at_once(drawn):
-    findings = explore(drawn, threads=2)
+    findings = explore(Source(drawn), threads=2)
     for name, photos in (("train", read_train(drawn).photos), ("eval", read_eval(drawn).photos)):
         images = [decode(Path(path).read_bytes()) for path in photos["path"]]
         pixels_N3 = np.concatenate([image.reshape(-1, 3) for image in images]) / 255
@@ -69,7 +70,7 @@ def test_a_photo_larger_than_what_a_float_can_count(tmp_path):
 
 def test_labels_count_people_and_photos(drawn):
     photos = read_train(drawn).photos
-    findings = explore(drawn)
+    findings = explore(Source(drawn))
     assert (findings.people, findings.photos) == (42, 294)
     assert findings.counts["mask"].to_dict("index") == {
         "worn": {"people": 42, "photos": 210},
@@ -140,7 +141,7 @@ def test_the_number_of_threads_changes_no_byte(data, tmp_path):
 
 def test_every_photo_moves_progress_once(drawn):
     told = []
-    explore(drawn, threads=3, progress=lambda done, total: told.append((done, total)))
+    explore(Source(drawn), threads=3, progress=lambda done, total: told.append((done, total)))
     assert told == [(done, 336) for done in range(1, 337)]
 
 
@@ -184,7 +185,7 @@ def test_a_very_dark_photo_is_odd(drawn, tmp_path):
     root = shutil.copytree(drawn, tmp_path / "faces")
     dark = root / read_train(root).photos["key"].iloc[30]
     cv2.imwrite(str(dark), np.zeros((64, 48, 3), np.uint8))
-    found = explore(root).pixels["train"].odd()
+    found = explore(Source(root)).pixels["train"].odd()
     assert found[dark.relative_to(root).as_posix()] == "very dark"
 
 
@@ -205,7 +206,7 @@ def test_a_data_set_of_broken_photos_has_no_colours(data, tmp_path):
 
 
 def test_many_sizes_are_cut_short_on_the_page_only(drawn, tmp_path):
-    findings = explore(drawn)
+    findings = explore(Source(drawn))
     findings.pixels["train"].sizes.update((height, 10) for height in range(1, 41))
     page = write(tmp_path, findings).read_text(encoding="utf-8")
     assert "and 21 more sizes, see eda.json" in page
@@ -222,7 +223,7 @@ def test_label_fixes_are_applied_and_noted(drawn, tmp_path):
     assert numbers["pixels"]["train"]["sizes"][0]["photos"] == 287
     assert any("nobody" in note for note in numbers["notes"])
     assert all(note in page for note in numbers["notes"])
-    assert explore(drawn, fixes=LabelFixes(leave_out=[person])).people == 41
+    assert explore(Source(drawn), fixes=LabelFixes(leave_out=[person])).people == 41
 
 
 @pytest.mark.parametrize(

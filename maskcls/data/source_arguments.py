@@ -1,0 +1,70 @@
+"""The photos that a command is about, as its arguments name them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from maskcls.config.photo_tables import ColumnNames, Values
+from maskcls.config.recipe import Labels
+from maskcls.data.source import Source
+from maskcls.data.table import Tables
+from maskcls.storage import yaml_files
+from maskcls.storage.uri import on_this_machine
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Arguments for a data root or a table, and for how to read that."""
+    parser.add_argument(
+        "data",
+        type=on_this_machine,
+        metavar="DATA",
+        help="a folder that holds train/ and eval/, or a table of photos (.csv, .parquet)",
+    )
+    parser.add_argument(
+        "--root", type=on_this_machine, metavar="FOLDER",
+        help="for a table: what its paths are relative to, as data.root",
+    )  # fmt: skip
+    parser.add_argument(
+        "--columns", type=_mapping(ColumnNames), default={}, metavar="YAML",
+        help="for a table: data.columns, as in '{mask: wearing}'",
+    )  # fmt: skip
+    parser.add_argument(
+        "--values", type=_mapping(Values), default={}, metavar="YAML",
+        help="for a table: data.values, as in '{gender: {F: female}}'",
+    )  # fmt: skip
+    parser.add_argument(
+        "--age-limits", type=int, nargs=2, default=Labels().age_limits, metavar="YEARS",
+        help="labels.age_limits",
+    )  # fmt: skip
+
+
+def source(
+    arguments: argparse.Namespace, variants: tuple[str, ...] | list[str] = ("original",)
+) -> Source:
+    """What the arguments of ``add`` name. Raises ValueError for limits that do not rise."""
+    limits = Labels(age_limits=tuple(arguments.age_limits)).age_limits
+    data: Path = arguments.data
+    if not data.is_file():
+        return Source(data, variants=variants, age_limits=limits)
+    tables = Tables((data,), arguments.columns, arguments.values, limits)
+    return Source(arguments.root or data.absolute().parent, tables, age_limits=limits)
+
+
+def _mapping(kind: Any) -> Callable[[str], Any]:
+    adapter = TypeAdapter(kind)
+
+    def parse(text: str) -> Any:
+        try:
+            return adapter.validate_python(yaml_files.parse(text))
+        except yaml.YAMLError as error:
+            raise argparse.ArgumentTypeError(f"not valid YAML: {error}") from None
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(error.errors()[0]["msg"]) from None
+
+    return parse

@@ -1,0 +1,111 @@
+"""Photos of unknown people that are one picture stay in one fold."""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from maskcls.config import layers
+from maskcls.data.manifest import Manifest
+from maskcls.data.photos import PhotoError, prefetch
+from maskcls.labels import IntArray
+from maskcls.progress import Progress
+from maskcls.storage import files
+
+log = logging.getLogger(__name__)
+
+MOST: Final = 100_000
+"""Photos among which copies are looked for: each is compared with each, a minute for so many."""
+
+
+def together(found: Manifest, cache: Path, *, look: bool) -> Manifest:
+    """The manifest with a ``group`` for each set of copies, where photos are without a person.
+
+    The sets are kept in ``cache``, so that photos are decoded once. Without ``look`` they are used
+    where they are known already. What is not looked for is noted.
+    """
+    photos = found.photos
+    alone = photos["person"] == photos["key"]
+    if not alone.any():
+        return found
+    if len(photos) > MOST:
+        note = (
+            f"near-duplicates are not looked for among {len(photos):,} photos, the limit is "
+            f"{MOST:,}: copies of one picture may stand in several folds. A column person or group "
+            "keeps them together"
+        )
+        return replace(found, notes=[*found.notes, note])
+    kept = cache / "copies" / f"{_digest(photos)}.parquet"
+    if not kept.is_file() and not look:
+        note = "near-duplicates are looked for in the run itself: folds may change a little"
+        return replace(found, notes=[*found.notes, note])
+    if not kept.is_file():
+        table = pd.DataFrame({"key": photos["key"], "set": _sets(photos)})
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(kept) as temporary:
+            table.to_parquet(temporary, index=False)
+    set_N = files.read_parquet(kept)["set"].to_numpy()
+    return _grouped(found, set_N)
+
+
+def _grouped(found: Manifest, set_N: IntArray) -> Manifest:
+    photos = found.photos
+    code_N, names = pd.factorize(photos["group"])
+    size = len(names)
+    # A graph of groups: each is linked with the group of the first photo of its sets.
+    first_N = code_N[pd.Series(np.arange(len(set_N))).groupby(set_N).transform("first")]
+    graph = coo_array((np.ones(len(code_N), bool), (code_N, first_N)), shape=(size, size))
+    component_G = connected_components(graph, directed=False)[1]
+    leader_G = pd.Series(np.arange(size)).groupby(component_G).transform("first").to_numpy()
+    group = pd.Series(np.asarray(names)[leader_G[code_N]], index=photos.index)
+    sizes = pd.Series(set_N).value_counts()
+    several = int((sizes > 1).sum())
+    notes = found.notes
+    if several:
+        notes = [
+            *notes,
+            f"{several:,} pictures stand {int(sizes[sizes > 1].sum()):,} times among the photos: "
+            "copies are kept in one fold (data.near_duplicates; `maskcls check` shows them)",
+        ]
+    return Manifest(photos.assign(group=group), notes)
+
+
+def _digest(photos: pd.DataFrame) -> str:
+    """Changes when a file does."""
+    there = [path.stat() if path.exists() else None for path in map(Path, photos["path"])]
+    state = [[found.st_size, found.st_mtime_ns] if found else None for found in there]
+    return layers.digest("copies 1", photos[["key", "person"]].to_numpy().tolist(), state)
+
+
+def _sets(photos: pd.DataFrame) -> IntArray:
+    from maskcls.quality import appearance  # imports imagehash, which few runs need
+    from maskcls.quality.copies import sets
+
+    found, rows = [], []
+    progress = Progress("looked for near-duplicates")
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = prefetch(pool, appearance.fingerprint, photos["path"], window=4 * threads)
+        for row, photo in enumerate(waiting):
+            try:
+                fingerprint = photo.result()
+                if fingerprint.contrast >= appearance.FLAT:  # blank ones are like each other
+                    found.append(fingerprint)
+                    rows.append(row)
+            except PhotoError:
+                pass  # told when the photos are prepared
+            progress(row + 1, len(photos))
+    set_N = np.arange(len(photos))
+    if rows:
+        chosen = photos.iloc[rows].assign(side="train").reset_index(drop=True)
+        set_N[rows] = np.asarray(rows)[sets(chosen, found)]
+    return set_N

@@ -1,0 +1,59 @@
+"""What a job trains and validates on, and in which order, worked out from the photos' labels."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pandas as pd
+
+from maskcls import labels
+from maskcls.config.recipe import Recipe
+from maskcls.data import coverage, folds, sampling
+from maskcls.learning.learner import LABEL_COLUMNS, options
+from ray_jobs.data import source
+
+NEEDS_YEARS: Final = ("age_regression",)
+"""Losses that learn the age in years: a photo of which only the band is known is of no use."""
+
+
+def tables(
+    photos: pd.DataFrame, task: labels.Task, fold: int, recipe: Recipe, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a fold trains on and what it validates on, of the photos that have a label for the task;
+    see ``folds``. Where some fold has no photo with all three labels, the joint class is
+    ``MISSING`` everywhere, so that all folds of a job are scored alike."""
+    photos = coverage.for_task(photos, task, years=recipe.loss.name in NEEDS_YEARS)
+    fold_of = photos.drop_duplicates("person").set_index("person")["fold"]
+    people = recipe.people.model_dump()
+    training = folds.training_table(
+        photos, fold_of, fold, seed=seed, age_limits=recipe.labels.age_limits, **people
+    )
+    validation = folds.validation_table(photos, fold_of, fold)
+    if not coverage.joint_everywhere(photos):
+        validation["joint"] = labels.MISSING
+    return training, validation
+
+
+def epoch_plan(
+    task: labels.Task, recipe: Recipe, seed: int, training: pd.DataFrame, rank: int, world: int
+) -> source.EpochPlan:
+    """What every epoch shows, in which steps. Raises ValueError for shares that cannot be had."""
+    head, classes = next(iter(labels.HEADS[task].items()))
+    if task is labels.Task.MULTI:
+        head, classes = "joint", labels.NUM_JOINT
+    labels_N = training[LABEL_COLUMNS[head]].to_numpy()
+    weights_N = training["weight"].to_numpy(float)
+    if not weights_N.any():
+        raise ValueError("weight: every photo of the training side has 0, so none would be shown")
+    return source.EpochPlan(
+        rows=source.training_rows(training),
+        labels_N=labels_N,
+        shares=sampling.class_shares(
+            labels_N=labels_N, num_classes=classes, **options(recipe.sampler)
+        ),
+        batch_size=recipe.train.batch_size,
+        seed=seed,
+        rank=rank,
+        world=world,
+        weights_N=None if (weights_N == weights_N[0]).all() else weights_N,
+    )
