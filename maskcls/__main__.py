@@ -3,6 +3,7 @@
     maskcls eda DATA --out FOLDER         sizes, colours and counts of a data set
     maskcls check DATA --out FOLDER       what is wrong with a data set, before training
     maskcls labels RUN                    labels that a finished run doubts, to accept or reject
+    maskcls table SET FOLDER --out CSV    a public set of faces as a table of photos
     maskcls vote OUT A.csv B.csv ...      a vote over submission files
     maskcls score SUBMISSION ANSWERS      scores of a submission
     maskcls preview OUT.png PHOTO ...     what each augmentation does to photos
@@ -22,7 +23,7 @@ from typing import Final
 
 from maskcls.progress import silence
 
-VERBS: Final = ("eda", "check", "labels", "vote", "score", "preview")
+VERBS: Final = ("eda", "check", "labels", "table", "vote", "score", "preview")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -115,6 +115,15 @@ def apply_fixes(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, l
     changed = frame[frame["fix"] != ""].drop_duplicates(["person", "fix"])
     for person, fix in changed.groupby("person")["fix"].agg(lambda fix: max(fix, key=len)).items():
         notes.append(f"label fix of {person}: {fix}")
+    notes += _gone(frame, fixes)
+    left_out = of(fixes.leave_out)
+    if left_out.any():
+        people = frame.loc[left_out, "person"].unique()
+        notes.append(f"left out by the label fixes: {some(people)}")
+    return frame[~left_out].reset_index(drop=True), notes
+
+
+def _gone(frame: pd.DataFrame, fixes: LabelFixes) -> list[str]:
     here = set(zip(frame["person"], frame["stem"], strict=True))
     gone = [
         f"{person}/{stem}"
@@ -122,13 +131,7 @@ def apply_fixes(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, l
         for stem in fixes.set_mask[person]
         if (person, stem) not in here
     ]
-    if gone:
-        notes.append(f"label fixes for photos that are not here: {some(gone)}")
-    left_out = of(fixes.leave_out)
-    if left_out.any():
-        people = frame.loc[left_out, "person"].unique()
-        notes.append(f"left out by the label fixes: {some(people)}")
-    return frame[~left_out].reset_index(drop=True), notes
+    return [f"label fixes for photos that are not here: {some(gone)}"] if gone else []
 
 
 def _for_people(fixes: LabelFixes, frame: pd.DataFrame) -> tuple[LabelFixes, list[str]]:
