@@ -59,7 +59,8 @@ def predict(config: Config, run: RunFolder) -> None:
     if failed:
         raise RunFailed(f"models failed, so nothing is written:\n{listed(failed)}")
     fitted = results.from_json(files.read_json(run.ensemble))
-    answer(fitted, jobs, evaluation, ensemble, out.local, run.path / "manifest.parquet")
+    limits = checkpoints[0].recipe.labels.age_limits
+    answer(fitted, jobs, evaluation, ensemble, out.local, run.path / "manifest.parquet", limits)
     out.push()
 
 

@@ -104,7 +104,8 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
         log.info("models: %s", folder.path / "jobs")
         incomplete = bool(failed) and not config.ensemble.allow_missing
         if data.evaluation is not None and not incomplete:
-            answer(fitted, done, data.evaluation, ensemble, folder.path, data.train.table)
+            table, limits = data.train.table, config.labels.age_limits
+            answer(fitted, done, data.evaluation, ensemble, folder.path, table, limits)
         log.info("report: %s", report.write(folder.path, _explainer(lanes, folder)))
         if incomplete:
             raise RunFailed(

@@ -152,15 +152,15 @@ def _competition(folder: Path) -> Rows:
     train = manifest.read_train(folder)
     rows: list[dict[str, object]] = [
         {
-            "path": row.path,
-            "person": row.person,
-            "group": row.group,
-            "mask": Mask(row.mask).name.lower(),
-            "gender": Gender(row.gender).name.lower(),
-            "age": row.age,
+            "path": row["path"],
+            "person": row["person"],
+            "group": row["group"],
+            "mask": Mask(row["mask"]).name.lower(),
+            "gender": Gender(row["gender"]).name.lower(),
+            "age": row["age"],
             "split": "train",
         }
-        for row in train.photos.itertuples()
+        for row in train.photos.to_dict("records")
     ]
     if (folder / "eval").is_dir():
         paths = manifest.read_eval(folder).photos["path"]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from maskcls.data.label_fixes import LabelFixes
-from maskcls.labels import FloatArray, IntArray, class_names
+from maskcls.labels import AGE_BAND_STARTS, AgeLimits, FloatArray, IntArray, class_names
 from maskcls.scoring import ensemble
 
 BY_PERSON: Final = ("gender", "age")
@@ -38,9 +38,12 @@ class Suspects:
     table: pd.DataFrame
     photos: pd.DataFrame
     fixes: LabelFixes
+    age_limits: AgeLimits = AGE_BAND_STARTS
 
 
-def ranked(out_of_fold: pd.DataFrame, attribute: str) -> pd.DataFrame:
+def ranked(
+    out_of_fold: pd.DataFrame, attribute: str, age_limits: AgeLimits = AGE_BAND_STARTS
+) -> pd.DataFrame:
     """The labels of one attribute, the likeliest error first (``Suspects.table`` without ``fix``).
 
     Labels are ranked by the probability of the given class ("self-confidence"). No rows where no
@@ -58,7 +61,7 @@ def ranked(out_of_fold: pd.DataFrame, attribute: str) -> pd.DataFrame:
         np.add.at(sums_NK, person_N, probabilities_NK)
         probabilities_NK = sums_NK / np.bincount(person_N)[:, None]
         given_N, photos = given_N[first_N], pd.DataFrame({"photo": "", "person": people})
-    rows, names = np.arange(len(given_N)), np.array(class_names(attribute))
+    rows, names = np.arange(len(given_N)), np.array(class_names(attribute, age_limits))
     others_NK = probabilities_NK.copy()
     others_NK[rows, given_N] = -1
     likely_N = others_NK.argmax(axis=1)

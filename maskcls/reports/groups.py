@@ -99,8 +99,8 @@ def section(run: FinishedRun) -> dict[str, Any]:
         rows = [
             [f"{age} years", f"{row['people']:.0f}", f"{row['right']:.0%}"]
             + [f"{row[band]:.0%}" for band in range(3)]
-            for age, row in years.iterrows()
-            if any(-2 <= age - limit <= 2 for limit in run.age_limits)
+            for age, (_, row) in zip(years.index.tolist(), years.iterrows(), strict=True)
+            if any(abs(age - limit) <= 2 for limit in run.age_limits)
         ]
         if rows:
             head = ["age", "people", "correct", *(f"answered {name}" for name in bands)]
@@ -109,7 +109,7 @@ def section(run: FinishedRun) -> dict[str, Any]:
     plots.append(page.plot(charts.groups(table, run.targets[0]), alt))
     rows = [
         [str(name), f"{row['people']:,.0f}", f"{row['photos']:,.0f}"]
-        + [f"{row[target]:.1%}" for target in run.targets]
+        + ["" if np.isnan(row[target]) else f"{row[target]:.1%}" for target in run.targets]
         for name, row in table.iterrows()
     ]
     head = ["", "people", "photos", *(f"{target} correct" for target in run.targets)]

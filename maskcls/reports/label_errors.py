@@ -12,12 +12,16 @@ import yaml
 from maskcls.config.layers import digest
 from maskcls.config.schema import Config
 from maskcls.data.label_fixes import STEMS, LabelFixes, load_fixes
-from maskcls.labels import AGE_BAND_STARTS, ATTRIBUTES, age_band, class_names
+from maskcls.labels import ATTRIBUTES, AgeLimits, age_band, class_names
 from maskcls.quality.label_errors import Suspects, ranked, with_fix
 from maskcls.reports import finished_run, page
 from maskcls.storage import files
 
 _FROM_BARE_FACE: Final = {stem: place for place, stem in enumerate(reversed(STEMS))}
+
+
+SHOWN_OF_A_PERSON: Final = 14
+"""Photos beside a doubtful label of a person, of whom a table may have a thousand."""
 
 
 def find(run: Path, *, data: Path | None = None, fixes: Path | None = None) -> Suspects:
@@ -34,7 +38,8 @@ def find(run: Path, *, data: Path | None = None, fixes: Path | None = None) -> S
         raise FileNotFoundError(
             f"{photos['path'][0]}: no photo is there; name their root by --data"
         )
-    tables = [ranked(finished.out_of_fold, attribute) for attribute in ATTRIBUTES]
+    limits = finished.age_limits
+    tables = [ranked(finished.out_of_fold, attribute, limits) for attribute in ATTRIBUTES]
     table = pd.concat([table for table in tables if len(table)], ignore_index=True)
     return Suspects(
         name=finished.name,
@@ -42,6 +47,7 @@ def find(run: Path, *, data: Path | None = None, fixes: Path | None = None) -> S
         table=with_fix(table, photos),
         photos=photos,
         fixes=_fixes_of(run, fixes),
+        age_limits=limits,
     )
 
 
@@ -75,7 +81,7 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
         str(person): rows.sort_values("stem", key=lambda stems: stems.map(_FROM_BARE_FACE))
         for person, rows in photos.groupby("person")
     }
-    years = _usual_years(suspects.photos)
+    years = _usual_years(suspects.photos, suspects.age_limits)
     path = page.write(
         folder / "label_errors.html",
         "label_errors.html.j2",
@@ -102,12 +108,12 @@ def _shown(suspects: Suspects, top: int) -> pd.DataFrame:
     return shown[~shown.assign(stem=stem).duplicated(["task", "person", "stem"])]
 
 
-def _usual_years(photos: pd.DataFrame) -> dict[str, int]:
+def _usual_years(photos: pd.DataFrame, limits: AgeLimits) -> dict[str, int]:
     """The median age in years of the people of each band; its first year where there are none."""
     ages = photos.drop_duplicates("person")["age"]
-    medians = ages.groupby(age_band(ages)).median()
-    usual = dict(enumerate((0, *AGE_BAND_STARTS))) | medians.to_dict()
-    return {name: int(usual[band]) for band, name in enumerate(class_names("age"))}
+    medians = ages.groupby(age_band(ages, limits)).median()
+    usual = dict(enumerate((0, *limits))) | medians.to_dict()
+    return {name: int(usual[band]) for band, name in enumerate(class_names("age", limits))}
 
 
 def _facts(task: object, rows: pd.DataFrame, top: int) -> dict[str, Any]:
@@ -124,7 +130,7 @@ def _facts(task: object, rows: pd.DataFrame, top: int) -> dict[str, Any]:
 def _item(row: Mapping[Any, Any], album: pd.DataFrame, years: Mapping[str, int]) -> dict[str, Any]:
     """A doubtful label with its photo, or with all photos of its person."""
     key = row["photo"]
-    photos = album[album["key"] == key] if key else album
+    photos = album[album["key"] == key] if key else album.head(SHOWN_OF_A_PERSON)
     return {
         **row,
         "stem": str(photos["stem"].iloc[0]) if key else "",

@@ -109,7 +109,7 @@ def training_photos(
         found.photos, config.folds.count, config.run.seed, config.folds.allow_thin
     )
     found.photos["fold"] = found.photos["person"].map(people)
-    if absent := coverage.absent_classes(found.photos):
+    if absent := coverage.absent_classes(found.photos, config.labels.age_limits):
         found.notes.append(
             f"no photo to train on of {', '.join(absent)}: no model learns what these look like, "
             "and scores are means over the other classes"

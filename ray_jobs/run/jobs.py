@@ -104,6 +104,7 @@ def answer(
     ensemble: Any,
     out: Path,
     train_table: Path,
+    age_limits: labels.AgeLimits,
 ) -> None:
     """Vote on the photos to predict and write predictions.parquet and submission.csv in ``out``."""
     models = [(str(job.task), job.fold) for job in jobs]
@@ -121,7 +122,7 @@ def answer(
     with files.replacing(out / "predictions.parquet") as temporary:
         answers.to_parquet(temporary, index=False)
     with files.replacing(out / "predictions.csv") as temporary:
-        with_names(answers).to_csv(temporary, index=False)
+        with_names(answers, age_limits).to_csv(temporary, index=False)
     log.info("predictions by name: %s", out / "predictions.csv")
     if "ans" not in answers:
         log.info("predictions: %s (no submission: these tasks do not make up a class)",
@@ -142,14 +143,16 @@ def _most_frequent(photos: pd.DataFrame) -> int:
     return int(labels.encode(*(c[c != labels.MISSING].mode().min() for c in columns)))
 
 
-def with_names(answers: pd.DataFrame) -> pd.DataFrame:
+def with_names(
+    answers: pd.DataFrame, age_limits: labels.AgeLimits = labels.AGE_BAND_STARTS
+) -> pd.DataFrame:
     """Answers for people to read: ``image_id``, the class ``ans`` where there is one, and mask,
     gender and age by their names. ``status`` says which photos could not be read."""
     named = answers[[name for name in ("image_id", "ans") if name in answers]].copy()
     parts = labels.decode(answers["ans"]) if "ans" in answers else answers
     for attribute in labels.ATTRIBUTES:
         if attribute in parts:
-            names = labels.class_names(attribute)
+            names = labels.class_names(attribute, age_limits)
             known = pd.Series(parts[attribute]).reset_index(drop=True)
             named[attribute] = [names[int(one)] if one == one else "" for one in known]
     return named.assign(status=answers["status"])

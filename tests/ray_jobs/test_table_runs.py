@@ -1,0 +1,76 @@
+"""Runs on tables: what folders give, byte for byte; and labels that only some photos have."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from maskcls.__main__ import main
+from maskcls.labels import MISSING, NUM_JOINT
+
+HEADS = ("mask", "gender", "age")
+
+
+@pytest.fixture
+def rows(drawn, tmp_path):
+    """The drawn people as a table."""
+    main(["table", "competition", str(drawn), "--out", str(tmp_path / "photos.csv")])
+    return pd.read_csv(tmp_path / "photos.csv", dtype=str, keep_default_na=False)
+
+
+def scores_of(run):
+    return json.loads((run / "scores.json").read_text())["out_of_fold"]
+
+
+def test_a_table_gives_what_its_folders_give_byte_for_byte(verb, rows, tmp_path):
+    folders, table = tmp_path / "folders", tmp_path / "table"
+    verb("sweep", "tasks=[multi]", f"run.dir={folders}")
+    # The order of the rows to predict is that of the submission.
+    there = rows[rows["split"] == "eval"]
+    shuffled = rows[rows["split"] == "train"].sample(frac=1, random_state=0)
+    pd.concat([there, shuffled]).to_parquet(tmp_path / "photos.parquet")
+    verb("sweep", "tasks=[multi]", f"run.dir={table}", f"data.table={tmp_path / 'photos.parquet'}")
+    names = ["submission.csv", "out_of_fold.parquet", "ensemble.json", "predictions.csv",
+             "jobs/multi-fold0/model.safetensors", "jobs/multi-fold1/model.safetensors"]  # fmt: skip
+    for name in names:
+        assert (folders / name).read_bytes() == (table / name).read_bytes(), name
+    assert scores_of(folders) == scores_of(table)
+
+
+def test_masks_of_some_people_and_ages_of_others(verb, rows, tmp_path):
+    train = rows["split"] == "train"
+    people = rows.loc[train, "person"].unique()
+    first = rows["person"].isin(people[::2])
+    masks, others = train & first, train & ~first
+    rows.loc[masks, ["gender", "age"]] = ""
+    rows.loc[others, "mask"] = ""
+    rows.to_csv(tmp_path / "mixed.csv", index=False)
+    run = tmp_path / "run"
+    told = verb("sweep", "tasks=[multi,mask]", f"data.table={tmp_path / 'mixed.csv'}",
+                "folds.allow_thin=true", f"run.dir={run}")  # fmt: skip
+    assert f"labels of {train.sum()} photos: mask {masks.sum()}, gender {others.sum()}" in told
+
+    out_of_fold = pd.read_parquet(run / "out_of_fold.parquet")
+    assert (out_of_fold["truth"] != MISSING).all()
+    mask_of = rows[masks]["path"]
+    sizes = out_of_fold.groupby(["task", "head"]).size().to_dict()
+    assert sizes == {("mask", "mask"): len(mask_of), ("multi", "mask"): len(mask_of),
+                     ("multi", "gender"): others.sum(), ("multi", "age"): others.sum()}  # fmt: skip
+    scores = scores_of(run)
+    assert set(scores) == set(HEADS)  # nobody has all three
+    assert scores["mask"]["photos"] == masks.sum() and scores["age"]["photos"] == others.sum()
+    answers = pd.read_csv(run / "submission.csv")
+    assert len(answers) == (~train).sum() and answers["ans"].isin(range(NUM_JOINT)).all()
+    page = (run / "report.html").read_text()
+    assert "photos with a label: mask" in page and "gender or age not known" in page
+
+    # The same run goes on; labels, eda and check read the same table.
+    assert "2 of 4" not in verb("sweep", "tasks=[multi,mask]", "folds.allow_thin=true",
+                                f"data.table={tmp_path / 'mixed.csv'}", f"run.dir={run}")  # fmt: skip
+    assert main(["labels", str(run)]) == 0
+    assert main(["eda", str(tmp_path / "mixed.csv"), "--out", str(tmp_path / "eda")]) == 0
+    assert "unknown" in (tmp_path / "eda" / "index.html").read_text()
+    status = main(["check", str(tmp_path / "mixed.csv"), "--out", str(tmp_path / "checked")])
+    assert status in (0, 1)
+    assert np.isfinite([values["macro_f1"] for values in scores.values()]).all()
