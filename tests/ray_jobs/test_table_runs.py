@@ -32,7 +32,7 @@ def test_a_table_gives_what_its_folders_give_byte_for_byte(verb, rows, tmp_path)
     pd.concat([there, shuffled]).to_parquet(tmp_path / "photos.parquet")
     verb("sweep", "tasks=[multi]", f"run.dir={table}", f"data.table={tmp_path / 'photos.parquet'}")
     names = ["submission.csv", "out_of_fold.parquet", "ensemble.json", "predictions.csv",
-             "jobs/multi-fold0/model.safetensors", "jobs/multi-fold1/model.safetensors"]  # fmt: skip
+             *(f"jobs/multi-fold{fold}/model.safetensors" for fold in range(2))]  # fmt: skip
     for name in names:
         assert (folders / name).read_bytes() == (table / name).read_bytes(), name
     assert scores_of(folders) == scores_of(table)
@@ -67,7 +67,8 @@ def test_masks_of_some_people_and_ages_of_others(verb, rows, tmp_path):
 
     # The same run goes on; labels, eda and check read the same table.
     assert "2 of 4" not in verb("sweep", "tasks=[multi,mask]", "folds.allow_thin=true",
-                                f"data.table={tmp_path / 'mixed.csv'}", f"run.dir={run}")  # fmt: skip
+                                f"data.table={tmp_path / 'mixed.csv'}",
+                                f"run.dir={run}")  # fmt: skip
     assert main(["labels", str(run)]) == 0
     assert main(["eda", str(tmp_path / "mixed.csv"), "--out", str(tmp_path / "eda")]) == 0
     assert "unknown" in (tmp_path / "eda" / "index.html").read_text()
