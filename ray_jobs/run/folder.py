@@ -172,7 +172,7 @@ def make_jobs(
     """A job for each (task, fold), the longest first, so that no long one starts last."""
     made = []
     for task, fold in models:
-        recipe = config.recipe(task)
+        recipe = data.complete(config.recipe(task))
         made.append(
             Job(
                 name=f"{task}-fold{fold}",
