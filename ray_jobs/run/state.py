@@ -144,6 +144,8 @@ class Board:
 
     def _apply(self, event: Event) -> None:
         job, values = self._by_name[event.job], event.values
+        if event.kind == "steps":
+            return
         job.news = time.time()
         if event.kind == "started":
             job.state, job.attempt = "running", values["attempt"]
