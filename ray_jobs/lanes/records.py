@@ -17,7 +17,8 @@ State = Literal["pending", "running", "done", "failed", "cancelled"]
 @dataclass
 class Event:
     """One thing that happened to a job: ``started``, ``steps`` (of its first epoch), ``epoch``,
-    ``lost`` (its worker), ``done``, ``failed`` or ``cancelled``. ``place`` is the folder of the job, if it has one."""
+    ``lost`` (its worker), ``done``, ``failed`` or ``cancelled``. ``place`` is the folder of the
+    job, if it has one."""
 
     kind: str
     job: str
