@@ -1,5 +1,6 @@
 """Folders on an object store and their local copies, against a server that speaks S3."""
 
+import functools
 import json
 import signal
 import sys
@@ -258,8 +259,8 @@ def test_a_wrong_key_is_told_without_repeating_it(guarded, tmp_path, monkeypatch
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", wrong[0])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", wrong[1])
         lease_of = ConditionalObject("s3://bucket/run", ".lease.json")
-        read = Store("s3://bucket/run").read
-        for do in (place.pull, place.push, lambda: read("a"), lease_of.read):
+        read = functools.partial(Store("s3://bucket/run").read, "a")
+        for do in (place.pull, place.push, read, lease_of.read):
             with pytest.raises(StorageError, match="set AWS_ACCESS_KEY_ID") as caught:
                 do()
             assert wrong[1] not in str(caught.value)
