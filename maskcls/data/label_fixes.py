@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from maskcls.labels import MISSING, Mask
 from maskcls.storage import yaml_files
@@ -30,10 +31,17 @@ def _quoted(value: Any) -> Any:
 
 Id = Annotated[str, BeforeValidator(_quoted)]
 Ids = list[Id]
-Stem = Annotated[
-    str,
-    Field(pattern="^(mask[1-5]|incorrect_mask|normal|(worn|incorrect|not_worn|photo)[1-9][0-9]*)$"),
-]
+_NUMBERED: Final = re.compile(r"(worn|incorrect|not_worn|photo)[1-9][0-9]*")
+
+
+def _of_a_photo(stem: str) -> str:
+    if stem not in STEMS and not _NUMBERED.fullmatch(stem):
+        known = ", ".join(map(repr, STEMS))
+        raise ValueError(f"expected one of {known}, or, for a table, worn1, incorrect1, ...")
+    return stem
+
+
+Stem = Annotated[str, AfterValidator(_of_a_photo)]
 """A photo of a person: by its file in the competition's folders, or as a table numbers it."""
 
 MaskName = Literal["worn", "incorrect", "not_worn"]
