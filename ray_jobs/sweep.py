@@ -3,8 +3,8 @@
 With --plan: what that needs, takes and costs, and what cannot run. It starts Ray and lanes for a
 minute or two to measure, and writes plan.json and nothing else into run.dir.
 
-With --budget 30m (also 900s, 2h): measures, and trains as much of the tasks, in their order, as ends
-in that time. The choice is kept in run.dir: the same command goes on with it.
+With --budget 30m (also 900s, 2h): measures, and trains as much of the tasks, in their order, as
+ends in that time. The choice is kept in run.dir: the same command goes on with it.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
         fitted, answers, scores = _score(config, folder, done)
         content = _content(config, answers, scores, done, failed)
         content["ensemble"]["fitted"] = results.to_json(fitted)
+        content["pseudo"] = data.pseudo
         content["votes"] = votes.local.name if data.evaluation else None
         phases = {
             "prepare photos": prepared - began,

@@ -84,9 +84,14 @@ def _facts(run: FinishedRun) -> list[str]:
         f"{', '.join(map(str, run.tasks))} with {', '.join(backbones)}",
         f"{scores['people']:,} people",
         f"{scores['photos']:,} photos",
+        *_pseudo(scores.get("pseudo")),
         f"{scores['ensemble']['models']} models in a {run.ensemble} ensemble",
         f"seed {run.seed}",
     ]
+
+
+def _pseudo(told: Mapping[str, Any] | None) -> list[str]:
+    return [f"{told['photos']['all']:,.0f} pseudo-labelled photos a fold"] if told else []
 
 
 def _result(

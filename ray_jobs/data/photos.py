@@ -7,19 +7,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from maskcls.config import layers
 from maskcls.config.recipe import Image
 from maskcls.config.schema import Config
-from maskcls.data import folds, label_fixes, manifest
+from maskcls.data import folds, label_fixes, manifest, pseudo
 from maskcls.data.manifest import OK
 from maskcls.data.prepared import Prepared
 from maskcls.data.prepared import prepare as prepare_images
 from maskcls.data.preprocess import Preprocessing
 from maskcls.labels import Task
 from maskcls.progress import Progress
+from maskcls.reports import finished_run
 from maskcls.storage import files
 from maskcls.storage.place import Place
 from ray_jobs.data.source import ImageSource
@@ -49,6 +51,8 @@ class Dataset:
     train: Photos
     evaluation: Photos | None
     digest: str
+    pseudo: dict[str, Any] | None = None
+    """Which pseudo-labels there are: the run they come from, and how many; None: none."""
 
     def without_evaluation(self) -> Dataset:
         """The same, with nothing to predict."""
@@ -70,10 +74,18 @@ def prepare(
     fetched first. Raises ValueError or FileNotFoundError for photos that cannot be used.
     """
     found = training_photos(config)
-    train = prepare_photos(config, found, images, Place(tables, uri), "manifest.parquet")
-    Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
-    photos = pd.read_parquet(train.table)
+    place = Place(tables, uri)
+    if config.pseudo.run is None:
+        train = prepare_photos(config, found, images, place, "manifest.parquet")
+    else:
+        found.photos = with_pseudo_labels(config, found.photos)
+        train = prepare_photos(config, found, images, place, "training.parquet")
+        train = replace(train, table=_manifest_alone(train.table, place))
+    source = next(iter(train.images.values()))
+    Prepared(source.folder).check(config.data.max_bad_share)
+    photos = pd.read_parquet(source.table)
     columns = ["key", "mask", "gender", "age", "fold", "status"]
+    columns += [name for name in photos if name.startswith("pseudo_")]
     return Dataset(
         train=train,
         evaluation=prepare_eval(config, images, tables, uri),
@@ -81,7 +93,58 @@ def prepare(
             train.digest,
             photos[columns].to_csv(index=False),
         ),
+        pseudo=_pseudo_counts(config, photos),
     )
+
+
+def with_pseudo_labels(config: Config, photos: pd.DataFrame) -> pd.DataFrame:
+    """The photos, and after them those to predict of which ``pseudo.run`` is sure.
+
+    Raises ValueError where that run has other folds or predicted nothing, FileNotFoundError where
+    it is not finished or there is nothing to predict.
+    """
+    assert config.pseudo.run is not None
+    run = finished_run.read(config.pseudo.run)
+    theirs = run.photos.drop_duplicates("person").set_index("person")["fold"]
+    ours = photos.drop_duplicates("person").set_index("person")["fold"]
+    if len(theirs) != len(ours) or not (theirs.reindex(ours.index) == ours).all():
+        raise ValueError(
+            f"pseudo.run={config.pseudo.run} has other folds, so its answers carry labels of "
+            "people that this run validates on: use the same data, run.seed and folds.count"
+        )
+    evaluation = photos_to_predict(config)
+    if evaluation is None or not run.votes:
+        raise FileNotFoundError(
+            f"pseudo.run={config.pseudo.run}: there are no photos to predict that it answered"
+        )
+    answers = pseudo.sure_answers(run.votes, config.pseudo.confidence)
+    further = pseudo.further_rows(photos, evaluation.photos, answers)
+    return pd.concat([photos, further], ignore_index=True)
+
+
+def _manifest_alone(table: Path, place: Place) -> Path:
+    """Write manifest.parquet: the table without pseudo-labelled photos."""
+    path = place.local / "manifest.parquet"
+    photos = pseudo.plain(pd.read_parquet(table))
+    kept = photos[[name for name in photos if not name.startswith("pseudo_")]]
+    with files.replacing(path) as temporary:
+        kept.to_parquet(temporary, index=False)
+    place.push(lambda file: file == path.name)
+    return path
+
+
+def _pseudo_counts(config: Config, photos: pd.DataFrame) -> dict[str, Any] | None:
+    if config.pseudo.run is None:
+        return None
+    counts = pseudo.counts(photos, config.folds.count)
+    told = ", ".join(f"{name} {number:,.0f}" for name, number in counts.items())
+    log.info("pseudo-labels: photos to predict that %s is sure of, mean over folds: %s",
+             config.pseudo.run, told)  # fmt: skip
+    return {
+        "run": str(config.pseudo.run),
+        "confidence": config.pseudo.confidence,
+        "photos": dict(counts),
+    }
 
 
 def training_photos(config: Config) -> manifest.Manifest:

@@ -1,10 +1,10 @@
 """What of a configuration is trained in a given time: tasks, folds, epochs and pixels.
 
-``tasks`` is a portfolio: an ordered list of unlike recipes, each the one that adds the most to those
-before it (the idea of AutoGluon's portfolios, arXiv 2311.02971). The choices are tried from the
-richest to the poorest, and the first that ends in time, by what was measured here, is taken. So the
-same measurement always gives the same choice, and the choice itself is kept in the run: a resumed
-run does not choose again.
+``tasks`` is a portfolio: an ordered list of unlike recipes, each the one that adds the most to
+those before it (the idea of AutoGluon's portfolios, arXiv 2311.02971). The choices are tried from
+the richest to the poorest, and the first that ends in time, by what was measured here, is taken. So
+the same measurement always gives the same choice, and the choice itself is kept in the run: a
+resumed run does not choose again.
 """
 
 from __future__ import annotations

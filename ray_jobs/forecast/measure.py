@@ -103,7 +103,7 @@ def work_of(
                 done += 1
                 continue
             try:
-                training, validation = fit.tables(photos, fold, recipe, config.run.seed)
+                training, validation = fit.tables(photos, fold, recipe, config.run.seed, task)
                 workers = config.resources.workers_per_job
                 plan = fit.epoch_plan(task, recipe, config.run.seed, training, 0, workers)
                 _check_losses(task, recipe, training)

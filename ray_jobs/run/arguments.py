@@ -20,8 +20,8 @@ def words(argv: Sequence[str] | None = None, options: Mapping[str, str] | None =
     for option, key in (options or {}).items():
         found = _as_key(found, option, key)
     for number, word in enumerate(found):
-        option = word.startswith("-") or (number > 0 and found[number - 1] == "--config")
-        if option or "=" in word:
+        is_option = word.startswith("-") or (number > 0 and found[number - 1] == "--config")
+        if is_option or "=" in word:
             continue
         if uri.is_uri(word) or "/" in word or Path(word).is_dir():
             found[number] = f"run.dir={word}"

@@ -110,9 +110,9 @@ def test_a_choice_is_kept_and_not_made_again(tmp_path):
     files.write_json(RunFolder.of(config).path / "budget.json", told)
     chosen = choosing.chosen_before(config_of("300s", f"run.dir={tmp_path}"))
     assert chosen == choosing._with(config, choice.overlay(config))
-    with pytest.raises(ValueError, match="was chosen for budget.time_s=300"):
+    with pytest.raises(ValueError, match=r"was chosen for budget\.time_s=300"):
         choosing.chosen_before(config_of("6m", f"run.dir={tmp_path}"))
-    with pytest.raises(ValueError, match="choose another run.dir"):
+    with pytest.raises(ValueError, match=r"choose another run\.dir"):
         choosing.chosen_before(config_of("5m", f"run.dir={tmp_path}", "train.lr=1e-2"))
 
 
