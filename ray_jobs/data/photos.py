@@ -78,14 +78,14 @@ def prepare(
     if config.pseudo.run is None:
         train = prepare_photos(config, found, images, place, "manifest.parquet")
     else:
-        found.photos = with_pseudo_labels(config, found.photos)
+        found = replace(found, photos=with_pseudo_labels(config, found.photos))
         train = prepare_photos(config, found, images, place, "training.parquet")
         train = replace(train, table=_manifest_alone(train.table, place))
     source = next(iter(train.images.values()))
     Prepared(source.folder).check(config.data.max_bad_share)
     photos = pd.read_parquet(source.table)
     columns = ["key", "mask", "gender", "age", "fold", "status"]
-    columns += [name for name in photos if name.startswith("pseudo_")]
+    columns += [str(name) for name in photos if str(name).startswith("pseudo_")]
     return Dataset(
         train=train,
         evaluation=prepare_eval(config, images, tables, uri),
@@ -126,7 +126,7 @@ def _manifest_alone(table: Path, place: Place) -> Path:
     """Write manifest.parquet: the table without pseudo-labelled photos."""
     path = place.local / "manifest.parquet"
     photos = pseudo.plain(pd.read_parquet(table))
-    kept = photos[[name for name in photos if not name.startswith("pseudo_")]]
+    kept = photos[[name for name in photos if not str(name).startswith("pseudo_")]]
     with files.replacing(path) as temporary:
         kept.to_parquet(temporary, index=False)
     place.push(lambda file: file == path.name)

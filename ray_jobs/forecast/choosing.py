@@ -55,31 +55,25 @@ def choose(config: Config, folder: RunFolder, spent_s: float) -> Config:
     began = time.monotonic()
     assert config.budget.time_s is not None
     evaluation = photos_to_predict(config)
+    found = training_photos(config)
     predicted = len(evaluation.photos) if evaluation else 0
-    work: dict[int, list[Work]] = {}
-    for count in dict.fromkeys(choice.folds for choice in budget.choices(config)):
-        there = _with(config, {"folds": {"count": count}})
-        found = training_photos(there)
-        work[count], _, problems = measure.work_of(there, folder, found.photos, predicted)
-        if problems:
-            raise ValueError("\n".join(f"{name}: {why}" for name, why in problems.items()))
+    work = _work(config, folder, predicted)
     jobs = work[config.folds.count]
     kinds = {job.kind: job.task for job in sorted(jobs, key=lambda j: config.tasks.index(j.task))}
     nodes = packing.with_promised(config.resources, cluster.nodes())
     plan = packing.plan(config.resources, len(jobs), nodes)
     measured = measure.measure(
-        config, folder, plan, nodes, kinds, training_photos(config), evaluation,
+        config, folder, plan, nodes, kinds, found, evaluation,
         enough_s=MEASURING_SHARE * config.budget.time_s,
     )  # fmt: skip
     if measured.failed:
         raise ValueError(f"cannot measure: {next(iter(measured.failed.values()))}")
-    photos = len(found.photos) + predicted
     outlook = budget.choose(
         config,
         work,
         Forecast(nodes, plan, jobs, 0, {}, measured),
         spent_s=spent_s + time.monotonic() - began,
-        photos=photos,
+        photos=len(found.photos) + predicted,
     )
     told = budget.lines_of(config, outlook)
     for line in told:
@@ -96,6 +90,23 @@ def choose(config: Config, folder: RunFolder, spent_s: float) -> Config:
     files.write_text(folder.path / "config.yaml", chosen.yaml())
     files.write_json(folder.path / "budget.json", content)  # last: who finds it finds both
     return chosen
+
+
+def _work(config: Config, folder: RunFolder, predicted: int) -> dict[int, list[Work]]:
+    """The jobs of all tasks, for each number of folds that may be chosen.
+
+    Raises ValueError where one of them cannot be trained, naming it.
+    """
+    from ray_jobs.forecast import measure
+
+    work: dict[int, list[Work]] = {}
+    for count in dict.fromkeys(choice.folds for choice in budget.choices(config)):
+        there = _with(config, {"folds": {"count": count}})
+        photos = training_photos(there).photos
+        work[count], _, problems = measure.work_of(there, folder, photos, predicted)
+        if problems:
+            raise ValueError("\n".join(f"{name}: {why}" for name, why in problems.items()))
+    return work
 
 
 def _asked(config: Config) -> dict[str, Any]:
