@@ -44,7 +44,7 @@ def told(capsys, *words, status=None):
 def test_runs_vote_together_and_their_file_repeats_the_vote(runs, tmp_path, capsys):
     text = told(capsys, tmp_path / "out", *runs, "--ensemble", "greedy", "--offsets", "fit")
     assert "minus the best run" in text
-    assert "mask: weights three/run/mask" in text
+    assert "mask: weights multi/run/multi" in text
     assert "age: offsets" in text
     assert "share of photos that two routes answer differently" in text
     content = json.loads((tmp_path / "out" / "vote.json").read_text())
@@ -63,8 +63,9 @@ def test_runs_vote_together_and_their_file_repeats_the_vote(runs, tmp_path, caps
     assert written["ImageID"].tolist() == order
 
 
-def test_together_is_better_than_alone_where_mistakes_differ(runs):
-    vote = run_vote.fit(run_vote.read(runs), "soft", offsets=False)
+def test_together_is_better_than_alone_where_mistakes_differ(runs, tmp_path):
+    third = make(tmp_path / "third", tasks=(Task.MULTI,), errors=0.2, seed=2)
+    vote = run_vote.fit(run_vote.read([*runs, third]), "soft", offsets=False)
     best = max(scores["joint"]["macro_f1"] for scores in vote.alone.values())
     assert vote.scores["joint"]["macro_f1"] == pytest.approx(best + vote.gain["joint"].value)
     assert vote.gain["joint"].value > 0
@@ -76,7 +77,7 @@ def test_weights_say_who_adds(runs, tmp_path):
     vote = run_vote.fit(run_vote.read([*runs, blind]), "greedy", offsets=False)
     for target, fitted in vote.fitted.items():
         weights = dict(zip(vote.routes[target], fitted.parameters["weights"], strict=True))
-        assert weights["blind/run/multi"] == min(weights.values()) < 0.2
+        assert weights["blind/run/multi"] < 0.2
         assert sum(weights.values()) == pytest.approx(1)
 
 
