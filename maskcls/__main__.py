@@ -4,7 +4,7 @@
     maskcls check DATA --out FOLDER       what is wrong with a data set, before training
     maskcls labels RUN                    labels that a finished run doubts, to accept or reject
     maskcls table SET FOLDER --out CSV    a public set of faces as a table of photos
-    maskcls vote OUT A.csv B.csv ...      a vote over submission files
+    maskcls vote OUT A B ...              a vote over submission files, or over finished runs
     maskcls score SUBMISSION ANSWERS      scores of a submission
     maskcls preview OUT.png PHOTO ...     what each augmentation does to photos
 

@@ -30,6 +30,7 @@ JOB_VARIABLE: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 _PATHS: Final = (
     "run.dir", "data.root", "data.table", "data.cache", "data.label_fixes", "model.weights",
+    "pseudo.run",
 )  # fmt: skip
 
 

@@ -178,7 +178,7 @@ def _items(photos: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
 def _table(items: pd.DataFrame) -> pd.DataFrame:
     items = items.assign(
         joint=joint_class(items["mask"], items["gender"], items["age_band"]),
-        key=np.array([_number(key) for key in items["key"]], dtype=np.int64),
+        key=np.array([number_of(key) for key in items["key"]], dtype=np.int64),
     )
     return items[COLUMNS].reset_index(drop=True)
 
@@ -208,6 +208,6 @@ def _shuffled(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
-def _number(key: str) -> int:
+def number_of(key: str) -> int:
     """A text key -> 63 bits, the same in every process."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ from maskcls.labels import Task
 from maskcls.progress import Progress
 from maskcls.storage import files
 from maskcls.storage.place import Place
-from ray_jobs.data import copies, sources
+from ray_jobs.data import copies, pseudo_labels, sources
 from ray_jobs.data.source import ImageSource
 from ray_jobs.data.sources import Opened
 
@@ -51,6 +52,8 @@ class Dataset:
     train: Photos
     evaluation: Photos | None
     digest: str
+    pseudo: dict[str, Any] | None = None
+    """Which pseudo-labels there are: the run they come from, and how many; None: none."""
     completed: Mapping[Image, Image] = field(default_factory=dict)
 
     def complete(self, recipe: Recipe) -> Recipe:
@@ -79,12 +82,23 @@ def prepare(
     """
     opened = sources.opened(config)
     found = training_photos(config, opened)
-    found, completed = locate_faces(config, found, images)
+    place = Place(tables, uri)
+    located, completed = locate_faces(config, found, images)
     images = list(dict.fromkeys(completed.values()))
-    train = prepare_photos(config, found, images, Place(tables, uri), "manifest.parquet", opened)
-    Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
-    photos = pd.read_parquet(train.table)
+    if config.pseudo.run is None:
+        train = prepare_photos(config, located, images, place, "manifest.parquet", opened)
+    else:
+        further = pseudo_labels.with_answers(
+            config, found.photos, photos_to_predict(config, opened)
+        )
+        both = replace(found, photos=further)
+        train = prepare_photos(config, both, images, place, "training.parquet", opened)
+        train = replace(train, table=pseudo_labels.write_manifest(train.table, place))
+    source = next(iter(train.images.values()))
+    Prepared(source.folder).check(config.data.max_bad_share)
+    photos = pd.read_parquet(source.table)
     columns = ["key", "mask", "gender", "age", "age_band", "weight", "fold", "status"]
+    columns += [str(name) for name in photos if str(name).startswith("pseudo_")]
     return Dataset(
         train=train,
         evaluation=prepare_eval(config, images, tables, uri, opened=opened),
@@ -92,6 +106,7 @@ def prepare(
             train.digest,
             photos[columns].to_csv(index=False),
         ),
+        pseudo=pseudo_labels.counts(config, photos),
         completed=completed,
     )
 

@@ -200,6 +200,8 @@ def shape(config: Config, tasks: Sequence[Task]) -> dict[str, Any]:
         "data.columns": config.data.columns,
         "data.values": config.data.values,
         "data.near_duplicates": config.data.near_duplicates,
+        "pseudo.run": config.pseudo.run,
+        "pseudo.confidence": config.pseudo.confidence if config.pseudo.run else None,
     }
     for task in tasks:
         recipe = layers.flatten(config.recipe(task).model_dump(mode="json"))

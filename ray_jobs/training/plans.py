@@ -8,7 +8,7 @@ import pandas as pd
 
 from maskcls import labels
 from maskcls.config.recipe import Recipe
-from maskcls.data import coverage, folds, sampling
+from maskcls.data import coverage, folds, pseudo, sampling
 from maskcls.learning.learner import LABEL_COLUMNS, options
 from ray_jobs.data import source
 
@@ -20,14 +20,18 @@ def tables(
     photos: pd.DataFrame, task: labels.Task, fold: int, recipe: Recipe, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What a fold trains on and what it validates on, of the photos that have a label for the task;
-    see ``folds``. Where some fold has no photo with all three labels, the joint class is
-    ``MISSING`` everywhere, so that all folds of a job are scored alike."""
+    see ``folds`` and ``pseudo``. Where some fold has no photo with all three labels, the joint
+    class is ``MISSING`` everywhere, so that all folds of a job are scored alike."""
+    further = pseudo.items(photos, fold, task)
+    photos = pseudo.plain(photos)
     photos = coverage.for_task(photos, task, years=recipe.loss.name in NEEDS_YEARS)
     fold_of = photos.drop_duplicates("person").set_index("person")["fold"]
     people = recipe.people.model_dump()
     training = folds.training_table(
         photos, fold_of, fold, seed=seed, age_limits=recipe.labels.age_limits, **people
     )
+    if len(further):
+        training = pd.concat([training, further], ignore_index=True)
     validation = folds.validation_table(photos, fold_of, fold)
     if not coverage.joint_everywhere(photos):
         validation["joint"] = labels.MISSING
