@@ -101,7 +101,7 @@ def _manifest(root, people, folds, first):
                     "group": f"{number:06}", "gender": gender, "race": "Drawn", "age": age,
                     "stem": stem, "variant": "original", "mask": int(mask), "fix": "",
                     "age_band": band, "joint": int(labels.encode(mask, gender, band)),
-                    "fold": number % folds,
+                    "fold": number % folds, "weight": 1.0,
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)

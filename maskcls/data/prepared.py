@@ -108,10 +108,25 @@ def prepare(
 def unprepared(
     photos: pd.DataFrame, recipes: Sequence[Preprocessing], cache: Path, *, threads: int
 ) -> list[Preprocessing]:
-    """Those recipes that ``prepare`` would have to decode the photos for; reads every file."""
+    """Those recipes that ``prepare`` would have to decode the photos for; reads every file, unless
+    ``cache`` has nothing of that many photos."""
+    if not any(
+        _count(folder) == len(photos)
+        for recipe in recipes
+        for folder in cache.absolute().glob(f"*-{recipe.name}")
+    ):
+        return list(recipes)
     digests = digests_of(photos["path"].tolist(), threads)
     folders = _folders(photos["key"].tolist(), digests, recipes, cache.absolute())
     return [r for r, folder in zip(recipes, folders, strict=True) if not _intact(folder)]
+
+
+def _count(folder: Path) -> int | None:
+    """How many images a folder claims to have; None where it does not say."""
+    try:
+        return len(np.load(folder / "images.npy", mmap_mode="r"))
+    except (OSError, ValueError):
+        return None
 
 
 def _folders(

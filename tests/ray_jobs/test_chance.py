@@ -61,7 +61,7 @@ def make_photos(seed):
     table["stem"] = [f"photo{number}" for number in np.tile(np.arange(PHOTOS_EACH), PEOPLE)]
     table["variant"] = ""
     table["key"] = table["person"] + "/" + table["stem"]
-    table["status"] = "ok"
+    table["status"], table["weight"] = "ok", 1.0
     table["age_band"] = labels.age_band(table["age"])
     images_NHWC = np.clip(patterns[person_N] + noise, 0, 255).astype(np.uint8)
     return table, images_NHWC
