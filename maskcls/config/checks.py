@@ -15,7 +15,7 @@ from maskcls.config import backbone_names
 from maskcls.config.layers import flatten
 from maskcls.config.recipe import Model, Recipe
 from maskcls.config.schema import Config
-from maskcls.labels import HEADS, NUM_JOINT, Task
+from maskcls.labels import AGE_BAND_STARTS, HEADS, NUM_JOINT, Task
 from maskcls.storage import uri
 
 Problems = Iterator[tuple[str, str]]
@@ -40,6 +40,8 @@ def recipe_problems(recipe: Recipe, task: Task, workers: int) -> Problems:
     yield from _class_problems(recipe, task)
     if recipe.loss.name == "age_regression" and task is not Task.AGE:
         yield "loss.name", f"age_regression is for task age, not for {task}"
+    if recipe.loss.name == "age_regression" and recipe.labels.age_limits != AGE_BAND_STARTS:
+        yield "labels.age_limits", f"age_regression knows the limits {list(AGE_BAND_STARTS)} only"
     if recipe.schedule.warmup_epochs >= recipe.train.epochs:
         yield (
             "schedule.warmup_epochs",
