@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -24,7 +25,10 @@ from maskcls.config.methods import (
     Sampler,
     Schedule,
 )
-from maskcls.config.types import AgeRange, Section, Share, absolute
+from maskcls.config.types import AgeRange, Section, Share, absolute, each_once
+
+DETECTORS: Final = ("centerface", "blazeface")
+"""The face detectors that come with the installation."""
 
 _BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -42,13 +46,31 @@ class Image(Section):
         None, description="RGB standard deviation, 0 to 1; null takes that of the loaded weights."
     )
     crop: Literal["none", "face"] = Field(
-        "none", description="`face` cuts out the largest face; a photo with none stays whole."
+        "none", description="`face` cuts out the face: the largest near the centre."
     )
     crop_margin: NonNegativeFloat = Field(
         0.3, description="Margin around the face, as a share of its size."
     )
-    background: Literal["keep", "grabcut"] = Field(
-        "keep", description="`grabcut` blackens what is not the person."
+    detector: str = Field(
+        "centerface",
+        description="What finds faces, for the crop and so that the background never takes them: "
+        "`centerface`, `blazeface` (faster, for faces that fill the photo), or a network file of "
+        "one of these kinds.",
+    )
+    fallback: tuple[Share, Share, Share, Share] | None = Field(
+        None,
+        description="The face's box where none is found: left, top, width, height as shares of "
+        "the photo. null: the median of the training photos, which checkpoints keep.",
+    )
+    background: Literal["keep", "black", "blur"] = Field(
+        "keep",
+        description="`black` or `blur` takes the place of what a segmentation network does not "
+        "take for the person.",
+    )
+    fit: Literal["stretch", "pad", "crop"] = Field(
+        "stretch",
+        description="How a photo of another shape is brought to `size`: stretched, padded with "
+        "black, or its middle cut out. A crop to the face has the right shape already.",
     )
     zoom: float = Field(
         1.0,
@@ -65,6 +87,15 @@ class Image(Section):
         if values is not None and max(values) > 1:
             raise ValueError("numbers from 0 to 1 are expected: divide those of 0 to 255 by 255")
         return values
+
+    @field_validator("detector")
+    @classmethod
+    def _name_or_file(cls, detector: str) -> str:
+        if detector in DETECTORS:
+            return detector
+        if Path(detector).suffix in (".onnx", ".tflite"):
+            return str(absolute(Path(detector)))
+        raise ValueError(f"{', '.join(DETECTORS)}, or a file .onnx or .tflite is expected")
 
     @field_validator("size", mode="before")
     @classmethod
@@ -140,6 +171,19 @@ class Train(Section):
     )
 
 
+class Predict(Section):
+    """How a model answers a photo. Stored in each checkpoint: prediction repeats it."""
+
+    views: Annotated[
+        list[Literal["plain", "flip"]], Field(min_length=1), AfterValidator(each_once)
+    ] = Field(
+        ["plain"],
+        description="What the model sees of a photo, in validation as in prediction; the mean of "
+        "the probabilities is its answer. `[plain, flip]` adds the mirrored photo, for twice the "
+        "time of both.",
+    )
+
+
 class Recipe(Section):
     """Everything that shapes one model; a task may set each of these for itself."""
 
@@ -152,3 +196,4 @@ class Recipe(Section):
     schedule: Schedule = Field(default_factory=Cosine, description="The schedule.")
     sampler: Sampler = Field(default_factory=NoSampler, description="The sampler.")
     train: Train = Field(default_factory=Train, description="The loop.")
+    predict: Predict = Field(default_factory=Predict, description="How a model answers.")
