@@ -143,10 +143,18 @@ def test_tasks_that_do_not_make_up_a_class_have_no_joint_answer():
     }  # fmt: skip
 
 
-def test_photos_that_one_task_has_not_seen_are_left_out():
+def test_a_target_is_scored_on_the_photos_that_all_its_tasks_have_seen():
     rows = pd.concat([make_rows("mask", photos=slice(0, 80)), make_rows("joint")])
-    answers = ensemble.out_of_fold_answers("soft", rows, seed=0)
-    assert sorted(answers["photo"]) == sorted(PHOTOS[:80])
+    answers = ensemble.out_of_fold_answers("soft", rows, seed=0).set_index("photo")
+    assert sorted(answers.index) == sorted(PHOTOS)
+    unseen = answers.loc[list(PHOTOS[80:])]
+    assert (unseen[["mask_truth", "mask_predicted", "joint_truth", "joint_predicted"]] == -1).all(
+        axis=None
+    )
+    assert (answers["age_truth"] >= 0).all()
+    scores = ensemble.scores(answers.reset_index(), seed=0)
+    assert (scores["joint"]["photos"], scores["mask"]["photos"]) == (80, 80)
+    assert scores["age"]["photos"] == len(PHOTOS)
 
 
 def test_tasks_without_a_photo_in_common_are_named():
