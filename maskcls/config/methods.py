@@ -80,6 +80,16 @@ class ClassBalancedFocal(Method):
     )
 
 
+class LogitAdjusted(Method):
+    """Cross entropy that expects a class as often as the training fold has it, so that predictions
+    treat all classes alike, as macro F1 does (arXiv 2007.07314)."""
+
+    name: Literal["logit_adjusted"] = "logit_adjusted"
+    tau: NonNegativeFloat = Field(
+        1.0, description="Strength of the adjustment; 0 is cross entropy, 1 balances in theory."
+    )
+
+
 class AgeRegression(Method):
     """Squared error of the age in years, turned into age bands afterwards; task age only."""
 
@@ -93,10 +103,45 @@ Loss = Annotated[
     | FocalSmoothing
     | SoftF1
     | ClassBalancedFocal
+    | LogitAdjusted
     | AgeRegression,
     Discriminator("name"),
     named("cross_entropy"),
 ]
+
+
+# What the age head tells
+
+
+class AgeClasses(Method):
+    """The three bands as classes, with `loss` as any other head."""
+
+    name: Literal["classes"] = "classes"
+    years_weight: NonNegativeFloat = Field(
+        0.0,
+        description="Weight of the age in years as one more output of the head that tells age, "
+        "trained by squared error in units of 20 years; 0 leaves it out.",
+    )
+
+
+class AgeDistribution(Method):
+    """A probability for each year from 0 to 100, trained towards a bell around the true age; a band
+    is the sum of its years (DLDL, arXiv 1611.01731). Of `loss` it takes logit_adjusted only."""
+
+    name: Literal["distribution"] = "distribution"
+    sigma_years: PositiveFloat = Field(
+        3.0, description="Standard deviation in years of the bell around the true age."
+    )
+
+
+class AgeOrdinal(Method):
+    """Two questions in order: 30 or older, and if so 60 or older (CORN, arXiv 2111.08851). It has
+    a loss of its own; `loss` is that of the other heads."""
+
+    name: Literal["ordinal"] = "ordinal"
+
+
+Age = Annotated[AgeClasses | AgeDistribution | AgeOrdinal, Discriminator("name"), named("classes")]
 
 
 # Optimisers
@@ -112,6 +157,9 @@ class _Optimizer(Method):
         None,
         description="Factor of the learning rate from each layer to the one below it, timm's "
         "backbones only (0.65 to 0.9 is usual); null trains all layers alike.",
+    )
+    head_lr: PositiveFloat = Field(
+        1.0, description="Factor of the learning rate for the heads, which start at random."
     )
 
 
