@@ -102,8 +102,8 @@ def row(name: str, runs: Mapping[int, Path], base: Mapping[int, Path]) -> dict[s
         cells[target] = f"{metrics.macro_f1(metrics.confusion(truth, said, CLASSES[target])):.3f}"
     for target in ("joint", "age"):
         truth, people = ours[f"{target}_truth"].to_numpy(), ours["person"].to_numpy()
-        said = [table[f"{target}_predicted"].to_numpy() for table in (first, ours)]
-        gain = analysis.difference(truth, *said, people, classes=CLASSES[target], seed=0)
+        before, now = (table[f"{target}_predicted"].to_numpy() for table in (first, ours))
+        gain = analysis.difference(truth, before, now, people, classes=CLASSES[target], seed=0)
         told = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
         cells[f"{target} against the base"] = "" if name == BASE else told
     seconds = statistics.mean(read_seconds(runs[seed]) for seed in shared)

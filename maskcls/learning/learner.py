@@ -204,7 +204,7 @@ def _ema(model: torch.nn.Module, decay: float | None) -> Any:
     """
     if decay is None:
         return None
-    from timm.utils import ModelEmaV3
+    from timm.utils.model_ema import ModelEmaV3
 
     return ModelEmaV3(model, decay=decay, use_warmup=True)
 

@@ -27,9 +27,9 @@ def learned(head, options, targets, labels=LABELS, *, one_for_all=False):
     torch.manual_seed(0)
     rows = 1 if one_for_all else len(targets)
     outputs = torch.zeros(rows, head.outputs, requires_grad=True)
-    optimizer = torch.optim.Adam([outputs], lr=0.1)
+    optimizer = torch.optim.Adam([outputs], lr=0.2)
     loss = head.loss(labels, options)
-    for _ in range(500):
+    for _ in range(250):
         optimizer.zero_grad()
         loss(outputs.expand(len(targets), -1), targets).backward()
         optimizer.step()
