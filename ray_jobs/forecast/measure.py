@@ -21,6 +21,7 @@ from maskcls.config.recipe import People, Recipe
 from maskcls.config.schema import Config
 from maskcls.data import prepared
 from maskcls.data.manifest import OK, Manifest
+from maskcls.data.preprocess import Preprocessing
 from maskcls.labels import Task
 from maskcls.learning import heads
 from maskcls.learning.heads import LABEL_COLUMNS
@@ -36,9 +37,9 @@ from ray_jobs.data.photos import (
     Dataset,
     Photos,
     image_settings,
+    known_images,
     photos_to_predict,
     prepare_photos,
-    preprocessing,
     training_photos,
 )
 from ray_jobs.forecast import arithmetic, table
@@ -146,7 +147,7 @@ def _measure(
     began = time.monotonic()
     measured = Measured()
     images = image_settings(config, config.tasks)
-    recipes = list(dict.fromkeys(map(preprocessing, images)))
+    recipes = list(dict.fromkeys(map(Preprocessing.of, known_images(config, found, images))))
     threads = os.cpu_count() or 1
     for side in filter(None, (found, evaluation)):
         if prepared.unprepared(side.photos, recipes, config.data.cache, threads=threads):
