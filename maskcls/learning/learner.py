@@ -142,6 +142,7 @@ class Learner:
             self.dtype,
             self.recipe.train.eval_batch_size,
             self._heads,
+            self.recipe.predict.views,
         )
 
     def state(self) -> dict[str, Any]:
