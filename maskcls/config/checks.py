@@ -12,8 +12,8 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from maskcls.config import backbone_names
+from maskcls.config.ages import AgeClasses, AgeDistribution, AgeOrdinal
 from maskcls.config.layers import flatten
-from maskcls.config.methods import AgeClasses, AgeDistribution, AgeOrdinal
 from maskcls.config.recipe import Model, Recipe
 from maskcls.config.schema import Config
 from maskcls.labels import HEADS, NUM_JOINT, Task, tells

@@ -15,11 +15,10 @@ from pydantic import (
     field_validator,
 )
 
+from maskcls.config.ages import Age, AgeClasses
 from maskcls.config.augment import Augment, Base
 from maskcls.config.methods import (
     AdamW,
-    Age,
-    AgeClasses,
     Cosine,
     CrossEntropy,
     Loss,

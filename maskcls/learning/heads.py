@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from maskcls.config.methods import AgeClasses, AgeDistribution, AgeOrdinal
+from maskcls.config.ages import AgeClasses, AgeDistribution, AgeOrdinal
 from maskcls.config.recipe import Recipe
 from maskcls.labels import HEADS, AgeBand, Task
 from maskcls.learning import ages, losses
