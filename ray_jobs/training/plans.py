@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import pandas as pd
 
 from maskcls import labels
 from maskcls.config.recipe import Recipe
 from maskcls.data import coverage, folds, pseudo, sampling
-from maskcls.learning.learner import LABEL_COLUMNS, options
+from maskcls.learning import heads
+from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.learning.learner import options
 from ray_jobs.data import source
-
-NEEDS_YEARS: Final = ("age_regression",)
-"""Losses that learn the age in years: a photo of which only the band is known is of no use."""
 
 
 def tables(
@@ -24,7 +21,9 @@ def tables(
     class is ``MISSING`` everywhere, so that all folds of a job are scored alike."""
     further = pseudo.items(photos, fold, task)
     photos = pseudo.plain(photos)
-    photos = coverage.for_task(photos, task, years=recipe.loss.name in NEEDS_YEARS)
+    photos = coverage.for_task(
+        photos, task, years=task is labels.Task.AGE and heads.learns_years(recipe)
+    )
     fold_of = photos.drop_duplicates("person").set_index("person")["fold"]
     people = recipe.people.model_dump()
     training = folds.training_table(

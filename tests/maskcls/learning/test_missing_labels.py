@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from maskcls.config.recipe import Recipe
 from maskcls.labels import HEADS, MISSING, Task, joint_class
-from maskcls.learning.learner import LABEL_COLUMNS, Learner
+from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.learning.learner import Learner
 
 PHOTOS, SIZE = 12, (32, 32)
 LOSSES = ["cross_entropy", "focal", "label_smoothing", "focal_smoothing", "soft_f1",
