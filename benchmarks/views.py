@@ -27,7 +27,7 @@ from maskcls.reports.analysis import difference
 from maskcls.scoring import ensemble
 from ray_jobs.data.photos import image_settings, prepare
 from ray_jobs.run.folder import RunFolder, make_jobs
-from ray_jobs.training import fit
+from ray_jobs.training import plans
 from ray_jobs.training.evaluate import out_of_fold_rows
 
 VIEWS: Final = {"plain": ["plain"], "flip": ["flip"], "plain and flip": ["plain", "flip"]}
@@ -51,7 +51,7 @@ def main() -> None:
             assert job.train is not None
             predictor, _ = predict.load(job.folder, torch.device("cpu"))
             table = job.train.photos()
-            _, validation = fit.tables(table, job.fold, job.recipe, job.seed, job.task)
+            _, validation = plans.tables(table, job.task, job.fold, job.recipe, job.seed)
             validation["photo"] = table["key"].to_numpy()[validation["row"]]
             began = time.monotonic()
             said = replace(predictor, views=views)(job.train.open(), validation["row"].to_numpy())
