@@ -53,6 +53,9 @@ def located(
     for prefix, local in stores.items():
         mine = uri & rows["location"].str.startswith(prefix + "/")
         paths = paths.mask(mine, str(local) + rows["location"].str.removeprefix(prefix))
+    if root is not None:  # however it is written: names seed augmentation and match runs
+        below = f"{root.absolute()}/"
+        keys = keys.mask(paths.str.startswith(below), paths.str.removeprefix(below))
     rows = _one_a_file(rows.assign(key=keys, path=paths), tables)
     rows["status"] = [_status(path) for path in rows["path"]]
     twice = rows["key"].duplicated(keep=False)
