@@ -8,5 +8,6 @@ setup(
     package_data={
         "maskcls.configs": ["*.yaml", "tasks/*.yaml", "cluster/*.yaml"],
         "maskcls.reports": ["templates/*"],
+        "ray_jobs.serving": ["page/*"],
     },
 )

@@ -20,12 +20,10 @@ from typing import Any, Final
 import pandas as pd
 
 from maskcls.data.label_fixes import STEMS, LabelFixes, apply_fixes
+from maskcls.data.status import OK
 from maskcls.labels import ATTRIBUTES, Gender, age_band, encode
 from maskcls.scoring.submission import read_info
 from maskcls.storage.names import is_text, printable, some
-
-OK: Final = "ok"
-"""The status of a photo that nothing is wrong with."""
 
 _EXTENSIONS: Final = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
 _FOLDER: Final = re.compile(

@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from maskcls.data.manifest import OK
 from maskcls.data.photos import ImageArray, PhotoError, decode, read_bytes
 from maskcls.data.preprocess import Preprocessing, apply
+from maskcls.data.status import OK
 from maskcls.storage import files
 
 _FORMAT: Final = 2  # Raise it whenever the same photo and recipe would give other pixels.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 
 from maskcls.data.faces import Box, cut_out, find_face
 from maskcls.data.photos import ImageArray
+
+if TYPE_CHECKING:
+    from maskcls.config.recipe import Image
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,18 @@ class Preprocessing:
         background = f"-{self.background}" if self.background != "keep" else ""
         zoom = f"-zoom{self.zoom:g}" if self.zoom > 1 else ""
         return f"{self.height}x{self.width}{crop}{background}{zoom}"
+
+
+def from_settings(image: Image) -> Preprocessing:
+    """How photos are prepared for a model that sees ``image``."""
+    return Preprocessing(
+        height=image.size[0],
+        width=image.size[1],
+        crop=image.crop,
+        crop_margin=image.crop_margin,
+        background=image.background,
+        zoom=image.zoom,
+    )
 
 
 def apply(

@@ -12,17 +12,18 @@ on new photos by all its fold models. So an ensemble is fitted on [routes, N, K]
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from maskcls.labels import NUM_JOINT, FloatArray, IntArray
-from maskcls.scoring import submission
 from maskcls.scoring.metrics import confusion, macro_f1, people_splits, scores
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TIE: Final = 1e-9
 """Votes and probabilities this close are equal: the order of a sum must not decide a vote."""
@@ -116,6 +117,18 @@ def apply(
     return ENSEMBLES[fitted.name].vote(fitted.parameters, probabilities_MNK, routes)
 
 
+def mean_probabilities(
+    fitted: FittedVote, probabilities_MNK: FloatArray, route_M: npt.ArrayLike | None = None
+) -> FloatArray:
+    """How likely the ensemble takes each class to be, [models, N, K] -> [N, K].
+
+    Those of ``apply``, but of a hard vote the mean probabilities of its models: shares of a few
+    votes say little. The likeliest class may then be another than the voted one.
+    """
+    name = "soft" if fitted.name == "hard" else fitted.name
+    return apply(replace(fitted, name=name), probabilities_MNK, route_M)[1]
+
+
 def nested_score(
     name: str,
     probabilities_MNK: FloatArray,
@@ -161,6 +174,8 @@ def vote_submissions(paths: Sequence[Path], *, out: Path | None = None) -> pd.Da
     Raises ValueError where there is no file, ``out`` is among the files, or a file names other
     photos than the first; and what ``submission.read_answers`` raises.
     """
+    from maskcls.scoring import submission  # pandas, which voting itself does without
+
     if not paths:
         raise ValueError("expected one or more submission files to vote over, got none")
     if out is not None and out.resolve() in {path.resolve() for path in paths}:

@@ -14,10 +14,10 @@ from maskcls.config import layers
 from maskcls.config.recipe import Image
 from maskcls.config.schema import Config
 from maskcls.data import folds, label_fixes, manifest
-from maskcls.data.manifest import OK
 from maskcls.data.prepared import Prepared
 from maskcls.data.prepared import prepare as prepare_images
-from maskcls.data.preprocess import Preprocessing
+from maskcls.data.preprocess import from_settings
+from maskcls.data.status import OK
 from maskcls.labels import Task
 from maskcls.progress import Progress
 from maskcls.storage import files
@@ -156,7 +156,7 @@ def prepare_photos(
     table = tables.local / name
     for note in found.notes:
         log.info("%s", note)
-    wanted = {image: preprocessing(image) for image in images}
+    wanted = {image: from_settings(image) for image in images}
     what = f"{table.stem}: photos prepared"
     prepared = prepare_images(
         found.photos,
@@ -181,18 +181,6 @@ def prepare_photos(
     return Photos(
         table,
         {image: ImageSource(by_image[p].folder, table, p, **remote) for image, p in wanted.items()},
-    )
-
-
-def preprocessing(image: Image) -> Preprocessing:
-    """How photos are prepared for a model that sees ``image``."""
-    return Preprocessing(
-        height=image.size[0],
-        width=image.size[1],
-        crop=image.crop,
-        crop_margin=image.crop_margin,
-        background=image.background,
-        zoom=image.zoom,
     )
 
 

@@ -20,7 +20,9 @@ from maskcls.config.methods import NoSampler
 from maskcls.config.recipe import People, Recipe
 from maskcls.config.schema import Config
 from maskcls.data import prepared
-from maskcls.data.manifest import OK, Manifest
+from maskcls.data.manifest import Manifest
+from maskcls.data.preprocess import from_settings
+from maskcls.data.status import OK
 from maskcls.labels import HEADS, Task
 from maskcls.learning import losses, predict
 from maskcls.learning.learner import LABEL_COLUMNS, options
@@ -37,7 +39,6 @@ from ray_jobs.data.photos import (
     image_settings,
     photos_to_predict,
     prepare_photos,
-    preprocessing,
     training_photos,
 )
 from ray_jobs.forecast import arithmetic, table
@@ -146,7 +147,7 @@ def _measure(
     began = time.monotonic()
     measured = Measured()
     images = image_settings(config, config.tasks)
-    recipes = list(dict.fromkeys(map(preprocessing, images)))
+    recipes = list(dict.fromkeys(map(from_settings, images)))
     threads = os.cpu_count() or 1
     for side in filter(None, (found, evaluation)):
         if prepared.unprepared(side.photos, recipes, config.data.cache, threads=threads):
