@@ -15,7 +15,8 @@ ROOMS = {
         "inference", "quality", "reports", "export", "commands", "__main__",
     ],
     "ray_jobs": [
-        "cluster", "data", "training", "lanes", "run", "serving", "search", "forecast", "health",
+        "cluster", "data", "training", "lanes", "run", "batch", "serving", "search", "forecast",
+        "health",
     ],
 }  # fmt: skip
 """The rooms of each package from the ground up; a room imports only from those below it."""

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from maskcls.config.layers import flatten, merged
+from maskcls.config.predict import Predict
 from maskcls.config.recipe import Model, Recipe
 from maskcls.config.serve import Serve
 from maskcls.config.types import (
@@ -236,6 +237,7 @@ class Config(Recipe):
     tracking: Tracking = Field(default_factory=Tracking, description="Tracking.")
     tune: Tune = Field(default_factory=Tune, description="Tuning.")
     plan: Plan = Field(default_factory=Plan, description="The plan.")
+    predict: Predict = Field(default_factory=Predict, description="The answers.")
     serve: Serve = Field(default_factory=Serve, description="The service.")
 
     @field_validator("recipes")

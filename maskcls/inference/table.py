@@ -80,8 +80,11 @@ def columns(answers: Mapping[str, Answer]) -> dict[str, str]:
 
 def rows(photos: Sequence[PreparedPhoto], answers: Mapping[str, Answer]) -> pd.DataFrame:
     """``records`` as a table."""
+    return of_records(records(photos, answers), columns(answers))
+
+
+def of_records(made: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
+    """A table of ``records`` whose columns have the ``types`` that ``columns`` gives."""
     import pandas as pd
 
-    types = columns(answers)
-    made = records(photos, answers)
-    return pd.DataFrame.from_records(made, columns=list(types)).astype(types)
+    return pd.DataFrame.from_records(list(made), columns=list(types)).astype(dict(types))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from maskcls.data.preprocess import Preprocessing, from_settings
+from maskcls.inference.describe import job_folders
 from maskcls.inference.model import Float32Array, Model, UInt8Array
 from maskcls.labels import HEADS, Task
 from maskcls.learning import checkpoint
@@ -52,7 +52,7 @@ def load_run(folder: Path, device: str, threads: int | None) -> Model:
     ``checkpoint.load_weights`` raise.
     """
     fitted = ensemble.from_json(files.read_json(folder / "ensemble.json"))
-    members = [_member(path, device) for path in jobs(folder)]
+    members = [_member(path, device) for path in job_folders(folder)]
     _set_threads(threads)
     return Model(str(folder), members, fitted, lambda there: load_run(folder, there, threads))
 
@@ -66,15 +66,6 @@ def load_job(folder: Path, device: str, threads: int | None) -> Model:
         for target in ensemble.targets([member.task])
     }
     return Model(str(folder), [member], alone, lambda there: load_job(folder, there, threads))
-
-
-def jobs(folder: Path) -> Sequence[Path]:
-    """The job folders of those models of a finished run that vote, by name."""
-    scores = folder / "scores.json"
-    if not scores.is_file():
-        raise FileNotFoundError(f"{folder}: no finished run here (no {scores.name})")
-    voting = {f"{job['task']}-fold{job['fold']}" for job in files.read_json(scores)["jobs"]}
-    return [folder / "jobs" / name for name in sorted(voting)]
 
 
 def _member(folder: Path, device: str) -> TorchMember:
