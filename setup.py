@@ -7,6 +7,7 @@ setup(
     package_dir={"maskcls.configs": "configs"},
     package_data={
         "maskcls.configs": ["*.yaml", "tasks/*.yaml", "cluster/*.yaml"],
+        "maskcls.data": ["networks/*"],
         "maskcls.reports": ["templates/*"],
         "ray_jobs.serving": ["page/*"],
     },

@@ -14,12 +14,17 @@ LIVE_S: Final = 0.2
 PLAIN_S: Final = 10.0
 """Seconds between two lines where there is no terminal."""
 
+CLEAR: Final = "\r\x1b[K"
+"""Wipes out the line of a terminal, for another one to be written."""
+
+_BAR: Final = 20
+
 Tell = Callable[[int, int], None]
 """Called with ``(done, total)``."""
 
 
 class Progress:
-    """Prints ``what: done of total, N s left`` to standard error.
+    """Prints ``what: done of total, N s left`` to standard error, with a bar on a terminal.
 
     Nothing is printed for work that is over before the first line is due, unless ``always``.
     """
@@ -27,22 +32,38 @@ class Progress:
     def __init__(self, what: str, *, always: bool = False) -> None:
         self._what, self._always = what, always
         self._live = sys.stderr.isatty()
-        self._began = self._told = time.monotonic()
-        self._shown = False
+        self._began = self._printed = time.monotonic()
+        self._first: int | None = None
+        self._visible = False
 
     def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        due = now - self._told >= (LIVE_S if self._live else PLAIN_S)
-        last = done >= total and (self._shown or self._always)
-        if not (due or last):
+        if self._first is None:
+            # What was done before the first call may have taken any time.
+            self._first, self._began = min(done, total - 1), time.monotonic()
+        last = done >= total and (self._visible or self._always)
+        if not (self._due() or last):
             return
-        self._told, self._shown = now, True
-        left_s = (total - done) * (now - self._began) / max(1, done)
-        line = f"{self._what}: {done:,} of {total:,}, {left_s:.0f} s left"
-        # Spaces wipe out what a longer line left; the last line stays.
-        end = "\r" if self._live and done < total else "\n"
+        left_s = (total - done) * (time.monotonic() - self._began) / max(1, done - self._first)
+        full = _BAR * done // max(1, total)
+        bar = f" [{'#' * full:.<{_BAR}}]" if self._live else ""
+        self._print(
+            f"{self._what}:{bar} {done:,} of {total:,}, {left_s:.0f} s left", last=done >= total
+        )
+
+    def wait(self) -> None:
+        """On a terminal, show for how many seconds this has lasted."""
+        if self._live and self._due():
+            self._print(f"{self._what}: {time.monotonic() - self._began:.0f} s", last=False)
+
+    def _due(self) -> bool:
+        pause_s = LIVE_S if self._live else PLAIN_S
+        return time.monotonic() - self._printed >= pause_s
+
+    def _print(self, line: str, *, last: bool) -> None:
+        self._printed, self._visible = time.monotonic(), True
+        before, end = (CLEAR, "\n" if last else "") if self._live else ("", "\n")
         try:
-            print(f"{line:60}", end=end, file=sys.stderr, flush=True)
+            print(f"{before}{line}", end=end, file=sys.stderr, flush=True)
         except OSError:  # a closed pipe or terminal; the work goes on
             silence(sys.stderr)
 

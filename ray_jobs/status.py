@@ -18,12 +18,13 @@ from rich.text import Text
 from maskcls.config.load import with_flags
 from maskcls.storage.place import Place
 from maskcls.storage.remote import StorageError
-from ray_jobs.run import arguments
+from ray_jobs.run import arguments, lease
 from ray_jobs.run import state as run_state
-from ray_jobs.run.state import JobState, Liveness, RunState
+from ray_jobs.run.lease import Liveness
+from ray_jobs.run.state import JobState, RunState
 
 LOOK_S, LOOK_AT_STORE_S = 1.0, 10.0
-"""Seconds between two looks at the file; an object store gets it every ``BEAT_S``."""
+"""Seconds between two looks at the file; an object store gets it every ``SEND_S``."""
 
 PLAIN_WIDTH = 160
 """Columns of the table where there is no terminal."""
@@ -69,7 +70,7 @@ def look(place: Place) -> tuple[RenderableType, bool]:
     place.fetch(run_state.FILE)
     state = run_state.read(place.local)
     now = time.time()
-    liveness: Liveness = "gone" if state.ended else run_state.liveness(place.local, state, now)
+    liveness: Liveness = "gone" if state.ended else lease.liveness(place, now)
     return render(place.uri or str(place.local), state, liveness, now), liveness == "alive"
 
 

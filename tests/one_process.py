@@ -19,7 +19,7 @@ class Alone:
     def __init__(self):
         self.told = []
 
-    def beat(self):
+    def beat(self, done=0, total=0):
         self.told.append("beat")
 
     def epoch(self, number, values):

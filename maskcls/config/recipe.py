@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     Field,
@@ -26,6 +26,9 @@ from maskcls.config.methods import (
 )
 from maskcls.config.types import AgeRange, Section, Share, absolute
 
+DETECTORS: Final = ("centerface", "blazeface")
+"""The face detectors that come with the installation."""
+
 _BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -42,13 +45,31 @@ class Image(Section):
         None, description="RGB standard deviation, 0 to 1; null takes that of the loaded weights."
     )
     crop: Literal["none", "face"] = Field(
-        "none", description="`face` cuts out the largest face; a photo with none stays whole."
+        "none", description="`face` cuts out the face: the largest near the centre."
     )
     crop_margin: NonNegativeFloat = Field(
         0.3, description="Margin around the face, as a share of its size."
     )
-    background: Literal["keep", "grabcut"] = Field(
-        "keep", description="`grabcut` blackens what is not the person."
+    detector: str = Field(
+        "centerface",
+        description="What finds faces, for the crop and so that the background never takes them: "
+        "`centerface`, `blazeface` (faster, for faces that fill the photo), or a network file of "
+        "one of these kinds.",
+    )
+    fallback: tuple[Share, Share, Share, Share] | None = Field(
+        None,
+        description="The face's box where none is found: left, top, width, height as shares of "
+        "the photo. null: the median of the training photos, which checkpoints keep.",
+    )
+    background: Literal["keep", "black", "blur"] = Field(
+        "keep",
+        description="`black` or `blur` takes the place of what a segmentation network does not "
+        "take for the person.",
+    )
+    fit: Literal["stretch", "pad", "crop"] = Field(
+        "stretch",
+        description="How a photo of another shape is brought to `size`: stretched, padded with "
+        "black, or its middle cut out. A crop to the face has the right shape already.",
     )
     zoom: float = Field(
         1.0,
@@ -65,6 +86,15 @@ class Image(Section):
         if values is not None and max(values) > 1:
             raise ValueError("numbers from 0 to 1 are expected: divide those of 0 to 255 by 255")
         return values
+
+    @field_validator("detector")
+    @classmethod
+    def _name_or_file(cls, detector: str) -> str:
+        if detector in DETECTORS:
+            return detector
+        if Path(detector).suffix in (".onnx", ".tflite"):
+            return str(absolute(Path(detector)))
+        raise ValueError(f"{', '.join(DETECTORS)}, or a file .onnx or .tflite is expected")
 
     @field_validator("size", mode="before")
     @classmethod

@@ -1,75 +1,68 @@
-"""Where the face is, and what belongs to the person."""
+"""Where the face is."""
 
 from __future__ import annotations
 
-import threading
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from maskcls.data.photos import ImageArray
+from maskcls.data.detectors import ImageArray, detect
 
-Box = tuple[int, int, int, int]
-"""Left, top, width and height in pixels."""
-_CASCADES: Final = ("haarcascade_frontalface_alt2.xml", "haarcascade_frontalface_default.xml")
-_DETECTION_SIDE: Final = 192
-_SEGMENT_SIZE: Final = (128, 96)
+Box = tuple[float, float, float, float]
+"""Left, top, width and height, as shares of the photo's width and height."""
 
-_local = threading.local()
+CENTRE: Final[Box] = (0.2, 0.2, 0.6, 0.6)
+"""Taken for the face where a face is needed and no photo of the data set shows one."""
+
+LOWEST_SCORE: Final = 0.2
+"""Lower than usual (.5), since a mask takes half of the evidence away: see docs/faces.md."""
+
+_OVERLAP: Final = 0.3
+_LARGEST: Final = 1.5  # of the photo's width or height
 
 
-def find_face(image_HWC: ImageArray) -> Box | None:
-    """The largest face that OpenCV's frontal Haar cascades find, in pixels of the image.
+@dataclass(frozen=True)
+class Face:
+    """A face and how sure the detector is of it, from 0 to 1."""
 
-    They look for eyes, nose and mouth, so a mask hides some faces from them. Raises RuntimeError
-    where OpenCV comes without cascades.
+    box: Box
+    score: float
+
+
+def find_face(image_HWC: ImageArray, detector: str) -> Face | None:
+    """The face of the person whom the photo is of: the largest near the centre.
+
+    Of several, the one with the largest product of area, nearness (1 at the centre of the photo, 0
+    in its corners) and score. Raises what ``detectors.detect`` raises.
     """
-    scale = min(1.0, _DETECTION_SIDE / min(image_HWC.shape[:2]))
-    grey_HW = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey_HW, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    small = cv2.equalizeHist(small)
-    smallest = max(1, min(small.shape) // 4)
-    # The first cascade is the more exact, the second, at finer steps, sees more masked faces.
-    for cascade, step in zip(_cascades(), (1.1, 1.05), strict=True):
-        faces = cascade.detectMultiScale(small, step, 1, minSize=(smallest, smallest))
-        if len(faces):
-            x, y, width, height = max(faces, key=lambda face: face[2] * face[3]) / scale
-            return round(x), round(y), round(width), round(height)
-    return None
+    boxes_N4, scores_N = detect(image_HWC, detector)
+    # On what is no photo of anything, networks also answer with boxes as large as a country.
+    kept = (scores_N >= LOWEST_SCORE) & (boxes_N4[:, 2:] <= _LARGEST).all(axis=1)
+    boxes_N4, scores_N = boxes_N4[kept], scores_N[kept]
+    if not len(boxes_N4):
+        return None
+    distinct = cv2.dnn.NMSBoxes(boxes_N4.tolist(), scores_N.tolist(), LOWEST_SCORE, _OVERLAP)
+    boxes_N4, scores_N = boxes_N4[distinct], scores_N[distinct]
+    from_centre_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:] / 2 - 0.5) * 2
+    nearness_N = np.clip(1 - np.linalg.norm(from_centre_N2, axis=1) / np.sqrt(2), 0, 1)
+    best = int(np.argmax(boxes_N4[:, 2] * boxes_N4[:, 3] * nearness_N * scores_N))
+    return Face(_rounded(boxes_N4[best]), round(float(scores_N[best]), 4))
 
 
-def _cascades() -> list[Any]:
-    # A cascade keeps state while it searches: each thread needs its own.
-    if not hasattr(_local, "cascades"):
-        if not hasattr(cv2, "CascadeClassifier"):
-            raise RuntimeError(
-                f"image.crop=face needs the Haar cascades of OpenCV 4, this is {cv2.__version__}: "
-                "pip install 'opencv-python-headless<5', or set image.crop=none"
-            )
-        folder = cv2.data.haarcascades  # type: ignore[attr-defined]
-        _local.cascades = [cv2.CascadeClassifier(folder + name) for name in _CASCADES]
-    return _local.cascades
+def median_box(boxes_N4: npt.NDArray[np.floating]) -> Box | None:
+    """The box at the median place with the median size, within the photo; None of none."""
+    if not len(boxes_N4):
+        return None
+    centre = np.median(boxes_N4[:, :2] + boxes_N4[:, 2:] / 2, axis=0)
+    size = np.median(boxes_N4[:, 2:], axis=0)
+    start, end = np.clip(centre - size / 2, 0, 1), np.clip(centre + size / 2, 0, 1)
+    return _rounded(np.concatenate([start, end - start]))
 
 
-def cut_out(image_HWC: ImageArray) -> ImageArray:
-    """The photo with everything black that GrabCut takes for background.
-
-    Needs no weights, and knows nothing of people: it takes the middle of the photo for the person
-    and goes on from there by colour. It keeps the face and the mask, and often loses hair and
-    shoulders; a segmentation network (the ``_rembg`` copies) is better where one can be had.
-    Rother et al., "GrabCut", SIGGRAPH 2004.
-    """
-    height, width = _SEGMENT_SIZE
-    small = cv2.resize(image_HWC, (width, height), interpolation=cv2.INTER_AREA)
-    centre = (width // 2, height // 2)
-    guess = np.full(_SEGMENT_SIZE, cv2.GC_BGD, np.uint8)
-    guess[height // 16 :, width // 16 : -width // 16] = cv2.GC_PR_BGD
-    cv2.ellipse(guess, centre, (width * 3 // 8, height * 3 // 8), 0, 0, 360, cv2.GC_PR_FGD, -1)
-    cv2.ellipse(guess, centre, (width // 4, height // 4), 0, 0, 360, cv2.GC_FGD, -1)
-    cv2.setRNGSeed(0)  # GrabCut starts from k-means, which draws from OpenCV's own generator.
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(small, guess, (0, 0, 1, 1), *models, 2, cv2.GC_INIT_WITH_MASK)
-    person = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
-    mask_HW = cv2.resize(person, image_HWC.shape[1::-1]) > 0.5
-    return image_HWC * mask_HW[:, :, None]
+def _rounded(box_4: npt.NDArray[np.floating]) -> Box:
+    # A twentieth of a pixel of most photos; computers that round sums otherwise agree on it.
+    left, top, width, height = (round(float(share), 4) for share in box_4)
+    return left, top, width, height

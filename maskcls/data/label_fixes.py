@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from maskcls.labels import Gender, Mask
+from maskcls.labels import Mask
 from maskcls.storage import yaml_files
 from maskcls.storage.names import some
 
@@ -70,10 +70,40 @@ def load_fixes(path: Path) -> LabelFixes:
         raise ValueError("\n".join([*problems, known])) from None
 
 
+def folder_names(photos: pd.DataFrame) -> dict[str, str]:
+    """Person -> the name of their folder, which says enough of them that it names nobody in another
+    data set. The id itself where a photo (by its ``key``) does not lie in a folder of its person.
+    """
+    people = photos.drop_duplicates("person")
+    folders = [unicodedata.normalize("NFC", Path(key).parent.name) for key in people["key"]]
+    return {
+        person: folder if folder.startswith(f"{person}_") else person
+        for person, folder in zip(people["person"], folders, strict=True)
+    }
+
+
+def renamed(fixes: LabelFixes, name_of: Mapping[str, str]) -> LabelFixes:
+    """The fixes with people under other names, and without people whom ``name_of`` lacks. What is
+    said of one person under two names is put together."""
+
+    def under_new_names(people: Any) -> Any:
+        if not isinstance(people, dict):
+            return list(dict.fromkeys(name_of[name] for name in people if name in name_of))
+        values: dict[str, Any] = {}
+        for name, value in people.items():
+            if name not in name_of:
+                continue
+            known = values.get(name_of[name], {})
+            values[name_of[name]] = {**known, **value} if isinstance(value, dict) else value
+        return values
+
+    return LabelFixes.model_construct(**{key: under_new_names(people) for key, people in fixes})
+
+
 def apply_fixes(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, list[str]]:
     """The photos with corrected labels, and notes: each change, and what matched nobody.
 
-    ``frame`` has a row a photo with ``person``, ``race``, ``stem``, ``mask``, ``gender`` and
+    ``frame`` has a row a photo with ``key``, ``person``, ``stem``, ``mask``, ``gender`` and
     ``age``. Raises ValueError for fixes of another data set; see ``_for_people``.
     """
     fixes, notes = _for_people(fixes, frame)
@@ -126,11 +156,9 @@ def _for_people(fixes: LabelFixes, frame: pd.DataFrame) -> tuple[LabelFixes, lis
     another data set belong to other people here: where most ids match nobody, the few that match
     somebody do so by chance. Raises ValueError then.
     """
-    people = frame.drop_duplicates("person")
-    id_of = {person: person for person in people["person"]}
-    for row in people.to_dict("records"):
-        gender = Gender(row["gender"]).name.lower()
-        id_of[f"{row['person']}_{gender}_{row['race']}_{row['age']}"] = row["person"]
+    folders = folder_names(frame)
+    id_of = {person: person for person in folders}
+    id_of |= {folder: person for person, folder in folders.items()}
     listed = {name for _, names in fixes for name in names}
     unknown = listed - id_of.keys()
     by_id = {name for name in listed if "_" not in name}
@@ -143,12 +171,7 @@ def _for_people(fixes: LabelFixes, frame: pd.DataFrame) -> tuple[LabelFixes, lis
             "folders, as in 000020_female_Asian_50"
         )
 
-    def here(names: Any) -> Any:
-        if isinstance(names, dict):
-            return {id_of[name]: value for name, value in names.items() if name in id_of}
-        return [id_of[name] for name in names if name in id_of]
-
     notes = []
     if unknown:
         notes.append(f"label fixes for people who are not here: {some(sorted(unknown))}")
-    return LabelFixes.model_construct(**{key: here(names) for key, names in fixes}), notes
+    return renamed(fixes, id_of), notes

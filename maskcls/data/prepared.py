@@ -7,7 +7,6 @@ uint8 RGB to be memory-mapped, and ``index.parquet``, one row a photo in the sam
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,16 +17,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from maskcls.data.photos import ImageArray, PhotoError, decode, read_bytes
-from maskcls.data.preprocess import Preprocessing, apply
+from maskcls.data.contents import digests_of, name_of, one_opencv_thread, read_unchanged
+from maskcls.data.face_table import boxes_of, fallback_of, locate
+from maskcls.data.faces import Box
+from maskcls.data.photos import ImageArray, PhotoError, decode
+from maskcls.data.preprocess import Preprocessing, preprocess_each
 from maskcls.data.status import OK
 from maskcls.storage import files
 
-_FORMAT: Final = 2  # Raise it whenever the same photo and recipe would give other pixels.
+_FORMAT: Final = 3  # Raise it whenever the same photo and recipe would give other pixels.
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Prepared:
     @property
     def index(self) -> pd.DataFrame:
         """One row a photo: ``key``, ``status``, ``height`` and ``width`` of the original (0 where
-        it could not be decoded) and ``face`` (found; always False without a face crop)."""
+        it could not be decoded)."""
         return pd.read_parquet(self.folder / "index.parquet")
 
     def check(self, max_bad_share: float) -> None:
@@ -77,6 +78,8 @@ def prepare(
 ) -> list[Prepared]:
     """Decode and resize ``photos`` (columns ``key`` and ``path``): one folder a recipe, in order.
 
+    Where a recipe needs faces, they are taken from the columns of ``face_table.locate``, and looked
+    for where there are none.
     Folders that ``cache`` already holds for these keys and bytes are used as they are, unless a
     file of theirs is lost or cut short. Otherwise each photo is decoded once for all missing
     recipes, and ``progress`` is called with ``(done, total)`` after each. Photos that cannot be
@@ -90,14 +93,15 @@ def prepare(
     if photos.empty:
         raise ValueError("no photos to prepare")
     keys, paths, cache = photos["key"].tolist(), photos["path"].tolist(), cache.absolute()
-    digests = _digests(paths, threads)
+    digests = digests_of(paths, threads)
     folders = _folders(keys, digests, recipes, cache)
     if not all(map(_intact, folders)):
         with _writable(cache), files.lock(cache / "prepare.lock", wait_s, "preparing images"):
             wanted = zip(folders, recipes, strict=True)
             missing = {folder: recipe for folder, recipe in wanted if not _intact(folder)}
             if missing:  # Whoever had the lock before may have built them.
-                _build(missing, keys, paths, digests, cache, threads, progress)
+                boxes = _boxes(photos, list(missing.values()), cache, threads, wait_s)
+                _build(missing, keys, paths, digests, boxes, cache, threads, progress)
     return [Prepared(folder) for folder in folders]
 
 
@@ -105,21 +109,34 @@ def unprepared(
     photos: pd.DataFrame, recipes: Sequence[Preprocessing], cache: Path, *, threads: int
 ) -> list[Preprocessing]:
     """Those recipes that ``prepare`` would have to decode the photos for; reads every file."""
-    digests = _digests(photos["path"].tolist(), threads)
+    digests = digests_of(photos["path"].tolist(), threads)
     folders = _folders(photos["key"].tolist(), digests, recipes, cache.absolute())
     return [r for r, folder in zip(recipes, folders, strict=True) if not _intact(folder)]
-
-
-def _digests(paths: Sequence[str], threads: int) -> list[bytes]:
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda path: _digest(*read_bytes(path)), paths))
 
 
 def _folders(
     keys: Sequence[str], digests: Sequence[bytes], recipes: Sequence[Preprocessing], cache: Path
 ) -> list[Path]:
-    content = hashlib.blake2b(repr((_FORMAT, keys, digests)).encode(), digest_size=8).hexdigest()
+    content = name_of(keys, digests, _FORMAT)
     return [cache / f"{content}-{recipe.name}" for recipe in recipes]
+
+
+def _boxes(
+    photos: pd.DataFrame,
+    recipes: Sequence[Preprocessing],
+    cache: Path,
+    threads: int,
+    wait_s: float,
+) -> list[list[Box]]:
+    """Where the face of each photo is for each recipe; nothing for recipes that need none."""
+    boxes = []
+    for recipe in recipes:
+        if recipe.needs_face:
+            located = locate(photos, recipe.detector, cache, threads=threads, wait_s=wait_s)
+            boxes.append(boxes_of(located, recipe.fallback or fallback_of(located)))
+        else:
+            boxes.append([])
+    return boxes
 
 
 def _build(
@@ -127,6 +144,7 @@ def _build(
     keys: Sequence[str],
     paths: Sequence[str],
     digests: Sequence[bytes],
+    boxes: Sequence[Sequence[Box]],
     cache: Path,
     threads: int,
     progress: Callable[[int, int], None] | None,
@@ -141,7 +159,7 @@ def _build(
         raise OSError(errno.ENOSPC, f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
     with ExitStack() as stack:
         asides = {folder: folder.with_name(f"{folder.name}.tmp") for folder in wanted}
-        stack.enter_context(_one_opencv_thread())
+        stack.enter_context(one_opencv_thread())
         arrays = []
         for folder, recipe in wanted.items():
             stack.callback(shutil.rmtree, asides[folder], ignore_errors=True)
@@ -149,7 +167,8 @@ def _build(
             arrays.append(stack.enter_context(_ImageFile(asides[folder], shape_NHWC)))
 
         def one(position: int) -> dict[str, Any]:
-            row, images = _prepare_one(paths[position], digests[position], recipes)
+            faces = [of_recipe[position] if of_recipe else None for of_recipe in boxes]
+            row, images = _prepare_one(paths[position], digests[position], recipes, faces)
             for array, image_HWC in zip(arrays, images, strict=False):  # none of a bad photo
                 array.put(position, image_HWC)
             return {"key": keys[position], **row}
@@ -163,30 +182,30 @@ def _build(
             if progress is not None:
                 progress(len(rows), len(keys))
         index = pd.DataFrame(rows)
-        for array, (folder, recipe) in zip(arrays, wanted.items(), strict=True):
+        for array, folder in zip(arrays, wanted, strict=True):
             array.sync()
-            found = index["face"] & (recipe.crop == "face")
-            index.assign(face=found).to_parquet(asides[folder] / "index.parquet")
+            index.to_parquet(asides[folder] / "index.parquet")
             shutil.rmtree(folder, ignore_errors=True)  # what is left of a damaged one
             asides[folder].rename(folder)
 
 
 def _prepare_one(
-    path: str, digest: bytes, recipes: Sequence[Preprocessing]
+    path: str,
+    digest: bytes,
+    recipes: Sequence[Preprocessing],
+    faces: Sequence[Box | None],
 ) -> tuple[dict[str, Any], list[ImageArray]]:
     """The index row of a photo without its key, and its image under each recipe."""
-    data, status = read_bytes(path)
-    if _digest(data, status) != digest:
-        raise ValueError(f"{path}: changed while it was prepared; start again")
+    data, status = read_unchanged(path, digest)
     try:
         if status != OK:
             raise PhotoError(status)
         image_HWC = decode(data)
     except PhotoError as error:
-        return {"status": str(error), "height": 0, "width": 0, "face": False}, []
-    images, face = apply(image_HWC, recipes)
+        return {"status": str(error), "height": 0, "width": 0}, []
+    images = preprocess_each(image_HWC, recipes, faces)
     height, width = image_HWC.shape[:2]
-    return {"status": OK, "height": height, "width": width, "face": face is not None}, images
+    return {"status": OK, "height": height, "width": width}, images
 
 
 class _ImageFile:
@@ -219,10 +238,6 @@ class _ImageFile:
         self.file.close()
 
 
-def _digest(data: bytes, status: str) -> bytes:
-    return hashlib.blake2b(status.encode() + b"\0" + data, digest_size=16).digest()
-
-
 @contextmanager
 def _writable(cache: Path) -> Iterator[None]:
     """Say of every failure to write that it is about the cache, and what to do."""
@@ -237,17 +252,6 @@ def _writable(cache: Path) -> Iterator[None]:
             f"cannot prepare images in {cache}: {error.strerror}; "
             "free space there or set data.cache to another folder",
         ) from error
-
-
-@contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    """Photos are spread over threads already; OpenCV's own would only compete with them."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _intact(folder: Path) -> bool:

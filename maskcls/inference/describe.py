@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from maskcls.config import layers
-from maskcls.data.preprocess import Preprocessing, from_settings
+from maskcls.data.preprocess import Preprocessing
 from maskcls.inference import bundle
 from maskcls.learning import checkpoint
 from maskcls.storage import files
@@ -28,7 +28,7 @@ def recipes_of(path: Path) -> tuple[list[Preprocessing], str]:
         if not (path / "checkpoint.json").is_file():
             raise FileNotFoundError(f"{path}: no finished run here (no ensemble.json)")
         infos, vote = [checkpoint.read_info(path)], None
-    recipes = [from_settings(info.recipe.image) for info in infos]
+    recipes = [Preprocessing.of(info.recipe.image) for info in infos]
     said = [info.model_dump(mode="json") for info in infos]
     return list(dict.fromkeys(recipes)), layers.digest([said, vote])
 

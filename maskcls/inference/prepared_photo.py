@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maskcls.data import preprocess
-from maskcls.data.faces import Box
+from maskcls.data.faces import CENTRE, Face, find_face
 from maskcls.data.photos import ImageArray
-from maskcls.data.preprocess import Preprocessing
+from maskcls.data.preprocess import Preprocessing, preprocess_each
 from maskcls.data.status import OK
 from maskcls.inference.inputs import Source
+
+PixelBox = tuple[int, int, int, int]
+"""Left, top, width and height in pixels."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class PreparedPhoto:
     name: str
     status: str
     images: list[ImageArray]
-    box: Box | None
+    box: PixelBox | None
     size: tuple[int, int]
     """Height and width of the photo in pixels; zeros where it cannot be read."""
 
@@ -34,5 +36,25 @@ def prepare(source: Source, recipes: Sequence[Preprocessing]) -> PreparedPhoto:
     image_HWC, status = source.load()
     if image_HWC is None:
         return PreparedPhoto(source.name, status, [], None, (0, 0))
-    images, box = preprocess.apply(image_HWC, recipes)
-    return PreparedPhoto(source.name, OK, images, box, (image_HWC.shape[0], image_HWC.shape[1]))
+    found = {
+        detector: find_face(image_HWC, detector)
+        for detector in {recipe.detector: None for recipe in recipes if recipe.needs_face}
+    }
+    boxes = [
+        (face.box if (face := found[recipe.detector]) else recipe.fallback or CENTRE)
+        if recipe.needs_face
+        else None
+        for recipe in recipes
+    ]
+    size = image_HWC.shape[0], image_HWC.shape[1]
+    face = next(filter(None, found.values()), None)
+    images = preprocess_each(image_HWC, recipes, boxes)
+    return PreparedPhoto(source.name, OK, images, in_pixels(face, size), size)
+
+
+def in_pixels(face: Face | None, size: tuple[int, int]) -> PixelBox | None:
+    """The box of a face in a photo of ``size`` (height, width), None of none."""
+    if face is None:
+        return None
+    (left, top, width, height), (rows, columns) = face.box, size
+    return round(left * columns), round(top * rows), round(width * columns), round(height * rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maskcls.data.preprocess import Preprocessing, from_settings
+from maskcls.data.preprocess import Preprocessing
 from maskcls.inference.describe import job_folders
 from maskcls.inference.model import Float32Array, Model, UInt8Array
 from maskcls.labels import HEADS, Task
@@ -34,7 +34,7 @@ class TorchMember:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return from_settings(self.info.recipe.image)
+        return Preprocessing.of(self.info.recipe.image)
 
     def __call__(self, images_NHWC: UInt8Array) -> dict[str, Float32Array]:
         if not len(images_NHWC):

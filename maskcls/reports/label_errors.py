@@ -11,7 +11,7 @@ import yaml
 
 from maskcls.config.layers import digest
 from maskcls.config.schema import Config
-from maskcls.data.label_fixes import STEMS, LabelFixes, load_fixes
+from maskcls.data.label_fixes import STEMS, LabelFixes, folder_names, load_fixes, renamed
 from maskcls.labels import AGE_BAND_STARTS, ATTRIBUTES, age_band, class_names
 from maskcls.quality.label_errors import Suspects, ranked, with_fix
 from maskcls.reports import finished_run, page
@@ -76,6 +76,9 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
         for person, rows in photos.groupby("person")
     }
     years = _usual_years(suspects.photos)
+    # Who has no photo in the run, such as those left out, keeps the name that the fixes gave.
+    folders = folder_names(suspects.photos)
+    known = {name: folders.get(name, name) for _, people in suspects.fixes for name in people}
     path = page.write(
         folder / "label_errors.html",
         "label_errors.html.j2",
@@ -84,11 +87,14 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
         facts=[
             _facts(task, rows, top) for task, rows in suspects.table.groupby("task", sort=False)
         ],
-        items=[_item(row, albums[row["person"]], years) for row in shown.to_dict("records")],
+        items=[
+            _item(row, albums[row["person"]], years) | {"folder": folders[row["person"]]}
+            for row in shown.to_dict("records")
+        ],
         data={
             "run": suspects.name,
             "identity": suspects.identity,
-            "fixes": suspects.fixes.model_dump(),
+            "fixes": renamed(suspects.fixes, known).model_dump(),
         },
     )
     return table, path

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _PREFIX = ".tmp-"
 
+LEASE = ".lease.json"
+"""In every folder of a run: who works in it."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -72,12 +75,12 @@ def lock(path: Path, wait_s: float, what: str) -> Iterator[None]:
 def remove_cut_off(folder: Path) -> None:
     """Remove the temporary files that killed writers left; for who alone works in ``folder``.
 
-    Not in folders below it that have a ``.lock``: those are other runs, which may be writing.
+    Not in folders below it that have a lease: those are other runs, which may be writing.
     """
     for entry in folder.iterdir():
         if entry.name.startswith(_PREFIX):
             entry.unlink(missing_ok=True)
-        elif entry.is_dir() and not (entry / ".lock").exists():
+        elif entry.is_dir() and not (entry / LEASE).exists():
             remove_cut_off(entry)
 
 

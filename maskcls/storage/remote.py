@@ -83,12 +83,9 @@ class Store:
                 limit = timedelta(seconds=3 * SILENCE_S)
                 self._system: FileSystem = fs.GcsFileSystem(retry_time_limit=limit)
                 return
-            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
             self._system = fs.S3FileSystem(
-                endpoint_override=endpoint,
-                # A server of one's own has no regions, but signatures name one.
-                region=region or ("us-east-1" if endpoint else None),
+                endpoint_override=endpoint(),
+                region=region(),
                 connect_timeout=CONNECT_S,
                 # pyarrow's documentation says that Linux ignores it; its curl does not.
                 request_timeout=SILENCE_S,
@@ -223,7 +220,18 @@ class Store:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _storage_error(f"{self._uri}/{name}".rstrip("/"), str(error)) from None
+            raise storage_error(f"{self._uri}/{name}".rstrip("/"), str(error)) from None
+
+
+def endpoint() -> str | None:
+    """The address of an S3 server other than Amazon's."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def region() -> str | None:
+    """The region of a bucket. A server of one's own has none, but signatures name one."""
+    named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return named or ("us-east-1" if endpoint() else None)
 
 
 State = tuple[int, int]
@@ -306,7 +314,8 @@ def _no_bucket(uri: str) -> StorageError:
     return StorageError(f"{uri}: there is no bucket {bucket}; create it or correct the name")
 
 
-def _storage_error(uri: str, reason: str) -> StorageError:
+def storage_error(uri: str, reason: str) -> StorageError:
+    """What a client of a store said, and what to do about it."""
     reason = re.sub(r" \(Request ID.*?\)| error_info=.*", "", reason.partition("\n")[0])[:300]
     if re.search("NO_SUCH_BUCKET|bucket does not exist", reason):
         return _no_bucket(uri)

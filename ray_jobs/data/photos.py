@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from maskcls.config import layers
-from maskcls.config.recipe import Image
+from maskcls.config.recipe import Image, Recipe
 from maskcls.config.schema import Config
-from maskcls.data import folds, label_fixes, manifest
+from maskcls.data import face_table, folds, label_fixes, manifest
 from maskcls.data.prepared import Prepared
 from maskcls.data.prepared import prepare as prepare_images
-from maskcls.data.preprocess import from_settings
+from maskcls.data.preprocess import Preprocessing
 from maskcls.data.status import OK
 from maskcls.labels import Task
 from maskcls.progress import Progress
@@ -49,6 +49,12 @@ class Dataset:
     train: Photos
     evaluation: Photos | None
     digest: str
+    completed: Mapping[Image, Image] = field(default_factory=dict)
+
+    def complete(self, recipe: Recipe) -> Recipe:
+        """The recipe with what its photos decide: the box taken where no face is found."""
+        image = self.completed.get(recipe.image, recipe.image)
+        return recipe.model_copy(update={"image": image})
 
     def without_evaluation(self) -> Dataset:
         """The same, with nothing to predict."""
@@ -70,6 +76,8 @@ def prepare(
     fetched first. Raises ValueError or FileNotFoundError for photos that cannot be used.
     """
     found = training_photos(config)
+    found, completed = locate_faces(config, found, images)
+    images = list(dict.fromkeys(completed.values()))
     train = prepare_photos(config, found, images, Place(tables, uri), "manifest.parquet")
     Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
     photos = pd.read_parquet(train.table)
@@ -81,6 +89,7 @@ def prepare(
             train.digest,
             photos[columns].to_csv(index=False),
         ),
+        completed=completed,
     )
 
 
@@ -140,6 +149,50 @@ def prepare_eval(
     return photos
 
 
+def locate_faces(
+    config: Config, found: manifest.Manifest, images: Sequence[Image]
+) -> tuple[manifest.Manifest, dict[Image, Image]]:
+    """Look for the faces of the photos to train on, where an image section needs them.
+
+    Gives the photos with the boxes of the first detector that is asked for, and each image section
+    with its ``fallback``: the median box of all photos to train on. These four numbers of no label
+    are the same for all folds.
+    """
+    photos, completed = found.photos, {}
+    for image in images:
+        completed[image] = image
+        if not Preprocessing.of(image).needs_face or image.fallback is not None:
+            continue
+        located = _located(config, found.photos, image.detector, "train: faces looked for")
+        photos = photos if "face_detector" in photos else located
+        update = {"fallback": face_table.fallback_of(located)}
+        completed[image] = image.model_copy(update=update)
+    return replace(found, photos=photos), completed
+
+
+def known_images(
+    config: Config, found: manifest.Manifest, images: Sequence[Image]
+) -> Sequence[Image]:
+    """The image sections as ``locate_faces`` completes them, if that takes no search for faces."""
+    threads = os.cpu_count() or 1
+    for image in images:
+        if Preprocessing.of(image).needs_face and not face_table.is_cached(
+            found.photos, image.detector, config.data.cache, threads
+        ):
+            return images
+    return list(locate_faces(config, found, images)[1].values())
+
+
+def _located(config: Config, photos: pd.DataFrame, detector: str, what: str) -> pd.DataFrame:
+    return face_table.locate(
+        photos,
+        detector,
+        config.data.cache,
+        threads=os.cpu_count() or 1,
+        progress=Progress(what),
+    )
+
+
 def prepare_photos(
     config: Config, found: manifest.Manifest, images: Sequence[Image], tables: Place, name: str
 ) -> Photos:
@@ -147,20 +200,26 @@ def prepare_photos(
     table = tables.local / name
     for note in found.notes:
         log.info("%s", note)
-    wanted = {image: from_settings(image) for image in images}
-    what = f"{table.stem}: photos prepared"
+    wanted = {image: Preprocessing.of(image) for image in images}
+    photos = found.photos
+    for recipe in wanted.values():
+        if recipe.needs_face and "face_detector" not in photos:
+            what = f"{table.stem}: faces looked for"
+            photos = _located(config, photos, recipe.detector, what)
     prepared = prepare_images(
-        found.photos,
+        photos,
         list(dict.fromkeys(wanted.values())),
         config.data.cache,
         threads=os.cpu_count() or 1,
-        progress=Progress(what),
+        progress=Progress(f"{table.stem}: photos prepared"),
     )
     by_image = dict(zip(dict.fromkeys(wanted.values()), prepared, strict=True))
-    photos = found.photos.assign(status=prepared[0].index["status"].to_numpy())
+    photos = photos.assign(status=prepared[0].index["status"].to_numpy())
     bad = photos[photos["status"] != OK]
     if len(bad):
         log.info("%d of %d photos cannot be used: %s", len(bad), len(photos), _listed(bad))
+    if "face_detector" in photos:
+        _tell_missed(photos, table.stem)
     with files.replacing(table) as temporary:
         photos.to_parquet(temporary, index=False)
     tables.push(lambda file: file == name)
@@ -173,6 +232,17 @@ def prepare_photos(
         table,
         {image: ImageSource(by_image[p].folder, table, p, **remote) for image, p in wanted.items()},
     )
+
+
+def _tell_missed(photos: pd.DataFrame, name: str) -> None:
+    missed = photos[face_table.missed(photos)]
+    told = f": {', '.join(missed['key'].head(NAMED))}" if len(missed) else ""
+    if len(missed) > NAMED:
+        told += ", ..."
+    log.info(
+        "%s: no face found in %d of %d photos, which are cropped where the face usually is%s",
+        name, len(missed), int((photos["status"] == OK).sum()), told,
+    )  # fmt: skip
 
 
 def _listed(bad: pd.DataFrame) -> str:

@@ -21,7 +21,7 @@ from maskcls.config.recipe import People, Recipe
 from maskcls.config.schema import Config
 from maskcls.data import prepared
 from maskcls.data.manifest import Manifest
-from maskcls.data.preprocess import from_settings
+from maskcls.data.preprocess import Preprocessing
 from maskcls.data.status import OK
 from maskcls.labels import HEADS, Task
 from maskcls.learning import losses, predict
@@ -37,6 +37,7 @@ from ray_jobs.data.photos import (
     Dataset,
     Photos,
     image_settings,
+    known_images,
     photos_to_predict,
     prepare_photos,
     training_photos,
@@ -147,7 +148,7 @@ def _measure(
     began = time.monotonic()
     measured = Measured()
     images = image_settings(config, config.tasks)
-    recipes = list(dict.fromkeys(map(from_settings, images)))
+    recipes = list(dict.fromkeys(map(Preprocessing.of, known_images(config, found, images))))
     threads = os.cpu_count() or 1
     for side in filter(None, (found, evaluation)):
         if prepared.unprepared(side.photos, recipes, config.data.cache, threads=threads):

@@ -103,10 +103,12 @@ class _JobQueue:
                        if lane.controller is not None}  # fmt: skip
         return controllers, self._at_work()
 
-    async def beat(self, name: str) -> bool:
-        """A sign of life; False asks the worker to stop."""
+    async def beat(self, name: str, done: int = 0, total: int = 0) -> bool:
+        """A sign of life, with the steps that are done; False asks the worker to stop."""
         entry = self._entries[name]
         entry.last_sign = time.monotonic()
+        if entry.is_news(done, total):
+            self._emit("steps", entry, {"done": done, "total": total})
         return entry.state == "running"
 
     async def folds_in_training(self) -> int:
@@ -286,7 +288,7 @@ class _JobQueue:
             self._waiting.extendleft(reversed(left))
 
     def _start(self, entry: Entry, lane: int) -> Assignment:
-        entry.state, entry.lane, entry.cause = "running", lane, None
+        entry.state, entry.lane, entry.cause, entry.share = "running", lane, None, 0
         self._lanes[lane].running = entry
         entry.starts += 1
         entry.last_sign = time.monotonic()

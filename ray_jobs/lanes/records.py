@@ -8,13 +8,17 @@ from typing import Any, Literal
 from maskcls.storage.place import Place
 from ray_jobs.training.job import Assignment
 
+STEP_EVENTS = 50
+"""Most events about the first epoch of a job."""
+
 State = Literal["pending", "running", "done", "failed", "cancelled"]
 
 
 @dataclass
 class Event:
-    """One thing that happened to a job: ``started``, ``epoch``, ``lost`` (its worker), ``done``,
-    ``failed`` or ``cancelled``. ``place`` is the folder of the job, if it has one."""
+    """One thing that happened to a job: ``started``, ``steps`` (of its first epoch), ``epoch``,
+    ``lost`` (its worker), ``done``, ``failed`` or ``cancelled``. ``place`` is the folder of the
+    job, if it has one."""
 
     kind: str
     job: str
@@ -36,6 +40,13 @@ class Entry:
     """Lanes whose machine failed under this job."""
     cause: tuple[str, str] | None = None
     """Why its worker is about to be lost, if that is known, and the traceback."""
+    share: int = 0
+    """How much of the first epoch it has reported, in parts of ``STEP_EVENTS``."""
+
+    def is_news(self, done: int, total: int) -> bool:
+        """Whether so many steps of the first epoch are worth an event."""
+        before, self.share = self.share, STEP_EVENTS * done // total if total else self.share
+        return self.share > before and not self.furthest and self.state == "running"
 
 
 @dataclass

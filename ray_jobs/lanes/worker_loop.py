@@ -173,13 +173,13 @@ class LaneSession:
         self._queue = member.queue
         self._last_beat = 0.0
 
-    def beat(self) -> None:
+    def beat(self, done: int = 0, total: int = 0) -> None:
         now = time.monotonic()
         if self.rank != 0 or now - self._last_beat < BEAT_S:
             return
         self._last_beat = now
         call = self._queue.beat.options(name=self._job.title)
-        wanted = ray.get(call.remote(self._job.name))
+        wanted = ray.get(call.remote(self._job.name, done, total))
         # Workers that share a job can only stop together, after an epoch.
         if not wanted and self.world == 1:
             raise Cancelled

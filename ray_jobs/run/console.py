@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ import ray.exceptions
 
 from maskcls.config.schema import Config
 from maskcls.learning import tracking
-from maskcls.progress import silence
+from maskcls.progress import CLEAR, silence
+from maskcls.progress import Progress as Line
 from maskcls.storage.place import Place
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LOGGERS = ("maskcls", "ray_jobs", "__main__")
 INTERRUPTED = "Interrupted: what is finished is kept; the same command goes on from there."
+
+REASON = 160
+"""Characters of a reason in the line of a job that failed."""
 
 _uris: dict[str, str] = {}
 
@@ -50,7 +55,12 @@ def _filter(record: logging.LogRecord) -> bool:
 
 class _Terminal(logging.StreamHandler[TextIO]):
     """Lines for who looks on. Where nobody does any more (`| head`, a closed terminal), a run
-    goes on without them."""
+    goes on without them. A line takes the place of how far the work was."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.stream.isatty():
+            self.stream.write(CLEAR)
+        super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -78,14 +88,36 @@ def setup(log_file: Path | None = None) -> None:
 
 
 class Progress:
-    """Lines about a run's jobs, as the events come. ``trains`` is False where jobs only predict."""
+    """Lines about a run's jobs, as the events come, and how far the first epoch is (on a terminal
+    also how long workers and first batches take): later each epoch has its line.
+
+    ``trains`` is False where jobs only predict: then how far all of them are.
+    """
 
     def __init__(self, total: int, done: int = 0, trains: bool = True) -> None:
         self._total, self._done, self._trains = total, done, trains
+        self._left = total - done
+        self._steps: dict[str, tuple[int, int]] = {}
+        self._line: Line | None = Line("starting workers")
 
     def __call__(self, events: Sequence[Event]) -> None:
         for event in events:
+            if event.kind == "started" and self._line and not self._steps:
+                self._line = Line("first batches")
+            elif event.kind == "steps":
+                if not self._steps:
+                    self._line = Line("first epoch, steps" if self._trains else "predicting")
+                self._steps[event.job] = event.values["done"], event.values["total"]
+            elif event.kind == "epoch":
+                self._line = None
             self._tell(event)
+        if self._line and not self._steps:
+            self._line.wait()
+        elif self._line and any(event.kind == "steps" for event in events):
+            done, total = (sum(numbers) for numbers in zip(*self._steps.values(), strict=True))
+            if not self._trains:  # those that have not begun have as many photos
+                total = total * self._left // len(self._steps)
+            self._line(done, total)
 
     def _tell(self, event: Event) -> None:
         values = event.values
@@ -100,7 +132,8 @@ class Progress:
             log.info("%s", tracking.console_line(event.job, values))
         elif event.kind in ("done", "failed", "cancelled"):
             self._done += 1
-            result = values.get("reason", event.kind)
+            # The whole reason follows at the end, once for all jobs that have it.
+            result = textwrap.shorten(values.get("reason", event.kind), REASON, placeholder=" ...")
             if event.kind == "done" and not self._trains:
                 result = "its photos are predicted"
             elif event.kind == "done":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import time
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -22,7 +21,7 @@ from maskcls.storage import files
 from maskcls.storage.place import Place
 from maskcls.storage.remote import LOCK_WAIT_S, StorageError
 from ray_jobs.data.photos import Dataset
-from ray_jobs.run.owner import owned
+from ray_jobs.run import lease
 from ray_jobs.training import job as jobs
 from ray_jobs.training.job import Job
 
@@ -121,18 +120,7 @@ def claim(config: Config, tasks: Sequence[Task]) -> Iterator[RunFolder]:
     where its store refuses it.
     """
     folder = RunFolder.of(config)
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock = (folder.path / ".lock").open("w")
-    except OSError as error:
-        raise OSError(f"run.dir={config.run.dir} cannot be written: {error}") from None
-    with lock, ExitStack() as stack:
-        if not _locked(lock):
-            raise ValueError(
-                f"run.dir={config.run.dir}: another program works in it; wait for it or choose "
-                "another"
-            )
-        lost = stack.enter_context(owned(folder.place))
+    with _held(folder, config) as lost:
         folder.pull()
         _check_config(folder, config, tasks)
         files.remove_cut_off(folder.path)
@@ -148,22 +136,22 @@ def claim(config: Config, tasks: Sequence[Task]) -> Iterator[RunFolder]:
         folder.push()
 
 
+@contextmanager
+def _held(folder: RunFolder, config: Config) -> Iterator[threading.Event]:
+    with ExitStack() as stack:
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            lost = stack.enter_context(lease.held(folder.place))
+        except OSError as error:
+            raise OSError(f"run.dir={config.run.dir} cannot be written: {error}") from None
+        yield lost
+
+
 def _send_anyway(folder: RunFolder) -> None:
     try:
         folder.push()
     except StorageError as error:  # told, but what ended the run is the news
         log.warning("the results so far are in %s alone: %s", folder.path, error)
-
-
-def _locked(lock: TextIO) -> bool:
-    """Take the lock, unless another program has it for longer than ``status`` looks at it."""
-    for _ in range(5):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(0.05)
-    return False
 
 
 def make_jobs(
@@ -172,7 +160,7 @@ def make_jobs(
     """A job for each (task, fold), the longest first, so that no long one starts last."""
     made = []
     for task, fold in models:
-        recipe = config.recipe(task)
+        recipe = data.complete(config.recipe(task))
         made.append(
             Job(
                 name=f"{task}-fold{fold}",

@@ -6,11 +6,8 @@ The thread that hears of jobs writes the file, at most once a second. Nothing he
 
 from __future__ import annotations
 
-import fcntl
 import heapq
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +18,6 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from maskcls.config import layers
 from maskcls.storage import files
 from maskcls.storage.place import Place
 from maskcls.storage.remote import StorageError, Store
@@ -36,14 +32,8 @@ FILE = "state.json"
 WRITE_S = 1.0
 """Shortest time between two writes while jobs run."""
 
-BEAT_S = 20.0
-"""The file is touched this often for as long as its program lives."""
-
-ALIVE_S = 90.0
-"""A file that nobody touched for so long belongs to no living program."""
-
-Liveness = Literal["alive", "gone", "silent"]
-"""``silent``: no lock can be seen from here, and the file is old."""
+SEND_S = 20.0
+"""Seconds between two times that the file is sent to an object store."""
 
 
 class JobState(BaseModel):
@@ -77,7 +67,6 @@ class RunState(BaseModel):
     phase: str
     began: float
     written: float
-    machine: str
     lanes: int = 1
     to_come: int = 0
     ended: Literal["done", "failed", "interrupted"] | None = None
@@ -101,9 +90,7 @@ class Board:
         now = time.time()
         self._path = folder / FILE
         self._written = 0.0
-        self.state = RunState(
-            program=program, phase="starting", began=now, written=now, machine=this_machine()
-        )
+        self.state = RunState(program=program, phase="starting", began=now, written=now)
         self._by_name: dict[str, JobState] = {}
         self._write()
 
@@ -144,6 +131,8 @@ class Board:
 
     def _apply(self, event: Event) -> None:
         job, values = self._by_name[event.job], event.values
+        if event.kind == "steps":
+            return
         job.news = time.time()
         if event.kind == "started":
             job.state, job.attempt = "running", values["attempt"]
@@ -173,7 +162,8 @@ def keeping(place: Place, program: str) -> Iterator[Board]:
     """A board in ``place`` for as long as ``program`` works there, and how that ended."""
     board = Board(place.local, program)
     ended = threading.Event()
-    threading.Thread(target=_beat, args=(place, ended), daemon=True).start()
+    if place.uri:
+        threading.Thread(target=_send, args=(place, ended), daemon=True).start()
     try:
         yield board
     except KeyboardInterrupt:
@@ -188,14 +178,11 @@ def keeping(place: Place, program: str) -> Iterator[Board]:
         ended.set()
 
 
-def _beat(place: Place, ended: threading.Event) -> None:
-    """Touch the file, for those whose file system carries no locks, and send it to an object
-    store; it asks nothing of Ray."""
-    while not ended.wait(BEAT_S):
+def _send(place: Place, ended: threading.Event) -> None:
+    """Send the file to its object store now and then; it asks nothing of Ray."""
+    while not ended.wait(SEND_S):
         with suppress(OSError, StorageError):
-            os.utime(place.local / FILE)
-            if place.uri:
-                Store(place.uri).send(place.local / FILE, FILE)
+            Store(str(place.uri)).send(place.local / FILE, FILE)
 
 
 def of_jobs(jobs: Sequence[Job]) -> list[JobState]:
@@ -232,45 +219,6 @@ def read(folder: Path) -> RunState:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path}: not the state of a run ({where}: {first['msg']})") from None
-
-
-def liveness(folder: Path, state: RunState, now: float) -> Liveness:
-    """Whether the program that keeps the board still lives.
-
-    Its lock tells, where this machine sees that; a shared file system may not carry locks to
-    other machines, and then the age of the file must do.
-    """
-    if is_held(folder):
-        return "alive"
-    if state.machine == this_machine() and (folder / ".lock").exists():
-        return "gone"
-    try:
-        age = now - (folder / FILE).stat().st_mtime
-    except FileNotFoundError:
-        return "silent"
-    return "alive" if age < ALIVE_S else "silent"
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a program holds the folder's lock, as far as can be seen; see ``claim``."""
-    try:
-        with (folder / ".lock").open() as lock:
-            # Let go at once; ``claim`` tries more than once because of this.
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # no such file, or no locks on this file system
-    return False
-
-
-def this_machine() -> str:
-    """Says whether two programs run under the same kernel, and so see each other's locks."""
-    try:
-        name = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-    except OSError:
-        name = socket.gethostname()
-    return layers.digest(name)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class TrialPlan:
         recipe = search_space.apply(self.config.recipe(self.task), values)
         if "train.epochs" not in values:
             recipe = search_space.apply(recipe, {"train.epochs": self.config.tune.max_epochs})
+        recipe = self.data.complete(recipe)
         seed = self.config.run.seed
         first, *others = (
             Job(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -136,7 +137,11 @@ def predict(job: Job, session: Session) -> None:
     predictor, _ = inference.load(job.folder, session.device)
     photos = job.evaluation.photos()
     readable = (photos["status"] == OK).to_numpy()
-    probabilities = predictor(job.evaluation.open(), np.flatnonzero(readable), session.beat)
+    rows_M, numbers = np.flatnonzero(readable), itertools.count(1)
+    batches = -(-len(rows_M) // predictor.batch_size)
+    probabilities = predictor(
+        job.evaluation.open(), rows_M, lambda: session.beat(next(numbers), batches)
+    )
     session.vote(job, photos.loc[readable, "image_id"].tolist(), probabilities)
 
 

@@ -286,7 +286,7 @@ def _train_epoch(
             epoch=epoch,
             number=(epoch - 1) * plan.steps + step,
         )
-        session.beat()
+        session.beat(step + 1, plan.steps)
     loss = float(total) / sum(sizes_S)
     if not np.isfinite(loss):
         raise FloatingPointError(

@@ -25,8 +25,9 @@ class Session(Protocol):
     node: str
     device: torch.device
 
-    def beat(self) -> None:
-        """Say that the job is alive; raises Cancelled when nobody wants it any more."""
+    def beat(self, done: int = 0, total: int = 0) -> None:
+        """Say that the job is alive, and how many steps of an epoch, or batches of a prediction,
+        are done; raises Cancelled when nobody wants it any more."""
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
         """Tell the driver of an epoch."""

@@ -11,6 +11,8 @@ import pytest
 from benchmarks import faults
 from maskcls.config.load import load
 from maskcls.learning import tracking
+from maskcls.storage.place import Place
+from ray_jobs.run import lease
 from ray_jobs.run import state as run_state
 from ray_jobs.run.folder import claim
 from tests.conftest import ROOT, command
@@ -54,7 +56,7 @@ def test_a_sweep_that_is_told_to_end_says_how_to_go_on(cluster, drawn, cache, tm
             time.sleep(0.1)
         # Looked at while it runs and holds its folder; at most a second or so behind.
         state = run_state.read(tmp_path / "run")
-        assert run_state.liveness(tmp_path / "run", state, time.time()) == "alive"
+        assert lease.liveness(Place(tmp_path / "run"), time.time()) == "alive"
         assert state.ended is None
         assert state.counts()["running"] == 1
         os.kill(process.pid, signal.SIGTERM)

@@ -112,7 +112,7 @@ def test_a_sweep_on_a_store_gives_the_bytes_of_a_local_one_whatever_is_lost(
                    if method == "GET" and key.startswith("data/train/images/"))  # fmt: skip
     assert set(read) == {2}, read
     left = store.names("runs/first/")
-    assert not [key for key in left if key.endswith(("resume.pt", ".owner.json", ".lock"))]
+    assert not [key for key in left if key.endswith(("resume.pt", ".lock"))]
     assert f"submission: {RUN}/submission.csv" in this.told()
     assert "remote/" not in this.told()
 

@@ -236,7 +236,7 @@ def test_a_plan_tells_time_cost_and_what_cannot_run(verb, tmp_path):
     cost = float(re.search(r"^cost +([0-9.]+) for", told, re.MULTILINE)[1])
     assert cost == pytest.approx(plan["seconds"], abs=0.1)
     assert {path.name for path in tmp_path.iterdir()} == {
-        ".lock", "config.yaml", "plan.json", "run.log"
+        ".lease.json", "config.yaml", "plan.json", "run.log"
     }  # fmt: skip
 
 

@@ -80,13 +80,13 @@ function merged() {
   for (const item of items) {
     const decision = decisions[nameOf(item)];
     if (decision?.verdict !== "accepted") continue;
-    const { task, person, stem, likely } = item.dataset;
-    if (task === "age") all.set_age[person] = decision.years;
-    else if (task === "mask") (all.set_mask[person] ??= {})[stem] = likely;
+    const { task, folder, stem, likely } = item.dataset;
+    if (task === "age") all.set_age[folder] = decision.years;
+    else if (task === "mask") (all.set_mask[folder] ??= {})[stem] = likely;
     else {
       // The given gender is that after the fixes of the run: a second flip undoes the first.
-      all.flip_gender = all.flip_gender.filter(other => other !== person);
-      if (!("flipped" in item.dataset)) all.flip_gender.push(person);
+      all.flip_gender = all.flip_gender.filter(other => other !== folder);
+      if (!("flipped" in item.dataset)) all.flip_gender.push(folder);
     }
   }
   return all;

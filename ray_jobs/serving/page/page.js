@@ -147,6 +147,8 @@ async function ask(file) {
     const reasons = await post("/explain", file)
     if (mine !== asked) return
     explained = reasons
+    row = { ...row, box_left: reasons.box_left, box_top: reasons.box_top,
+      box_width: reasons.box_width, box_height: reasons.box_height }
     message = null
   } catch (error) {
     if (mine !== asked) return

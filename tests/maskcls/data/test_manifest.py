@@ -237,6 +237,17 @@ def test_each_change_is_told_and_folders_name_people_too(tmp_path: Path, person:
     ]
 
 
+def test_an_id_and_a_folder_of_one_person_go_together(tmp_path: Path, person: Write) -> None:
+    person("000001_male_Asian_05")
+    fixes = LabelFixes(
+        set_mask={"000001": {"mask1": "not_worn"}, "000001_male_Asian_05": {"mask2": "incorrect"}},
+        flip_gender=["000001_male_Asian_05", "000001"],
+    )
+    photos = read_train(tmp_path, fixes=fixes).photos.set_index("stem")
+    assert photos.loc[["mask1", "mask2"], "mask"].tolist() == [2, 1]
+    assert set(photos["gender"]) == {Gender.FEMALE}
+
+
 def test_fixes_of_another_data_set_are_refused(tmp_path: Path, person: Write) -> None:
     person("000020_male_Asian_20")
     shipped = load_fixes(SHIPPED_FIXES)

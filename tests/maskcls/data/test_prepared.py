@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskcls.data import faces, preprocess
+from maskcls.data import face_table
 from maskcls.data import photos as images
+from maskcls.data.faces import Face
 from maskcls.data.photos import PhotoError, decode, decode_reduced
 from maskcls.data.prepared import prepare
-from maskcls.data.preprocess import Preprocessing, apply
+from maskcls.data.preprocess import Preprocessing, preprocess
 from maskcls.storage import files
 
 SMALL = Preprocessing(32, 24)
@@ -228,149 +229,6 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
         decode(bomb)
 
 
-# ---- recipes
-
-
-@pytest.mark.parametrize(
-    ("recipe", "name"),
-    [
-        (Preprocessing(256, 192), "256x192"),
-        (Preprocessing(256, 192, crop_margin=0.5), "256x192"),
-        (Preprocessing(256, 192, crop="face"), "256x192-face0.3"),
-        (Preprocessing(384, 288, "face", 1, "grabcut"), "384x288-face1-grabcut"),
-        (Preprocessing(256, 192, zoom=1.5), "256x192-zoom1.5"),
-    ],
-)
-def test_names_are_stable(recipe: Preprocessing, name: str) -> None:
-    assert recipe.name == name
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"height": 0},
-        {"crop": "eyes"},
-        {"background": "remove"},
-        {"crop_margin": -1.0},
-        {"zoom": 0.5},
-    ],
-)
-def test_impossible_recipes_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="got Preprocessing"):
-        Preprocessing(**{"height": 32, "width": 24} | values)
-
-
-@pytest.mark.parametrize("shape", [(64, 48), (1, 1), (1, 500), (500, 1), (10, 900)])
-@pytest.mark.parametrize("crop", ["none", "face"])
-@pytest.mark.parametrize("background", ["keep", "grabcut"])
-def test_photos_of_any_shape_come_out_alike(
-    shape: tuple[int, int], crop: Any, background: Any
-) -> None:
-    recipe = Preprocessing(32, 24, crop=crop, background=background)
-    (image,), _ = apply(scene(*shape), [recipe])
-    assert image.shape == (32, 24, 3)
-    assert image.dtype == np.uint8
-
-
-@pytest.mark.parametrize("zoom", [1.0, 1.5, 2.0, 1e6])
-def test_zoom_keeps_the_centre(zoom: float) -> None:
-    height, width = 120, 90
-    photo = np.zeros((height, width, 3), np.uint8)
-    photo[..., 0], photo[..., 1] = np.arange(height)[:, None] * 2, np.arange(width) * 2
-    (image,), _ = apply(photo, [Preprocessing(height, width, zoom=zoom)])
-    for axis, size in ((0, height), (1, width)):
-        seen = np.unique(image[..., axis]) / 2
-        assert seen.max() - seen.min() + 1 == pytest.approx(max(1, size / zoom), abs=1)
-        assert (seen.max() + seen.min()) / 2 == pytest.approx((size - 1) / 2, abs=1)
-
-
-def test_shrinking_averages_over_areas() -> None:
-    checkers = (np.indices((64, 48)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    (image,), _ = apply(np.repeat(checkers[:, :, None], 3, axis=2), [Preprocessing(32, 24)])
-    assert set(np.unique(image)) <= {127, 128}
-
-
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes every search find the given face, and counts the searches."""
-    searches = []
-
-    def set_face(face: faces.Box | None) -> list[None]:
-        monkeypatch.setattr(preprocess, "find_face", lambda _: searches.append(None) or face)
-        return searches
-
-    return set_face
-
-
-def test_a_crop_keeps_the_shape_and_holds_face_and_margin(found: Any) -> None:
-    photo = np.zeros((400, 300, 3), np.uint8)
-    photo[100:140, 100:140] = 255
-    found((100, 100, 40, 40))
-    # 40 pixels of face and half as much on each side, in a shape of 2 : 1.
-    (image,), face = apply(photo, [Preprocessing(160, 80, crop="face", crop_margin=0.5)])
-    assert face == (100, 100, 40, 40)
-    white = np.argwhere(image[:, :, 0] > 127)
-    assert white.min(axis=0).tolist() == [60, 20]
-    assert white.max(axis=0).tolist() == [99, 59]
-
-
-@given(
-    st.tuples(*[st.integers(1, 300)] * 2),
-    st.tuples(*[st.integers(-20, 300)] * 2, *[st.integers(1, 300)] * 2),
-    st.tuples(*[st.integers(1, 60)] * 2),
-    st.floats(0, 3),
-)
-def test_a_crop_never_leaves_the_photo(
-    shape: tuple[int, int], face: faces.Box, size: tuple[int, int], margin: float
-) -> None:
-    crop = preprocess._cropped(
-        np.zeros((*shape, 3), np.uint8), face, Preprocessing(*size, "face", margin)
-    )
-    height, width = crop.shape[:2]
-    assert 1 <= height <= shape[0]
-    assert 1 <= width <= shape[1]
-    if min(height, width) > 20:
-        assert height / width == pytest.approx(size[0] / size[1], rel=0.1)
-
-
-def test_without_a_face_the_photo_stays_whole(found: Any) -> None:
-    found(None)
-    cropped, whole = Preprocessing(32, 24, crop="face"), Preprocessing(32, 24)
-    (a, b), face = apply(scene(), [cropped, whole])
-    assert face is None
-    assert np.array_equal(a, b)
-
-
-def test_one_search_serves_all_recipes(found: Any) -> None:
-    searches = found((10, 10, 20, 20))
-    apply(scene(), [SMALL])
-    assert not searches
-    apply(scene(), [Preprocessing(size, size, crop="face") for size in (16, 32)])
-    assert len(searches) == 1
-
-
-def test_a_blank_photo_has_no_face() -> None:
-    assert faces.find_face(np.full((200, 150, 3), 128, np.uint8)) is None
-
-
-def test_opencv_without_cascades_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faces, "_local", type(faces._local)())
-    monkeypatch.delattr(cv2, "CascadeClassifier")
-    with pytest.raises(RuntimeError, match=r"opencv-python-headless<5"):
-        faces.find_face(scene())
-
-
-def test_background_becomes_black_and_the_person_stays() -> None:
-    photo = np.full((256, 192, 3), (40, 160, 60), np.uint8)
-    cv2.ellipse(photo, (96, 128), (60, 80), 0, 0, 360, (220, 170, 150), -1)
-    photo += np.random.default_rng(0).integers(0, 12, photo.shape, np.uint8)
-    cut = faces.cut_out(photo)
-    assert not cut[:20].any()
-    assert not cut[:, :10].any()
-    assert np.array_equal(cut[100:156, 70:122], photo[100:156, 70:122])
-    assert np.array_equal(cut, faces.cut_out(photo))
-
-
 # ---- preparing
 
 
@@ -393,23 +251,35 @@ def test_prepared_images_are_the_photos_in_order(tmp_path: Path) -> None:
         assert array.shape == (6, recipe.height, recipe.width, 3)
         assert not array.flags.writeable
         for path, image in zip(photos["path"], array, strict=True):
-            (expected,), _ = apply(decode(Path(path).read_bytes()), [recipe])
-            assert np.array_equal(image, expected)
+            assert np.array_equal(image, preprocess(decode(Path(path).read_bytes()), recipe))
         index = each.index
         assert index["key"].tolist() == photos["key"].tolist()
         assert index["status"].tolist() == ["ok"] * 6
         assert (index["height"] == 64).all()
         assert (index["width"] == 48).all()
-        assert not index["face"].any()
         each.check(0.0)
 
 
-def test_only_face_crops_say_that_a_face_was_found(tmp_path: Path, found: Any) -> None:
-    found((10, 10, 20, 20))
-    recipes = [SMALL, Preprocessing(32, 24, crop="face")]
-    plain, cropped = prepare(write_photos(tmp_path), recipes, tmp_path / "cache", threads=1)
-    assert not plain.index["face"].any()
-    assert cropped.index["face"].all()
+def test_boxes_of_the_table_are_taken_and_nothing_is_looked_for(tmp_path: Path) -> None:
+    photos, box = write_photos(tmp_path), (0.25, 0.25, 0.5, 0.5)
+    values = dict(zip(face_table.COLUMNS, (*box, 0.9, "centerface"), strict=True))
+    recipe = Preprocessing(32, 24, crop="face", crop_margin=0)
+    (prepared,) = prepare(photos.assign(**values), [recipe], tmp_path / "cache", threads=1)
+    assert not list((tmp_path / "cache").glob("*-faces-*"))
+    middle = decode(Path(photos["path"][0]).read_bytes())[16:48, 12:36]
+    assert np.array_equal(prepared.open()[0], middle)
+
+
+def test_a_missed_face_is_cropped_where_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([None, *[Face((0.25, 0.25, 0.5, 0.5), 0.9)] * 5])
+    monkeypatch.setattr(face_table, "find_face", lambda *_: next(answers))
+    photos = write_photos(tmp_path)
+    recipe = Preprocessing(32, 24, crop="face", crop_margin=0)
+    (prepared,) = prepare(photos, [recipe], tmp_path / "cache", threads=1)
+    for path, image in zip(photos["path"], prepared.open(), strict=True):
+        assert np.array_equal(image, decode(Path(path).read_bytes())[16:48, 12:36])
 
 
 def test_what_is_prepared_is_not_prepared_again(tmp_path: Path) -> None:

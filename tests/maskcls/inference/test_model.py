@@ -15,7 +15,7 @@ import maskcls
 from maskcls import labels
 from maskcls.__main__ import main
 from maskcls.data.photos import decode
-from maskcls.data.preprocess import Preprocessing, apply
+from maskcls.data.preprocess import Preprocessing, preprocess
 from maskcls.labels import Task
 from maskcls.learning import predict as inference
 from maskcls.scoring import ensemble
@@ -29,7 +29,7 @@ def voted(run, photos):
     models, names = [], sorted(path.name for path in photos.iterdir())
     height, width = made_run.SIZE
     images = np.stack(
-        [apply(decode((photos / n).read_bytes()), [Preprocessing(height, width)])[0][0]
+        [preprocess(decode((photos / n).read_bytes()), Preprocessing(height, width))
          for n in names])  # fmt: skip
     for folder in sorted((run / "jobs").iterdir()):
         predictor, info = inference.load(folder, torch.device("cpu"))

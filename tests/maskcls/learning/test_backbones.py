@@ -269,6 +269,15 @@ def test_weights_of_another_backbone_are_refused(name, tmp_path):
         build(name, weights=path)
 
 
+@pytest.mark.parametrize("name", [SMALL, "squeezenet1_1"])
+def test_of_keys_that_do_not_fit_the_first_few_are_named(name, tmp_path):
+    state = {f"other.{key}": value for key, value in build(name).backbone.state_dict().items()}
+    with pytest.raises(ValueError, match=f"{len(state)} unexpected key") as refusal:
+        build(name, weights=save(state, tmp_path / "w.safetensors"))
+    assert len(str(refusal.value)) < 800
+    assert str(refusal.value).count('"other.') == 3
+
+
 def test_position_embeddings_are_resampled_to_the_size_of_the_photos(tmp_path):
     published = timm.create_model("vit_tiny_patch16_224").state_dict()
     path = save(published, tmp_path / "w.safetensors")

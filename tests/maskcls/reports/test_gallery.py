@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskcls.data import preprocess
-from maskcls.data.preprocess import Preprocessing
+from maskcls.data.preprocess import Preprocessing, preprocess
 from maskcls.labels import Task
 from maskcls.learning import predict
 from maskcls.learning.saliency import heat_maps
@@ -68,7 +67,7 @@ def test_mistakes_are_explained_by_the_model_that_made_them(tmp_path, tasks):
     head = "joint" if task is Task.JOINT else first["attribute"]
     rows = run.out_of_fold[(run.out_of_fold["photo"] == first["photo"])]
     answer = rows.loc[(rows["task"] == task) & (rows["head"] == head), "predicted"].item()
-    seen = preprocess.apply(photos[first["photo"]], [Preprocessing(*made_run.SIZE)])[0][0]
+    seen = preprocess(photos[first["photo"]], Preprocessing(*made_run.SIZE))
     (heat,) = heat_maps(predictor, seen[None], head, [answer])
     np.testing.assert_array_equal(
         explained.pictures[first["photo"], first["attribute"]], gallery.overlaid(seen, heat)

@@ -274,22 +274,25 @@ def test_decisions_survive_a_reload_and_belong_to_their_run(opened, browser, run
 
 
 def test_what_is_accepted_comes_out_as_label_fixes(opened, tmp_path):
+    photos = tmp_path / "photos"
+    folder = {path.name[:6]: path.name for path in (photos / "train" / "images").iterdir()}
     assert exported(opened, tmp_path) == LabelFixes(
-        flip_gender=[GENDER_OF_SIX, "000012"], set_age={"000013": 61}
+        flip_gender=[folder[GENDER_OF_SIX], folder["000012"]], set_age={folder["000013"]: 61}
     )
     for task in ("mask", "gender", "age"):
         opened.get_by_role("radio", name=task).check()
         opened.keyboard.press("j")
         opened.keyboard.press("a")
     fixes = exported(opened, tmp_path)
+    age = fixes.set_age[folder[AGE_OF_ONE]]
     # A second flip of one gender is none.
     assert fixes == LabelFixes(
-        set_mask={MASK_OF_FIVE: {"mask2": "worn"}},
-        flip_gender=["000012"],
-        set_age={"000013": 61, AGE_OF_ONE: fixes.set_age[AGE_OF_ONE]},
+        set_mask={folder[MASK_OF_FIVE]: {"mask2": "worn"}},
+        flip_gender=[folder["000012"]],
+        set_age={folder["000013"]: 61, folder[AGE_OF_ONE]: age},
     )
-    assert fixes.set_age[AGE_OF_ONE] < 30
-    photos = read_train(tmp_path / "photos", fixes=fixes).photos
+    assert age < 30
+    photos = read_train(photos, fixes=fixes).photos
     assert set(photos.loc[photos["person"] == AGE_OF_ONE, "age_band"]) == {0}
 
     with opened.expect_download() as download:

@@ -130,9 +130,9 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
     temporary.write_text("half")
     other = tmp_path / "other run"
     other.mkdir()
-    (other / ".lock").touch()
+    (other / files.LEASE).touch()
     (other / temporary.name).write_text("being written")
     files.remove_cut_off(tmp_path)
-    assert names_in(other) == [".lock", temporary.name]
+    assert names_in(other) == [files.LEASE, temporary.name]
     shutil.rmtree(other)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["model.safetensors"]

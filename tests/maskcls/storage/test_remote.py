@@ -1,5 +1,6 @@
 """Folders on an object store and their local copies, against a server that speaks S3."""
 
+import functools
 import json
 import signal
 import sys
@@ -13,14 +14,16 @@ import pytest
 from maskcls.commands import check, eda, labels
 from maskcls.config.load import ConfigError, load
 from maskcls.storage import files, remote
+from maskcls.storage.conditional import ConditionalObject
 from maskcls.storage.place import Place
 from maskcls.storage.remote import StorageError, Store
 from ray_jobs import tune
 from ray_jobs.cluster import nodes
-from ray_jobs.run import owner
+from ray_jobs.run import lease
 from ray_jobs.run.folder import claim
 from tests.object_store import KEYS, Line, ObjectStore
 
+LEASE = "run/.lease.json"
 SECRET = KEYS["AWS_SECRET_ACCESS_KEY"]
 
 
@@ -255,7 +258,9 @@ def test_a_wrong_key_is_told_without_repeating_it(guarded, tmp_path, monkeypatch
     for wrong in ((name, SECRET), ("AKIANOBODY", secret)):
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", wrong[0])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", wrong[1])
-        for do in (place.pull, place.push, lambda: Store("s3://bucket/run").read("a")):
+        lease_of = ConditionalObject("s3://bucket/run", ".lease.json")
+        read = functools.partial(Store("s3://bucket/run").read, "a")
+        for do in (place.pull, place.push, read, lease_of.read):
             with pytest.raises(StorageError, match="set AWS_ACCESS_KEY_ID") as caught:
                 do()
             assert wrong[1] not in str(caught.value)
@@ -311,9 +316,9 @@ def test_a_number_in_a_file_is_no_folder(tmp_path):
 @pytest.fixture
 def run_of(bucket, tmp_path, monkeypatch):
     """Claim the same run as a machine of its own; signs of life come fast."""
-    monkeypatch.setattr(owner, "BEAT_S", 0.1)
-    monkeypatch.setattr(owner, "SILENCE_S", 2.0)
-    monkeypatch.setattr(owner, "SETTLE_S", 0.1)
+    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "SILENCE_S", 2.0)
+    monkeypatch.setattr(lease, "WATCH_S", 0.3)
 
     def claimed(machine):
         words = ["run.dir=s3://bucket/run", f"data.cache={tmp_path / machine}"]
@@ -334,24 +339,79 @@ def test_two_programs_never_work_in_one_run_of_a_store(bucket, run_of):
     with run_of("two") as folder:
         (folder.path / "scores.json").write_text("sent at the end")
     assert bucket.get("run/scores.json") == b"sent at the end"
-    assert "run/.owner.json" not in bucket.names()
+    assert bucket.get(LEASE) == lease.FREE
     with run_of("one") as folder:
         assert (folder.path / "scores.json").read_text() == "sent at the end"
 
 
+def test_of_two_programs_that_start_at_once_one_gets_the_run(bucket, run_of):
+    """Both look, find it free, and write: a store that only replaces objects lets both work."""
+    together, outcomes = threading.Barrier(4), []
+
+    def begin(machine):
+        together.wait()
+        try:
+            with run_of(machine):
+                outcomes.append("works")
+                time.sleep(2.0)
+        except ValueError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=begin, args=(str(n),)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count("works") == 1
+    assert all("works" in one for one in outcomes)  # or: another program works in it
+    assert bucket.get(LEASE) == lease.FREE
+
+
 def test_a_killed_owner_is_noticed(bucket, run_of, monkeypatch):
     with run_of("one") as folder:
-        sign = bucket.get("run/.owner.json")
-        told = (folder.path / ".copy").read_text()
-    assert told in sign.decode()
-    bucket.put("run/.owner.json", sign)
+        sign = bucket.get(LEASE)
+        own = (folder.path / lease.FILE).read_bytes()
+    bucket.put(LEASE, sign)
     with run_of("two"):
-        assert bucket.get("run/.owner.json") != sign
-    # Who has the lock of its local copy need not look for it.
-    bucket.put("run/.owner.json", sign)
-    monkeypatch.setattr(owner, "SILENCE_S", 10**9)
+        assert bucket.get(LEASE) != sign
+    # Who has the lock of the local copy that it worked in need not look for it.
+    bucket.put(LEASE, sign)
+    (folder.path / lease.FILE).write_bytes(own)
+    monkeypatch.setattr(lease, "SILENCE_S", 10**9)
     with run_of("one"):
-        assert bucket.get("run/.owner.json") != sign
+        assert bucket.get(LEASE) != sign
+
+
+def test_status_tells_from_afar_whether_a_program_lives(bucket, run_of, tmp_path):
+    far = Place(tmp_path / "far", "s3://bucket/run")
+    with run_of("one") as folder:
+        assert lease.liveness(far, time.time()) == "alive"
+        assert lease.liveness(far, time.time() + 2 * lease.ALIVE_S) == "silent"
+        assert lease.liveness(folder.place, time.time() + 2 * lease.ALIVE_S) == "alive"
+        sign, own = bucket.get(LEASE), (folder.path / lease.FILE).read_bytes()
+    assert lease.liveness(far, time.time()) == "gone"
+    bucket.put(LEASE, sign)  # as a killed program leaves it
+    (folder.path / lease.FILE).write_bytes(own)
+    assert lease.liveness(folder.place, time.time()) == "gone"
+
+
+def test_an_answer_that_was_lost_is_no_other_program(line):
+    one = ConditionalObject("s3://bucket/run", ".lease.json")
+    assert one.read() == b""
+    line.breaks(1)  # the object arrives, the answer does not, and the client sends it again
+    assert one.replace(b"mine")
+    other = ConditionalObject("s3://bucket/run", ".lease.json")
+    assert not other.replace(b"theirs")
+    assert other.read() == b"mine"
+    assert one.replace(b"mine again")
+    assert not other.replace(b"theirs")
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket):
+    with pytest.raises(StorageError, match="no bucket s3://nobody"):
+        ConditionalObject("s3://nobody/run", ".lease.json").read()
+    with pytest.raises(StorageError, match="no bucket s3://nobody"):
+        ConditionalObject("s3://nobody/run", ".lease.json").replace(b"mine")
 
 
 def test_who_was_taken_over_stops_and_sends_nothing(bucket, run_of):
@@ -359,11 +419,11 @@ def test_who_was_taken_over_stops_and_sends_nothing(bucket, run_of):
     with pytest.raises(KeyboardInterrupt), run_of("one") as folder:
         (folder.path / "scores.json").write_text("mine")
         while True:  # a sign of life that crosses it on its way wins
-            bucket.put("run/.owner.json", b'{"id": "somebody else", "host": "h", "process": 1}')
+            bucket.put(LEASE, b'{"id": "somebody else", "host": "h", "process": 1}')
             threading.Event().wait(0.3)
     signal.signal(signal.SIGTERM, before)
     assert "run/scores.json" not in bucket.names()
-    assert b"somebody else" in bucket.get("run/.owner.json")
+    assert b"somebody else" in bucket.get(LEASE)
 
 
 def test_results_are_sent_also_when_the_run_fails(bucket, run_of):
@@ -372,7 +432,7 @@ def test_results_are_sent_also_when_the_run_fails(bucket, run_of):
         (folder.path / "jobs" / "age-fold0").mkdir(parents=True)
         (folder.path / "jobs" / "age-fold0" / "resume.pt").write_text("a worker's own")
         raise RuntimeError("why")
-    assert sorted(bucket.names("run/")) == ["run/config.yaml", "run/scores.json"]
+    assert sorted(bucket.names("run/")) == [LEASE, "run/config.yaml", "run/scores.json"]
 
 
 def test_a_node_that_does_not_reach_the_store_says_why(bucket, monkeypatch):

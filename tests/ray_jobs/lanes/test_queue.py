@@ -12,6 +12,7 @@ from maskcls.labels import Task
 from ray_jobs.lanes import queue as job_queue
 from ray_jobs.lanes.failures import Blame
 from ray_jobs.lanes.queue import _JobQueue
+from ray_jobs.lanes.records import STEP_EVENTS
 from ray_jobs.training.job import Call, Job
 
 JOB = Job(
@@ -69,6 +70,22 @@ async def test_jobs_are_taken_in_order_and_end_when_closed():
     assert await take(queue, 0) == "wait"
     await queue.close()
     assert await take(queue, 0) is None
+
+
+@in_a_loop
+async def test_the_first_epoch_of_a_job_is_an_event_now_and_then():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:1])
+    await take(queue, 0)
+    for done in range(1000):
+        assert await queue.beat("a", done, 1000)
+    await queue.beat("a")  # a sign of life alone
+    steps = [e.values for e in (await queue.events(0))[1] if e.kind == "steps"]
+    assert len(steps) == STEP_EVENTS - 1
+    assert steps[0] == {"done": 20, "total": 1000}
+    await queue.epoch("a", 1, {})
+    await queue.beat("a", 999, 1000)
+    assert (await queue.events(0))[1][-1].kind == "epoch"
 
 
 @in_a_loop

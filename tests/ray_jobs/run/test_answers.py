@@ -8,9 +8,10 @@ import pytest
 
 from maskcls.config.load import load
 from maskcls.data import manifest
+from maskcls.storage.place import Place
 from ray_jobs import status
 from ray_jobs.lanes.records import Event
-from ray_jobs.run import console, jobs
+from ray_jobs.run import console, jobs, lease
 from ray_jobs.run.folder import RunFolder, reading
 from ray_jobs.run.state import Board, JobState
 
@@ -67,7 +68,8 @@ def test_status_says_what_a_run_waits_for(tmp_path, capsys):
     board = Board(tmp_path, "sweep")
     board.wait_for("1 GPU(s): 4 of 4 are in use")
     board.phase("training")
-    status.main([f"run.dir={tmp_path}"])
+    with lease.held(Place(tmp_path)):
+        status.main([f"run.dir={tmp_path}"])
     assert "training, waiting for 1 GPU(s): 4 of 4 are in use" in capsys.readouterr().out
 
 

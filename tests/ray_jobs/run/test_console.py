@@ -1,7 +1,14 @@
+import io
+import logging
 import os
 import subprocess
 import sys
 
+import pytest
+
+from maskcls import progress
+from ray_jobs.lanes.records import Event
+from ray_jobs.run import console, jobs
 from tests.conftest import ROOT
 
 LONG_RUN = """
@@ -37,3 +44,79 @@ def test_a_short_command_ends_quietly_when_nobody_reads_its_lines():
     )  # fmt: skip
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def steps(job, done, total=40):
+    return Event("steps", job, 0, {"done": done, "total": total})
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    box = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: box[0])
+    return box
+
+
+def test_the_first_epoch_shows_how_far_all_its_jobs_are(capsys, seconds):
+    hear = console.Progress(4)
+    hear([])
+    hear([Event("started", "age-fold0", 0, {"attempt": 1}), steps("age-fold0", 1)])
+    seconds[0] += 20
+    hear([steps("age-fold0", 11), steps("age-fold1", 9)])
+    assert capsys.readouterr().err == "first epoch, steps: 20 of 80, 63 s left\n"
+    values = {"epoch": 1.0, "epochs": 2.0, "seconds": 9.0, "train/loss": 1.0, "val/loss": 1.0,
+              "train/lr": 1e-3, "val/macro_f1": 0.5, "val/accuracy": 0.5}  # fmt: skip
+    hear([Event("epoch", "age-fold0", 0, values)])
+    seconds[0] += 20
+    hear([steps("age-fold1", 30)])
+    assert capsys.readouterr().err == ""  # from here on there are the lines of epochs
+
+
+def test_predictions_count_the_models_that_have_not_begun(capsys, seconds):
+    hear = console.Progress(3, trains=False)
+    hear([steps("age-fold0", 0), steps("age-fold1", 0)])
+    seconds[0] += 20
+    hear([steps("age-fold0", 20), steps("age-fold1", 10)])
+    assert capsys.readouterr().err == "predicting: 30 of 120, 60 s left\n"
+
+
+def test_a_long_reason_is_told_whole_only_at_the_end(caplog):
+    caplog.set_level("INFO")
+    logging.getLogger("ray_jobs").propagate = True
+    reason = "model 'x' cannot be built: " + ", ".join(f"layer{n}.weight" for n in range(99))
+    names = ["age-fold0", "age-fold1"]
+    hear = console.Progress(2)
+    hear([Event("failed", name, 0, {"reason": reason, "attempt": 1}) for name in names])
+    assert "[2/2] age-fold1  failed: model 'x' cannot" in caplog.text
+    text = caplog.text + jobs.listed(dict.fromkeys(names, reason))
+    assert text.count("layer98.weight") == 1
+
+
+def test_on_a_terminal_the_silence_before_has_a_line(monkeypatch, seconds):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
+    hear = console.Progress(1)
+    seconds[0] += 5
+    hear([])
+    hear([Event("started", "age-fold0", 0, {"attempt": 1})])
+    seconds[0] += 5
+    hear([])
+    seconds[0] += 5
+    hear([steps("age-fold0", 20)])
+    seconds[0] += 5
+    hear([steps("age-fold0", 30)])
+    assert screen.getvalue().split(progress.CLEAR)[1:] == [
+        "starting workers: 5 s",
+        "first batches: 5 s",
+        "first epoch, steps: [###############.....] 30 of 40, 5 s left",
+    ]
+
+
+def test_a_line_takes_the_place_of_the_bar(monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", screen)
+    console.setup()
+    logging.getLogger("ray_jobs").info("an epoch")
+    assert screen.getvalue() == f"{progress.CLEAR}an epoch\n"

@@ -1,6 +1,5 @@
 """How far a run is: kept by its driver, read by anybody; nothing here starts Ray."""
 
-import fcntl
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 from maskcls.storage.place import Place
 from ray_jobs import status
 from ray_jobs.lanes.queue import Event
+from ray_jobs.run import lease
 from ray_jobs.run import state as run_state
 from ray_jobs.run.state import FILE, JobState, RunState, time_left
 from tests.conftest import ROOT
@@ -27,7 +27,7 @@ def job(name, state="waiting", epoch=0, timed_s=0.0, **values):
 
 
 def state(*jobs, lanes=1, **values):
-    return RunState(program="sweep", phase="training", began=NOW - 60, written=NOW, machine="m",
+    return RunState(program="sweep", phase="training", began=NOW - 60, written=NOW,
                     lanes=lanes, jobs=list(jobs), **values)  # fmt: skip
 
 
@@ -126,11 +126,13 @@ def test_nothing_is_guessed_before_the_first_epoch_or_after_the_end():
     assert time_left(state(job("a", "running", 5, 50.0), ended="failed"), NOW).total is None
 
 
-def written(folder, **values):
+def written(folder, machine=None, **values):
     folder.mkdir(exist_ok=True)
-    (folder / ".lock").touch()
+    (folder / lease.FILE).write_text(
+        json.dumps({"id": "i", "machine": machine or lease.this_machine()})
+    )
     one = state(job("age-fold0", "running", 4, 40.0, attempt=2, score=0.5), job("age-fold1"))
-    one = one.model_copy(update={"machine": run_state.this_machine(), **values})
+    one = one.model_copy(update=values)
     (folder / FILE).write_text(one.model_dump_json())
     return one
 
@@ -148,8 +150,7 @@ def told(tmp_path, capsys):
 
 def test_status_shows_a_living_run_while_it_holds_its_lock(tmp_path):
     written(tmp_path)
-    with (tmp_path / ".lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lease.held(Place(tmp_path)):
         done = subprocess.run(
             [sys.executable, "-m", "ray_jobs.status", f"run.dir={tmp_path}", "--once"],
             cwd=ROOT, capture_output=True, text=True, timeout=60,
@@ -183,10 +184,10 @@ def test_status_says_how_a_run_ended(tmp_path, told, values, words):
 
 
 def test_where_no_lock_can_be_seen_the_age_of_the_file_tells(tmp_path, told):
-    one = written(tmp_path, machine="another")
-    assert run_state.liveness(tmp_path, one, time.time()) == "alive"
-    os.utime(tmp_path / FILE, (NOW, NOW))
-    assert run_state.liveness(tmp_path, one, time.time()) == "silent"
+    written(tmp_path, machine="another")
+    assert lease.liveness(Place(tmp_path), time.time()) == "alive"
+    os.utime(tmp_path / lease.FILE, (NOW, NOW))
+    assert lease.liveness(Place(tmp_path), time.time()) == "silent"
     assert "ended without a word" in told()
 
 
