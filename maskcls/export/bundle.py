@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 
 import maskcls
+from maskcls.data import detectors
+from maskcls.data.detectors import DETECTORS
 from maskcls.export import card, onnx
 from maskcls.inference import bundle, loading
 from maskcls.inference.bundle import DESCRIPTION, FORMAT
@@ -64,6 +66,12 @@ def write(
         raise FileExistsError(f"{out}: exists and is no bundle; choose another name")
     model = loading.load(run, device="cpu")
     out.parent.mkdir(parents=True, exist_ok=True)
+    own = {recipe.detector for recipe in model.recipes} - set(DETECTORS)
+    if own and single_file:
+        raise ValueError(
+            f"image.detector={own.pop()}: OpenCV reads a detector of one's own from a folder; "
+            "export without --single-file"
+        )
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as name:
         folder = Path(name) / "bundle"
         folder.mkdir()
@@ -127,7 +135,7 @@ def _description(model: Model, folder: Path) -> dict[str, Any]:
                 "file": _file(member),
                 "task": str(member.task),
                 "fold": member.info.fold,
-                "preprocessing": dataclasses.asdict(member.preprocessing),
+                "preprocessing": _settings(member, folder),
             }
             for member in members
         ],
@@ -138,6 +146,16 @@ def _description(model: Model, folder: Path) -> dict[str, Any]:
             for path in sorted(folder.glob("*.onnx"))
         },
     }
+
+
+def _settings(member: TorchMember, folder: Path) -> dict[str, Any]:
+    """The preprocessing of a model; the network of a detector of one's own goes along."""
+    settings = dataclasses.asdict(member.preprocessing)
+    if member.preprocessing.detector not in DETECTORS:
+        file = detectors.file_of(member.preprocessing.detector)
+        shutil.copy(file, folder / file.name)
+        settings["detector"] = file.name
+    return settings
 
 
 def _photo_ms(folder: Path) -> float:

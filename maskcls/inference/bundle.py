@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from maskcls import labels
+from maskcls.data.detectors import DETECTORS
 from maskcls.data.preprocess import Preprocessing
 from maskcls.inference.model import Float32Array, Model, UInt8Array
 from maskcls.labels import HEADS, Task
@@ -71,7 +72,7 @@ def load(path: Path, *, device: str = "auto", threads: int | None = None) -> Mod
             data = read(entry["file"])
             if hashlib.sha256(data).hexdigest() != description["digests"][entry["file"]]:
                 raise ValueError(f"{entry['file']} is not the file that was exported")
-            preprocessing = Preprocessing(**entry["preprocessing"])
+            preprocessing = preprocessing_of(path, entry)
             members.append(
                 OnnxMember(
                     Task(entry["task"]),
@@ -86,6 +87,17 @@ def load(path: Path, *, device: str = "auto", threads: int | None = None) -> Mod
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return Model(str(path), members, fitted, lambda there: load(path, device=there))
+
+
+def preprocessing_of(path: Path, entry: Mapping[str, Any]) -> Preprocessing:
+    """How photos are prepared for a model that bundle.json lists.
+
+    A detector that is none of those of maskcls lies in the bundle's folder.
+    """
+    settings = dict(entry["preprocessing"])
+    if settings["detector"] not in DETECTORS:
+        settings["detector"] = str(path / Path(settings["detector"]).name)
+    return Preprocessing(**settings)
 
 
 def _reader(path: Path) -> Callable[[str], bytes]:

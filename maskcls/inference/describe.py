@@ -19,7 +19,7 @@ def recipes_of(path: Path) -> tuple[list[Preprocessing], str]:
     """
     if bundle.is_bundle(path):
         described = bundle.read_description(path)
-        recipes = [Preprocessing(**entry["preprocessing"]) for entry in described["models"]]
+        recipes = [bundle.preprocessing_of(path, entry) for entry in described["models"]]
         return list(dict.fromkeys(recipes)), layers.digest(described)
     if (path / "ensemble.json").is_file():
         infos = [checkpoint.read_info(folder) for folder in job_folders(path)]
