@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--kill", type=int, default=10_000, help="photos of the run to kill")
     parser.add_argument("--loop", type=float, default=20.0, help="seconds of the bare loop")
     parser.add_argument("--rows", type=Path, help="append the table's rows to this file")
     given = parser.parse_args()
@@ -44,6 +45,8 @@ def main() -> None:
         what = f"prediction of {given.count:,} photos"
         row = Row(what, "bare loop", [rate / loop], 0.8, 0.8, note=f"{rate:.1f} photos/s")
         add(given.rows, [row])
+        shutil.rmtree(folder / "photos")
+        links(list(photos_under(given.photos)), given.kill, folder / "photos")
         killed(given.model, folder)
 
 
@@ -106,10 +109,11 @@ def megabytes(driver: int) -> tuple[float, float]:
 
 
 def killed(model: Path, folder: Path) -> None:
-    """Kill a run in the middle, go on, and compare with the one that nobody disturbed."""
+    """Kill a run in the middle, go on, and compare with one that nobody disturbed."""
+    subprocess.run(command(model, folder, "undisturbed"), capture_output=True, check=True)
+    (whole,) = (folder / "undisturbed").iterdir()
     process = subprocess.Popen(command(model, folder, "killed"), stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)  # fmt: skip
-    (whole,) = (folder / "whole").iterdir()
     half = sum(1 for _ in whole.glob("part-*")) // 2
     while len(list((folder / "killed").glob("*/part-*"))) < half:
         assert process.poll() is None, "it ended before it could be killed"
