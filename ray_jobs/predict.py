@@ -24,6 +24,7 @@ from maskcls.progress import Progress
 from maskcls.scoring import submission
 from maskcls.storage import files
 from maskcls.storage.place import Place
+from maskcls.storage.remote import Store
 from ray_jobs.batch import parts, pipeline
 from ray_jobs.batch.parts import Listing
 from ray_jobs.cluster import connect, nodes
@@ -48,7 +49,7 @@ def predict(config: Config, run: RunFolder) -> None:
     """
     recipes, identity = recipes_of(run.path)
     size = pipeline.part_size(recipes, config.predict.photos_per_part)
-    listing = parts.find(config.data.root, size)
+    listing = parts.find(_root(config), size)
     for note in listing.notes:
         log.info("%s", note)
     out = _out(config, run, layers.digest([listing.digest, identity, size]))
@@ -61,6 +62,17 @@ def predict(config: Config, run: RunFolder) -> None:
     if left:
         _answer(config, run, out, recipes, left)
     _finish(config, run, out, listing)
+
+
+def _root(config: Config) -> Path | str:
+    """Where the photos are read from. Those to submit are fetched: their order is in a file."""
+    root = config.place(config.data.root)
+    if root.uri is None:
+        return root.local
+    if not any(name.startswith("eval/images/") for name in Store(root.uri).listing()):
+        return root.uri
+    (root / "eval").pull(progress=Progress("eval: files fetched"))
+    return root.local
 
 
 def _answer(
