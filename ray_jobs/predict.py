@@ -55,10 +55,9 @@ def predict(config: Config, run: RunFolder) -> None:
     out = _out(config, run, layers.digest([listing.digest, identity, size]))
     out.local.mkdir(parents=True, exist_ok=True)
     files.remove_cut_off(out.local)
-    done = pipeline.written(out.local, listing.parts)
-    left = [part for part in listing.parts if part not in done]
-    if done:
-        log.info("%d of %d files of answers are there already", len(done), len(listing.parts))
+    left = pipeline.unwritten(out.local, listing.parts)
+    if done := len(listing.parts) - len(left):
+        log.info("%d of %d files of answers are there already", done, len(listing.parts))
     if left:
         _answer(config, run, out, recipes, left)
     _finish(config, run, out, listing)

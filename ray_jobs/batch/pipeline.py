@@ -159,6 +159,6 @@ class Answer:
         self._work.out.push(lambda file: file == name)
 
 
-def written(out: Path, parts: Sequence[Part]) -> list[Part]:
-    """Those parts whose answers are there."""
-    return [part for part in parts if (out / part_name(part.number)).is_file()]
+def unwritten(out: Path, parts: Sequence[Part]) -> list[Part]:
+    """Those parts whose answers are not there yet."""
+    return [part for part in parts if not (out / part_name(part.number)).is_file()]
