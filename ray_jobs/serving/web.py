@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -117,7 +117,7 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 async def _of_form(request: Request, data: bytes, max_files: int) -> list[Photo]:
-    async def whole() -> AsyncIterator[bytes]:
+    async def whole() -> AsyncGenerator[bytes, None]:
         yield data
 
     parser = MultiPartParser(request.headers, whole(), max_files=max_files + 1, max_fields=16)
