@@ -72,7 +72,7 @@ def bare(path: Path, photos: Path, seconds: float) -> float:
 
 def command(model: Path, folder: Path, out: str) -> list[str]:
     return [sys.executable, "-m", "ray_jobs.predict", f"run.dir={model.absolute()}",
-            f"data.root={folder / 'photos'}", f"predict.out={folder / out}"]  # fmt: skip
+            f"data.root={folder / 'photos'}", f"answers.out={folder / out}"]  # fmt: skip
 
 
 def watched(model: Path, folder: Path, count: int) -> float:

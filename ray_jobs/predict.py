@@ -2,7 +2,7 @@
 
 PHOTOS is a folder, with its sub-folders; one that holds the photos in eval/images; a folder on an
 object store; or a .parquet file with a column `path` or `bytes`. However many there are, they are
-streamed: nothing is kept but the answers, in files of predict.photos_per_part rows. The same
+streamed: nothing is kept but the answers, in files of answers.photos_per_part rows. The same
 command goes on where it stopped. A photo that cannot be read is a row with the reason.
 """
 
@@ -48,7 +48,7 @@ def predict(config: Config, run: RunFolder) -> None:
     submission is due and photos to submit cannot be read.
     """
     recipes, identity = recipes_of(run.path)
-    size = pipeline.part_size(recipes, config.predict.photos_per_part)
+    size = pipeline.part_size(recipes, config.answers.photos_per_part)
     listing = parts.find(_root(config), size)
     for note in listing.notes:
         log.info("%s", note)
@@ -105,10 +105,10 @@ def _resources(config: Config) -> tuple[float, int, int]:
 
 
 def _out(config: Config, run: RunFolder, digest: str) -> Place:
-    if config.predict.out is not None:
-        return Place(config.predict.out / digest)
+    if config.answers.out is not None:
+        return Place(config.answers.out / digest)
     if bundle.is_bundle(run.path):
-        raise ValueError(f"run.dir={run.path} is a bundle: say where answers go (predict.out)")
+        raise ValueError(f"run.dir={run.path} is a bundle: say where answers go (answers.out)")
     return run.place / "predictions" / digest
 
 

@@ -102,7 +102,14 @@ def relative_paths(tree: Mapping[str, Any]) -> Problems:
     defaults = {"run.dir": "runs/run", "data.root": "data"}
     for key, value in {**defaults, **dict(flatten(tree))}.items():
         last = ".".join(key.split(".")[-2:])
-        if last not in ("run.dir", "data.root", "data.cache", "data.label_fixes", "model.weights"):
+        if last not in (
+            "run.dir",
+            "data.root",
+            "data.cache",
+            "data.label_fixes",
+            "model.weights",
+            "pseudo.run",
+        ):
             continue
         if isinstance(value, str) and not _lasts(value):
             yield (

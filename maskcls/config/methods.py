@@ -243,3 +243,66 @@ class Explicit(Method):
 
 
 Sampler = Annotated[NoSampler | ClassBalanced | Explicit, Discriminator("name"), named("none")]
+
+
+# Ensembles
+
+
+class _Ensemble(Method):
+    name: str
+    allow_missing: bool = Field(
+        False, description="Write a submission although models are missing; it is marked as such."
+    )
+
+    @property
+    def fits_offsets(self) -> bool:
+        """Whether decision offsets for macro F1 are tried."""
+        return False
+
+
+class Hard(_Ensemble):
+    """Majority of the models; ties go to the higher mean probability."""
+
+    name: Literal["hard"] = "hard"
+
+
+class _OfProbabilities(_Ensemble):
+    offsets: Literal["none", "fit"] = Field(
+        "none",
+        description="`fit`: offsets on the log-probabilities of the classes, for macro F1. Used "
+        "only where their gain on other people is clear of luck.",
+    )
+
+    @property
+    def fits_offsets(self) -> bool:
+        return self.offsets == "fit"
+
+
+class Soft(_OfProbabilities):
+    """Mean probability."""
+
+    name: Literal["soft"] = "soft"
+
+
+class Weighted(_OfProbabilities):
+    """Weighted mean probability, by one selection on all people (Caruana et al. 2004)."""
+
+    name: Literal["weighted"] = "weighted"
+
+
+class Greedy(_OfProbabilities):
+    """Weighted mean probability of the members that add something: the mean of ten selections,
+    each on another half of the people (Caruana et al. 2004)."""
+
+    name: Literal["greedy"] = "greedy"
+
+
+class Stacking(_OfProbabilities):
+    """Logistic regression on the log-probabilities."""
+
+    name: Literal["stacking"] = "stacking"
+
+
+Ensemble = Annotated[
+    Hard | Soft | Weighted | Greedy | Stacking, Discriminator("name"), named("hard")
+]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -24,7 +25,7 @@ from maskcls.config.methods import (
     Sampler,
     Schedule,
 )
-from maskcls.config.types import AgeRange, Section, Share, absolute
+from maskcls.config.types import AgeRange, Section, Share, absolute, each_once
 
 DETECTORS: Final = ("centerface", "blazeface")
 """The face detectors that come with the installation."""
@@ -170,6 +171,19 @@ class Train(Section):
     )
 
 
+class Predict(Section):
+    """How a model answers a photo. Stored in each checkpoint: prediction repeats it."""
+
+    views: Annotated[
+        list[Literal["plain", "flip"]], Field(min_length=1), AfterValidator(each_once)
+    ] = Field(
+        ["plain"],
+        description="What the model sees of a photo, in validation as in prediction; the mean of "
+        "the probabilities is its answer. `[plain, flip]` adds the mirrored photo, for twice the "
+        "time of both.",
+    )
+
+
 class Recipe(Section):
     """Everything that shapes one model; a task may set each of these for itself."""
 
@@ -182,3 +196,4 @@ class Recipe(Section):
     schedule: Schedule = Field(default_factory=Cosine, description="The schedule.")
     sampler: Sampler = Field(default_factory=NoSampler, description="The sampler.")
     train: Train = Field(default_factory=Train, description="The loop.")
+    predict: Predict = Field(default_factory=Predict, description="How a model answers.")

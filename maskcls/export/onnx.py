@@ -33,6 +33,7 @@ class _WholeModel(nn.Module):
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
         self.model, self.regression = predictor.model, predictor.regression
+        self.views = list(predictor.views)
         self.heads = list(predictor.model.heads)  # type: ignore[arg-type]
         std = torch.tensor(predictor.normalize.std)
         self.register_buffer("scale", (1 / 255 / std).view(1, 3, 1, 1))
@@ -41,6 +42,11 @@ class _WholeModel(nn.Module):
 
     def forward(self, photos_NHWC: Tensor) -> tuple[Tensor, ...]:
         images_NCHW = photos_NHWC.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        said = [self._seen(images_NCHW.flip(3) if view == "flip" else images_NCHW)
+                for view in self.views]  # fmt: skip
+        return tuple(torch.stack(of_head).mean(dim=0) for of_head in zip(*said, strict=True))
+
+    def _seen(self, images_NCHW: Tensor) -> tuple[Tensor, ...]:
         logits = self.model(images_NCHW)
         if self.regression:
             years_N = losses.age_from_output(logits["age"])

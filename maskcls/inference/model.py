@@ -133,7 +133,7 @@ class Model:
         """The vote on prepared photos: [N, H, W, 3] of each kind of preprocessing."""
         return ensemble.answers(
             self.fitted,
-            [member.task for member in self.members],
+            [("", member.task) for member in self.members],
             [member(by_recipe[member.preprocessing]) for member in self.members],
         )
 

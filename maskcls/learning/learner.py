@@ -135,6 +135,7 @@ class Learner:
             self.dtype,
             self.recipe.train.eval_batch_size,
             self._regression,
+            self.recipe.predict.views,
         )
 
     def state(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,8 @@ class Predictor:
     dtype: torch.dtype
     batch_size: int
     regression: bool = False
+    views: Sequence[str] = ("plain",)
+    """What the model sees of each photo: "plain", "flip" (mirrored), or both."""
 
     def __call__(
         self,
@@ -86,19 +88,28 @@ class Predictor:
     ) -> dict[str, Float32Array]:
         """Probabilities [M, K] of each head for the photos at ``rows_M``, in that order.
 
-        No augmentation, no dropped row. ``beat`` is called once a batch.
+        No augmentation, no dropped row. Of several views, the mean of the probabilities. ``beat``
+        is called once a batch.
         """
         self.model.eval()
         parts: dict[str, list[Float32Array]] = {}
         with torch.inference_mode():
             for rows_B in _batches(rows_M, self.batch_size):
                 inputs_BCHW = self.normalize(photos_NHWC[rows_B])
-                with autocast(self.dtype, self.normalize.device):
-                    logits = self.model(inputs_BCHW)
-                for head, values_BK in logits.items():
-                    parts.setdefault(head, []).append(self._probabilities(values_BK))
+                said = [self._seen(inputs_BCHW, view) for view in self.views]
+                for head in said[0]:
+                    mean_BK = sum(one[head] for one in said[1:]) + said[0][head]
+                    parts.setdefault(head, []).append(mean_BK / np.float32(len(said)))
                 beat()
         return {head: np.concatenate(values) for head, values in parts.items()}
+
+    def _seen(self, inputs_BCHW: torch.Tensor, view: str) -> dict[str, Float32Array]:
+        """Probabilities [B, K] of each head for one view of a batch."""
+        if view == "flip":
+            inputs_BCHW = inputs_BCHW.flip(3)
+        with autocast(self.dtype, self.normalize.device):
+            logits = self.model(inputs_BCHW)
+        return {head: self._probabilities(values_BK) for head, values_BK in logits.items()}
 
     def _probabilities(self, logits_BK: torch.Tensor) -> Float32Array:
         if self.regression:
@@ -130,6 +141,7 @@ def load(folder: Path, device: torch.device) -> tuple[Predictor, checkpoint.Info
         precision_dtype(recipe.train.precision, device),
         recipe.train.eval_batch_size,
         regression=recipe.loss.name == "age_regression",
+        views=recipe.predict.views,
     )
     return predictor, info
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -73,7 +74,8 @@ def show(config: Config, folder: RunFolder, startup: float) -> bool:
         problems["every job"] = str(error)
     measured = Measured()
     if plan and work:
-        measured = _measure(config, folder, plan, nodes, work, found, evaluation)
+        kinds = {job.kind: job.task for job in reversed(work)}
+        measured = measure(config, folder, plan, nodes, kinds, found, evaluation)
         for job in work:
             if job.kind in measured.failed:
                 problems[job.name] = measured.failed[job.kind]
@@ -103,7 +105,7 @@ def work_of(
                 done += 1
                 continue
             try:
-                training, validation = fit.tables(photos, fold, recipe, config.run.seed)
+                training, validation = fit.tables(photos, fold, recipe, config.run.seed, task)
                 workers = config.resources.workers_per_job
                 plan = fit.epoch_plan(task, recipe, config.run.seed, training, 0, workers)
                 _check_losses(task, recipe, training)
@@ -136,15 +138,18 @@ def _kind(task: Task, recipe: Recipe) -> str:
     return layers.digest(kept, task is Task.MULTI)
 
 
-def _measure(
+def measure(
     config: Config,
     folder: RunFolder,
     plan: Plan,
     nodes: Sequence[Node],
-    work: Sequence[Work],
+    kinds: Mapping[str, Task],
     found: Manifest,
     evaluation: Manifest | None,
+    enough_s: float = math.inf,
 ) -> Measured:
+    """What the parts of a sweep cost here. ``kinds`` of job are measured in their order, each on
+    the recipe of its task; after ``enough_s`` seconds no further one is begun."""
     began = time.monotonic()
     measured = Measured()
     images = image_settings(config, config.tasks)
@@ -166,8 +171,7 @@ def _measure(
         measured.decode = (time.monotonic() - sampled) / len(sample)
         lanes = None if folder.uri and len(nodes) > 1 else _lanes_now(config, plan, nodes)
         if lanes is not None:
-            kinds = {job.kind: job.task for job in reversed(work)}
-            _rehearse(config, lanes, kinds, photos, aside, measured)
+            _rehearse(config, lanes, kinds, photos, aside, measured, began + enough_s)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     measured.took = time.monotonic() - began
@@ -197,12 +201,15 @@ def _rehearse(
     photos: Photos,
     folder: Path,
     measured: Measured,
+    until: float,
 ) -> None:
     """Every kind of job for a few seconds, in all lanes at the same time."""
     data = Dataset(photos, None, "rehearsal")
     began = time.monotonic()
     with pool.lanes(plan, config.resources, folder=folder) as lanes:
         for kind, task in kinds.items():
+            if measured.costs and time.monotonic() > until:
+                break
             (job,) = make_jobs(config, RunFolder(folder), data, [(task, 0)])
             recipe = job.recipe.model_copy(update={"people": People(), "sampler": NoSampler()})
             jobs = []

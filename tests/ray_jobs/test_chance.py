@@ -74,6 +74,7 @@ def out_of_fold(task, table, images_NHWC, fold_of, folder, monkeypatch):
     words = [
         "model.name=test_efficientnet", "model.pretrained=false", "image.size=[32,24]",
         "train.epochs=6", "train.lr=3e-3", "train.batch_size=24", f"folds.count={FOLDS}",
+        "predict.views=[plain,flip]",
     ]  # fmt: skip
     config = load([ROOT / "configs" / "sweep.yaml"], words).config
     recipe = config.recipe(task)
@@ -109,11 +110,12 @@ def test_random_labels_score_chance_by_every_recipe_and_every_vote(tmp_path, mon
             chance = 1 / len(labels.class_names(head))
             assert accuracy < chance + FOUR_SIGMA, (task, head)
     together = pd.concat(rows.values(), ignore_index=True)
-    for name in voting.ENSEMBLES:
-        answers = ensemble.out_of_fold_answers(name, together, seed=0)
+    votes = [(name, False) for name in voting.ENSEMBLES] + [("soft", True), ("greedy", True)]
+    for name, offsets in votes:
+        answers = ensemble.out_of_fold_answers(name, together, seed=0, offsets=offsets)
         for space, values in ensemble.scores(answers, seed=0).items():
             chance = analysis.chance(answers[f"{space}_truth"])
-            assert values["macro_f1"] < chance + FOUR_SIGMA, (name, space)
+            assert values["macro_f1"] < chance + FOUR_SIGMA, (name, offsets, space)
 
 
 def test_the_same_training_would_show_a_leak(tmp_path, monkeypatch):

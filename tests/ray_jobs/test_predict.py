@@ -41,7 +41,7 @@ def same(table, expected):
 
 def test_all_ways_give_the_same_answers_and_a_stopped_one_goes_on(verb, run, photos, tmp_path):
     expected = maskcls.load(run).predict(photos)
-    words = ("predict", f"run.dir={run}", f"data.root={photos}", "predict.photos_per_part=7")
+    words = ("predict", f"run.dir={run}", f"data.root={photos}", "answers.photos_per_part=7")
     told = verb(*words)
     (out,) = run.glob("predictions/*")
     assert "1 that cannot be read" in told and str(out) in told
@@ -66,7 +66,7 @@ def test_all_ways_give_the_same_answers_and_a_stopped_one_goes_on(verb, run, pho
     table = tmp_path / "t.parquet"
     told = verb("predict", f"run.dir={made}", f"data.root={table}", ok=False)
     assert "is a bundle: say where answers go" in told
-    verb("predict", f"run.dir={made}", f"data.root={table}", f"predict.out={tmp_path / 'out'}")
+    verb("predict", f"run.dir={made}", f"data.root={table}", f"answers.out={tmp_path / 'out'}")
     (out,) = (tmp_path / "out").iterdir()
     same(answers(out), expected)
 

@@ -70,11 +70,13 @@ def test_one_file_in_float16_is_half_as_large_and_close(run, exported, photos, e
     same(table, whole, limit=1e-2)
 
 
-def test_ages_by_regression_and_joint_models_are_exported(photos, tmp_path):
+def test_ages_by_regression_and_mirrored_views_are_exported(photos, tmp_path):
     recipe = {"loss": {"name": "age_regression"}}
     aged = made_run.make(tmp_path / "age", tasks=(Task.AGE,), people=12, folds=1, votes=False,
                          recipe=recipe)  # fmt: skip
-    many = made_run.make(tmp_path / "many", tasks=(Task.MULTI,), people=12, folds=1, votes=False)
+    both = {"predict": {"views": ["plain", "flip"]}}
+    many = made_run.make(tmp_path / "many", tasks=(Task.MULTI,), people=12, folds=1, votes=False,
+                         recipe=both)  # fmt: skip
     for run in (aged, many):
         made = bundle.write(run, tmp_path / f"{run.parent.name}-bundle")
         same(maskcls.load(made.path).predict(photos), maskcls.load(run).predict(photos))

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 from maskcls.config.types import AbsolutePath, Section
 
 
-class Predict(Section):
+class Answers(Section):
     """The verb `ray_jobs.predict`."""
 
     out: AbsolutePath | None = Field(
