@@ -55,7 +55,7 @@ def main() -> None:
     words = [f"serve.port={PORT}", f"serve.replicas={given.replicas}",
              f"serve.threads_per_replica={max(1, cores // given.replicas)}"]  # fmt: skip
     connect.connect()
-    verb.start(load([], words), str(given.model.absolute()), None)
+    verb.start(load([], words).config, str(given.model.absolute()), None)
     rows = []
     asyncio.run(under_load(photos, 8, 3.0))  # warm
     for clients in CLIENTS:

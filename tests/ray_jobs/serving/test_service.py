@@ -30,7 +30,7 @@ def address(cluster, model):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    verb.start(load([], [f"serve.port={port}", "serve.max_megabytes=1"]), str(model), None)
+    verb.start(load([], [f"serve.port={port}", "serve.max_megabytes=1"]).config, str(model), None)
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 
