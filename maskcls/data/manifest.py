@@ -157,25 +157,6 @@ def read_eval(root: Path) -> Manifest:
     return Manifest(pd.DataFrame(rows).assign(image_id=image_ids), notes)
 
 
-def read_folder(root: Path) -> Manifest:
-    """List the photos that lie in ``root`` itself, by name; columns as those of ``read_eval``.
-
-    Raises FileNotFoundError where there is no folder or no photo.
-    """
-    root = root.absolute()
-    entries = [entry for entry in _listing(root) if entry.is_file()]
-    photos = [entry for entry in entries if Path(entry.name).suffix.lower() in _EXTENSIONS]
-    if not photos:
-        raise FileNotFoundError(
-            f"{root}: no photo here to predict, nor a folder eval/images; photos end in "
-            f"{', '.join(sorted(_EXTENSIONS))}"
-        )
-    others = [entry.name for entry in entries if entry not in photos]
-    notes = [f"{root}: ignored, no photo by name: {some(others)}"] if others else []
-    rows = [_row(root, entry) for entry in photos]
-    return Manifest(pd.DataFrame(rows).assign(image_id=[entry.name for entry in photos]), notes)
-
-
 def _image_ids(info: Path) -> list[str]:
     image_ids: list[str] = read_info(info)["ImageID"].tolist()
     outside = [name for name in image_ids if Path(name).name != name or name == ".."]
