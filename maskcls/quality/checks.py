@@ -24,8 +24,9 @@ from scipy.sparse.csgraph import connected_components
 
 from maskcls.data import folds as folding
 from maskcls.data.label_fixes import STEMS, LabelFixes
-from maskcls.data.manifest import OK, Manifest, absent_classes, read_eval, read_train
+from maskcls.data.manifest import Manifest, absent_classes, read_eval, read_train
 from maskcls.data.photos import PhotoError, prefetch
+from maskcls.data.status import OK
 from maskcls.labels import FloatArray, Gender, IntArray
 from maskcls.quality import appearance
 from maskcls.quality.appearance import Fingerprint

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pandas as pd
 
 from maskcls.data.label_fixes import STEMS
-from maskcls.data.manifest import OK
+from maskcls.data.status import OK
 from maskcls.quality.findings import KINDS, Checked, Finding
 from maskcls.reports import page
 from maskcls.storage import files

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from maskcls.data.manifest import OK
+from maskcls.data.status import OK
 from maskcls.labels import HEADS, Task
 from maskcls.reports import (
     advice,

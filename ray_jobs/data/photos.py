@@ -15,10 +15,10 @@ from maskcls.config import layers
 from maskcls.config.recipe import Image, Recipe
 from maskcls.config.schema import Config
 from maskcls.data import face_table, folds, label_fixes, manifest
-from maskcls.data.manifest import OK
 from maskcls.data.prepared import Prepared
 from maskcls.data.prepared import prepare as prepare_images
 from maskcls.data.preprocess import Preprocessing
+from maskcls.data.status import OK
 from maskcls.labels import Task
 from maskcls.progress import Progress
 from maskcls.storage import files
@@ -131,19 +131,11 @@ def training_photos(config: Config) -> manifest.Manifest:
     return found
 
 
-def photos_to_predict(config: Config, plain: bool = False) -> manifest.Manifest | None:
-    """The photos to predict, fetched if on an object store; None where there is no eval folder.
-
-    With ``plain``, data.root itself may hold them.
-    """
+def photos_to_predict(config: Config) -> manifest.Manifest | None:
+    """The photos to predict, fetched if on an object store; None where there is no eval folder."""
     root = config.place(config.data.root)
     (root / "eval").pull(progress=Progress("eval: files fetched"))
-    if (root.local / "eval").is_dir():
-        return manifest.read_eval(root.local)
-    if not plain:
-        return None
-    root.pull(progress=Progress("photos fetched"))
-    return manifest.read_folder(root.local)
+    return manifest.read_eval(root.local) if (root.local / "eval").is_dir() else None
 
 
 def prepare_eval(
@@ -151,13 +143,12 @@ def prepare_eval(
     images: Sequence[Image],
     tables: Path,
     uri: str | None = None,
-    plain: bool = False,
 ) -> Photos | None:
     """Prepare the photos to predict; None where the data has no eval folder.
 
     Raises ValueError with the list of those that cannot be read, unless data.bad_eval allows them.
     """
-    found = photos_to_predict(config, plain)
+    found = photos_to_predict(config)
     if found is None:
         log.info("%s has no eval folder: nothing to predict", config.data.root)
         return None

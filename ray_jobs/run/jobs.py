@@ -13,7 +13,7 @@ import ray
 
 from maskcls import labels
 from maskcls.config.schema import Config
-from maskcls.data.manifest import OK
+from maskcls.data.status import OK
 from maskcls.scoring import submission
 from maskcls.scoring.voting import FittedVote
 from maskcls.storage import files

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from maskcls import labels
-from maskcls.data.manifest import OK
+from maskcls.data.status import OK
 from maskcls.learning import checkpoint, tracking
 from maskcls.learning import predict as inference
 from maskcls.learning.heads import LABEL_COLUMNS
