@@ -160,24 +160,22 @@ def age_from_output(output_B1: Tensor) -> Tensor:
     return output_B1.squeeze(1).float() * AGE_SCALE_YEARS + AGE_CENTRE_YEARS
 
 
-def age_band_probabilities(
-    years_B: Tensor, sigma_years: float = 5.0, precision: torch.dtype = torch.float64
-) -> Tensor:
+def age_band_probabilities(years_B: Tensor, sigma_years: float = 5.0) -> Tensor:
     """Ages in years [B] -> probabilities of the three age bands, float32 [B, 3].
 
     The mass of a Gaussian of ``sigma_years`` around each age that lies in each band. A millionth
     goes to the band of the age itself, so that the likeliest band is always that one, also at 30
-    and 60, where two bands would be level. ``precision`` is what it is computed in: onnxruntime
-    has no error function of float64. Raises ValueError for a sigma outside 0 to 6 years.
+    and 60, where two bands would be level. In float32: onnxruntime has no error function of
+    float64. Raises ValueError for a sigma outside 0 to 6 years.
     """
     if not 0 < sigma_years <= MAX_SIGMA_YEARS:
         raise ValueError(f"sigma_years: expected above 0 to {MAX_SIGMA_YEARS}, got {sigma_years}")
-    years_B = years_B.to(precision)
-    starts_2 = torch.tensor(AGE_BAND_STARTS, dtype=precision, device=years_B.device)
+    years_B = years_B.float()
+    starts_2 = torch.tensor(AGE_BAND_STARTS, device=years_B.device)
     below_B2 = torch.special.ndtr((starts_2 - years_B[:, None]) / sigma_years)
     edges_B4 = pad(pad(below_B2, (1, 0), value=0.0), (0, 1), value=1.0)
     own_B3 = one_hot(torch.bucketize(years_B, starts_2, right=True), len(starts_2) + 1)
-    return torch.lerp(edges_B4.diff(dim=1), own_B3.to(precision), 1e-6).float()
+    return torch.lerp(edges_B4.diff(dim=1), own_B3.float(), 1e-6)
 
 
 def class_balanced_weights(class_counts: Sequence[int], beta: float = 0.999) -> FloatArray:
