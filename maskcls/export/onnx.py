@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskcls.learning import losses
+from maskcls.learning import heads, losses
 from maskcls.learning.predict import Predictor
 
 OPSET: Final = 18
@@ -32,9 +32,8 @@ class _WholeModel(nn.Module):
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
-        self.model, self.regression = predictor.model, predictor.regression
-        self.views = list(predictor.views)
-        self.heads = list(predictor.model.heads)  # type: ignore[arg-type]
+        self.model, self.read, self.views = predictor.model, predictor.heads, predictor.views
+        self.heads = list(predictor.heads)
         std = torch.tensor(predictor.normalize.std)
         self.register_buffer("scale", (1 / 255 / std).view(1, 3, 1, 1))
         mean = torch.tensor(predictor.normalize.mean)
@@ -47,11 +46,15 @@ class _WholeModel(nn.Module):
         return tuple(torch.stack(of_head).mean(dim=0) for of_head in zip(*said, strict=True))
 
     def _seen(self, images_NCHW: Tensor) -> tuple[Tensor, ...]:
-        logits = self.model(images_NCHW)
-        if self.regression:
-            years_N = losses.age_from_output(logits["age"])
-            return (losses.age_band_probabilities(years_N, precision=torch.float32),)
-        return tuple(logits[head].softmax(dim=1) for head in self.heads)
+        outputs = self.model(images_NCHW)
+        return tuple(self._probabilities(head, outputs[head]) for head in self.heads)
+
+    def _probabilities(self, head: str, outputs_ND: Tensor) -> Tensor:
+        read = self.read[head]
+        if isinstance(read, heads.Regression):  # onnxruntime has no error function of float64
+            years_N = losses.age_from_output(outputs_ND)
+            return losses.age_band_probabilities(years_N, precision=torch.float32)
+        return read.scores(outputs_ND).softmax(dim=1)
 
 
 def write(predictor: Predictor, size: tuple[int, int], path: Path, *, half: bool = False) -> None:
