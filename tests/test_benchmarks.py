@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from sklearn.metrics import f1_score
 
-from benchmarks import ablation, bench, packing, profile_sweep, rows
+from benchmarks import ablation, bench, packing, profile_sweep, rows, time_to_score
 from maskcls.config.load import ConfigError
 from maskcls.storage import files
 from tests import made_run
@@ -129,3 +129,14 @@ def test_the_benchmarks_run(drawn):
     assert done.returncode == 0, done.stdout + done.stderr
     for measure in ("a photo's rows", "a job's way", "second epoch on", "first epoch"):
         assert measure in done.stdout
+
+
+def test_the_clock_stops_at_the_score_that_is_on_disk(tmp_path):
+    run = made_run.make(tmp_path, photos=False, weights=False)
+    assert time_to_score.written_score(run) is None
+    rows = files.read_parquet(run / "out_of_fold.parquet")
+    for task, of_task in rows.groupby("task"):
+        assert time_to_score.written_score(run) is None  # the others are still missing
+        of_task.to_parquet(run / "jobs" / f"{task}-fold0" / "out_of_fold.parquet")
+    told = files.read_json(run / "scores.json")["out_of_fold"]["joint"]["macro_f1"]
+    assert time_to_score.written_score(run) == pytest.approx(told)

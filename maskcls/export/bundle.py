@@ -109,12 +109,13 @@ def _difference(member: TorchMember, path: Path) -> float:
     """The largest difference of a probability between the two, on noise of every coarseness."""
     height, width = member.preprocessing.height, member.preprocessing.width
     rng = np.random.default_rng(0)
-    images_NHWC = np.stack(
+    made = np.stack(
         [
             cv2.resize(rng.integers(0, 256, (2 + n, 2 + n, 3), np.uint8), (width, height))
             for n in range(_CHECKED)
         ]
     )
+    images_NHWC = np.asarray(made, np.uint8)
     session = bundle.session(path.read_bytes(), "cpu", None)
     exported = bundle.OnnxMember(member.task, member.info.fold, member.preprocessing, session)
     said, expected = exported(images_NHWC), member(images_NHWC)
