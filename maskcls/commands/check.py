@@ -6,6 +6,7 @@ Ends with status 1 where a run with the same settings would stop, and 0 where it
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ from maskcls.config.arguments import default_of, of_key, positive_int
 from maskcls.config.schema import Data, Folds
 from maskcls.data.label_fixes import load_fixes
 from maskcls.progress import Progress
+from maskcls.quality import faceless
 from maskcls.quality.checks import check
 from maskcls.quality.findings import KINDS, Checked
 from maskcls.reports.check import write
@@ -50,7 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--threads", type=positive_int, default=os.cpu_count(), help="that decode photos"
     )
+    parser.add_argument(
+        "--faces", nargs="?", const="centerface", metavar="DETECTOR",
+        help="also look for faces, and show what image.crop and image.background make of some "
+        "photos; with a detector other than centerface as in image.detector",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache", type=Path, default=Data().cache, help="data.cache, which keeps where faces are"
+    )
     arguments = parser.parse_args(argv)
+    faces = None
+    if arguments.faces:
+        faces = functools.partial(
+            faceless.locate, detector=arguments.faces, cache=arguments.cache,
+            threads=arguments.threads, progress=Progress("faces looked for", always=True),
+        )  # fmt: skip
     try:
         checked = check(
             arguments.root,
@@ -60,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             max_bad_share=arguments.max_bad_share,
             threads=arguments.threads,
             progress=Progress("photos checked", always=True),
+            faces=faces,
         )
         page = write(arguments.out, checked)
     except (ValueError, OSError) as error:

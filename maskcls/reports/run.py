@@ -12,7 +12,7 @@ import pandas as pd
 
 from maskcls.data.manifest import OK
 from maskcls.labels import HEADS, Task
-from maskcls.reports import advice, analysis, charts, curves, finished_run, gallery, page
+from maskcls.reports import advice, analysis, charts, curves, finished_run, gallery, page, seen
 from maskcls.reports.analysis import Calibration
 from maskcls.reports.curves import Fit
 from maskcls.reports.finished_run import FinishedRun, readable
@@ -65,6 +65,7 @@ def write(folder: Path, explain: gallery.Explain = gallery.explain) -> Path:
             agreement=_agreement(run),
             times=_times(run),
             data=_data(run),
+            faces=seen.of_run(run),
         )
 
 
