@@ -18,8 +18,6 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from maskcls.learning import allocator
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -32,7 +30,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    allocator.keep_freed("cpu")  # as our lanes do
     torch.manual_seed(0)
     folds = pd.read_parquet(arguments.listing)["fold"]
     asked, validated = int((folds == -1).sum()), int((folds >= 0).sum()) // arguments.folds

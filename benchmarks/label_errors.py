@@ -216,7 +216,8 @@ def answer_scores(run: Run, data: Path) -> dict[str, float]:
         said = predictor(source.open(), np.arange(len(photos)))
         probabilities = {head: values.astype(float) for head, values in said.items()}
         votes.append(ModelVotes(job.task, job.fold, photos["image_id"].tolist(), probabilities))
-    fitted = ensemble.fit(run.config.ensemble.name, read_out_of_fold(run.jobs))
+    vote = run.config.ensemble
+    fitted = ensemble.fit(vote.name, read_out_of_fold(run.jobs), offsets=vote.fits_offsets)
     answers = ensemble.vote(fitted, votes).set_index("image_id")["ans"]
     path = run.folder / "submission.csv"
     submission.write(votes[0].image_ids, answers, path)

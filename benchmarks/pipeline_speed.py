@@ -35,7 +35,6 @@ from maskcls.augment import augmentations
 from maskcls.data import manifest
 from maskcls.data import prepared as images
 from maskcls.data.preprocess import Preprocessing
-from maskcls.learning import allocator
 from maskcls.learning.predict import Normalize
 from ray_jobs.cluster import connect
 from ray_jobs.data import stream as pipeline
@@ -137,7 +136,6 @@ def calm() -> None:
     """What a lane's process does at its start, and Ray Data's tasks with OpenCV."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    allocator.keep_freed(CPU.type)
 
 
 def listing(root: Path, count: int, path: Path) -> Path:

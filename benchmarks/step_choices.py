@@ -9,6 +9,7 @@ in two processes: one gives freed memory back, as the C library does by itself, 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -21,7 +22,7 @@ import timm
 import torch
 
 from benchmarks import rows
-from maskcls.learning import allocator
+from ray_jobs.lanes import pool
 
 MODEL, SIZE, BATCH = "tf_efficientnet_lite0", (128, 96), 32
 BFLOAT16 = torch.cpu._is_avx512_bf16_supported()
@@ -36,10 +37,8 @@ PARTS = {
 """Operations by parts of their names; what fits none is the rest."""
 
 
-def start(keep: bool) -> None:
+def start() -> None:
     torch.set_num_threads(1)
-    if keep:
-        allocator.keep_freed("cpu")
 
 
 @cache
@@ -118,9 +117,12 @@ def main() -> None:
     arguments = parser.parse_args()
     spawn = get_context("spawn")
     with (
-        ProcessPoolExecutor(1, spawn, initializer=start, initargs=(False,)) as gives,
-        ProcessPoolExecutor(1, spawn, initializer=start, initargs=(True,)) as keeps,
+        ProcessPoolExecutor(1, spawn, initializer=start) as gives,
+        ProcessPoolExecutor(1, spawn, initializer=start) as keeps,
     ):
+        gives.submit(int).result()  # its process starts here, without this environment
+        os.environ.update(pool.KEEP_FREED)
+        keeps.submit(int).result()
         measures = {
             "contiguous": (keeps, train, "contiguous"),
             "channels_last": (keeps, train, "channels_last"),

@@ -3,7 +3,7 @@
     maskcls eda DATA --out FOLDER         sizes, colours and counts of a data set
     maskcls check DATA --out FOLDER       what is wrong with a data set, before training
     maskcls labels RUN                    labels that a finished run doubts, to accept or reject
-    maskcls vote OUT A.csv B.csv ...      a vote over submission files
+    maskcls vote OUT A B ...              a vote over submission files, or over finished runs
     maskcls score SUBMISSION ANSWERS      scores of a submission
     maskcls preview OUT.png PHOTO ...     what each augmentation does to photos
 

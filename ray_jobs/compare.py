@@ -62,6 +62,7 @@ def compare(config: Config, folder: RunFolder, board: Board) -> None:
             config.ensemble.name,
             out_of_fold[out_of_fold["task"].isin(tasks)],
             seed=config.run.seed,
+            offsets=config.ensemble.fits_offsets,
         )
         scores = ensemble.scores(answers, seed=config.run.seed)
         low, high = scores["joint"]["macro_f1_interval"]

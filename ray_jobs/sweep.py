@@ -2,6 +2,9 @@
 
 With --plan: what that needs, takes and costs, and what cannot run. It starts Ray and lanes for a
 minute or two to measure, and writes plan.json and nothing else into run.dir.
+
+With --budget 30m (also 900s, 2h): measures, and trains as much of the tasks, in their order, as
+ends in that time. The choice is kept in run.dir: the same command goes on with it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pandas as pd
@@ -46,9 +50,17 @@ def main() -> None:
     config, asked = with_flags(
         __doc__ or "",
         {"plan": "measure and say what would happen, but train nothing; 1 if a job cannot run"},
-        arguments.words(),
+        arguments.words(options={"--budget": "budget.time_s"}),
     )
-    with console.report_errors("sweep", config), claim(config, config.tasks) as folder:
+    with ExitStack() as stack:
+        stack.enter_context(console.report_errors("sweep", config))
+        chosen = None
+        if config.budget.time_s is not None:
+            from ray_jobs.forecast import choosing
+
+            chosen = choosing.chosen_before(config)
+        config = chosen or config
+        folder = stack.enter_context(claim(config, config.tasks))
         console.setup(folder.log)
         if "plan" in asked:
             from ray_jobs.forecast import (
@@ -59,10 +71,17 @@ def main() -> None:
             if not measure.show(config, folder, imports + time.monotonic() - began):
                 sys.exit(1)
             return
-        with state.keeping(folder.place, "sweep") as board:
-            weights.check(config, config.tasks, folder)
-            connect.connect()
-            sweep(config, folder, board)
+        board = stack.enter_context(state.keeping(folder.place, "sweep"))
+        weights.check(config, config.tasks, folder)
+        connect.connect()
+        if config.budget.time_s is not None and chosen is None:
+            board.phase("measuring, to choose for the budget")
+            config = choosing.choose(config, folder, imports + time.monotonic() - began)
+        sweep(config, folder, board)
+        if config.budget.time_s is not None:
+            took = imports + time.monotonic() - began
+            share = took / config.budget.time_s
+            log.info("budget: %.0f of %.0f s (%.0f %%)", took, config.budget.time_s, 100 * share)
 
 
 def sweep(config: Config, folder: RunFolder, board: Board) -> None:
@@ -89,6 +108,8 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
         board.phase("voting and scoring")
         fitted, answers, scores = _score(config, folder, done)
         content = _content(config, answers, scores, done, failed)
+        content["ensemble"]["fitted"] = results.to_json(fitted)
+        content["pseudo"] = data.pseudo
         content["votes"] = votes.local.name if data.evaluation else None
         phases = {
             "prepare photos": prepared - began,
@@ -98,7 +119,7 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
         content["seconds"] = round(sum(phases.values()), 1)
         content["phases"] = {name: round(seconds, 1) for name, seconds in phases.items()}
         files.write_json(folder.scores, content)
-        _show(scores)
+        _show(scores, fitted)
         log.info("scores: %s", folder.scores)
         log.info("out-of-fold probabilities: %s", folder.out_of_fold)
         log.info("models: %s", folder.path / "jobs")
@@ -129,7 +150,11 @@ def _content(
         "people": int(answers["person"].nunique()),
         "jobs": [job.done() for job in sorted(done, key=lambda job: (job.task, job.fold))],
         "failed": failed,
-        "ensemble": {"name": config.ensemble.name, "models": len(done)},
+        "ensemble": {
+            "name": config.ensemble.name,
+            "offsets": config.ensemble.fits_offsets,
+            "models": len(done),
+        },
         "seed": config.run.seed,
         "versions": checkpoint.versions(),
     }
@@ -143,9 +168,10 @@ def _score(
     out_of_fold = read_out_of_fold(done)
     with files.replacing(folder.out_of_fold) as temporary:
         out_of_fold.to_parquet(temporary, index=False)
-    fitted = results.fit(config.ensemble.name, out_of_fold)
+    name, offsets = config.ensemble.name, config.ensemble.fits_offsets
+    fitted = results.fit(name, out_of_fold, offsets=offsets)
     files.write_json(folder.ensemble, results.to_json(fitted))
-    answers = results.out_of_fold_answers(config.ensemble.name, out_of_fold, seed=config.run.seed)
+    answers = results.out_of_fold_answers(name, out_of_fold, seed=config.run.seed, offsets=offsets)
     return fitted, answers, results.scores(answers, seed=config.run.seed)
 
 
@@ -169,7 +195,7 @@ def _explainer(lanes: Lanes | None, folder: RunFolder) -> gallery.Explain:
     return explain
 
 
-def _show(scores: dict[str, dict[str, Any]]) -> None:
+def _show(scores: dict[str, dict[str, Any]], fitted: dict[str, FittedVote]) -> None:
     log.info("out of fold  macro F1 (95 %% interval)  %s", "accuracy")
     for space, values in scores.items():
         low, high = values["macro_f1_interval"]
@@ -177,6 +203,13 @@ def _show(scores: dict[str, dict[str, Any]]) -> None:
             "%-11s  %.3f (%.3f to %.3f)      %.3f",
             space, values["macro_f1"], low, high, values["accuracy"],
         )  # fmt: skip
+    for target, vote in fitted.items():
+        if vote.offsets is not None:
+            log.info(
+                "offsets of %s: %s, gain %+.3f (%+.3f to %+.3f) on people who had no part in "
+                "fitting them", target, "used" if vote.offsets["used"] else "not used",
+                vote.offsets["gain"], vote.offsets["low"], vote.offsets["high"],
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

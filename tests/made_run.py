@@ -14,8 +14,8 @@ from maskcls import labels
 from maskcls.config.schema import Config
 from maskcls.data.label_fixes import STEMS
 from maskcls.labels import HEADS, Task
-from maskcls.learning import backbones, checkpoint, predict, tracking
-from maskcls.learning.learner import LABEL_COLUMNS
+from maskcls.learning import backbones, checkpoint, heads, tracking
+from maskcls.learning.heads import LABEL_COLUMNS
 from maskcls.scoring import ensemble as results
 from maskcls.storage import files
 
@@ -26,7 +26,8 @@ LOSSES = ((1.0, 0.5, 0.3), (0.6, 0.45, 0.4))
 
 def make(
     folder, *, tasks=TASKS, people=40, folds=2, seed=0, errors=0.2, ensemble="hard", first=0,
-    photos=True, weights=True, votes=True, failed=None, recipe=None, losses=LOSSES, best_epoch=2,
+    offsets=False, photos=True, weights=True, votes=True, failed=None, recipe=None, losses=LOSSES,
+    best_epoch=2,
 ):  # fmt: skip
     """``errors`` is the share of wrong answers, of all or by task; ``first`` the number of the
     first person; ``recipe`` what differs from the usual one; ``losses`` are those of training and
@@ -58,8 +59,8 @@ def make(
             jobs.append(_job(folder, task, fold, config.recipe(task), weights, losses, best_epoch))
     out_of_fold = pd.concat(rows, ignore_index=True)
     out_of_fold.to_parquet(folder / "out_of_fold.parquet", index=False)
-    answers = results.out_of_fold_answers(ensemble, out_of_fold, seed=42)
-    fitted = results.fit(ensemble, out_of_fold)
+    answers = results.out_of_fold_answers(ensemble, out_of_fold, seed=42, offsets=offsets)
+    fitted = results.fit(ensemble, out_of_fold, offsets=offsets)
     files.write_json(folder / "ensemble.json", results.to_json(fitted))
     if votes:
         _votes(folder, tasks, folds, rng)
@@ -70,7 +71,12 @@ def make(
         "people": people,
         "jobs": jobs,
         "failed": failed or {},
-        "ensemble": {"name": ensemble, "models": len(jobs)},
+        "ensemble": {
+            "name": ensemble,
+            "offsets": offsets,
+            "models": len(jobs),
+            "fitted": results.to_json(fitted),
+        },
         "votes": "0123456789abcdef" if votes else None,
         "seed": 42,
         "versions": {"torch": "2.9.0", "ray": "2.50.0"},
@@ -141,7 +147,7 @@ def _job(folder, task, fold, recipe, weights, losses, best_epoch):
     )  # fmt: skip
     torch.manual_seed(fold)
     if weights:
-        sizes = predict.head_sizes(task, recipe.loss.name)
+        sizes = heads.sizes(task, recipe)
         model = backbones.build("test_efficientnet", sizes, weights=None, image_size=SIZE)
         checkpoint.save(job, model.state_dict(), info)
     else:

@@ -21,6 +21,7 @@ SECTIONS = {
     "Augmentations": "augment",
     "Batch mixing": "augment.mix",
     "Losses": "loss",
+    "What tells age": "age",
     "Optimisers": "optimizer",
     "Schedules": "schedule",
     "Samplers": "sampler",
@@ -39,8 +40,8 @@ def test_the_page_of_names_is_complete(heading):
 
 
 def test_tasks_backbones_searchers_and_ensembles_are_listed():
-    ensembles = schema.Ensemble.model_fields["name"].annotation
-    assert names_under("Ensembles") == set(typing.get_args(ensembles))
+    ensembles = keys.inside("ensemble", schema.Config)
+    assert names_under("Ensembles") == set(map(keys.name_of, ensembles))
     assert names_under("Tasks") == {str(task) for task in Task}
     assert names_under("Backbones") == set(backbones.BACKBONES)
     searchers = schema.Tune.model_fields["searcher"].annotation

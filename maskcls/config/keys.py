@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from maskcls.config.methods import Ensemble
 from maskcls.config.recipe import Recipe
 from maskcls.config.types import Method
 
@@ -147,6 +148,11 @@ def _keys_of(classes: Classes, prefix: str) -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
+def _methods(section: str) -> Classes:
+    """What a section holds: of a recipe, or the vote, which is outside of it."""
+    return classes_of(Ensemble) if section == "ensemble" else inside(section, Recipe) or ()
+
+
 @functools.cache
 def method_options(section: str) -> tuple[str, ...]:
     """The options that some methods of a section take and others do not.
@@ -155,8 +161,8 @@ def method_options(section: str) -> tuple[str, ...]:
     """
     if section.startswith("recipes."):
         section = section.split(".", 2)[-1]
-    classes = inside(section, Recipe) if section else ()
-    if not classes or not is_methods(classes):
+    classes = _methods(section) if section else ()
+    if not is_methods(classes):
         return ()
     fields = fields_of(classes)
     return tuple(name for name, found in fields.items() if len(found) < len(classes))
@@ -166,7 +172,7 @@ def takers(section: str, option: str) -> list[str]:
     """The methods of a section that take an option."""
     return [
         name_of(method)
-        for method in inside(section, Recipe) or ()
+        for method in _methods(section)
         if option in method.model_fields and issubclass(method, Method)
     ]
 

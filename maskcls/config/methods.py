@@ -80,6 +80,16 @@ class ClassBalancedFocal(Method):
     )
 
 
+class LogitAdjusted(Method):
+    """Cross entropy that expects a class as often as the training fold has it, so that predictions
+    treat all classes alike, as macro F1 does (arXiv 2007.07314)."""
+
+    name: Literal["logit_adjusted"] = "logit_adjusted"
+    tau: NonNegativeFloat = Field(
+        1.0, description="Strength of the adjustment; 0 is cross entropy, 1 balances in theory."
+    )
+
+
 class AgeRegression(Method):
     """Squared error of the age in years, turned into age bands afterwards; task age only."""
 
@@ -93,6 +103,7 @@ Loss = Annotated[
     | FocalSmoothing
     | SoftF1
     | ClassBalancedFocal
+    | LogitAdjusted
     | AgeRegression,
     Discriminator("name"),
     named("cross_entropy"),
@@ -112,6 +123,9 @@ class _Optimizer(Method):
         None,
         description="Factor of the learning rate from each layer to the one below it, timm's "
         "backbones only (0.65 to 0.9 is usual); null trains all layers alike.",
+    )
+    head_lr: PositiveFloat = Field(
+        1.0, description="Factor of the learning rate for the heads, which start at random."
     )
 
 
@@ -243,3 +257,66 @@ class Explicit(Method):
 
 
 Sampler = Annotated[NoSampler | ClassBalanced | Explicit, Discriminator("name"), named("none")]
+
+
+# Ensembles
+
+
+class _Ensemble(Method):
+    name: str
+    allow_missing: bool = Field(
+        False, description="Write a submission although models are missing; it is marked as such."
+    )
+
+    @property
+    def fits_offsets(self) -> bool:
+        """Whether decision offsets for macro F1 are tried."""
+        return False
+
+
+class Hard(_Ensemble):
+    """Majority of the models; ties go to the higher mean probability."""
+
+    name: Literal["hard"] = "hard"
+
+
+class _OfProbabilities(_Ensemble):
+    offsets: Literal["none", "fit"] = Field(
+        "none",
+        description="`fit`: offsets on the log-probabilities of the classes, for macro F1. Used "
+        "only where their gain on other people is clear of luck.",
+    )
+
+    @property
+    def fits_offsets(self) -> bool:
+        return self.offsets == "fit"
+
+
+class Soft(_OfProbabilities):
+    """Mean probability."""
+
+    name: Literal["soft"] = "soft"
+
+
+class Weighted(_OfProbabilities):
+    """Weighted mean probability, by one selection on all people (Caruana et al. 2004)."""
+
+    name: Literal["weighted"] = "weighted"
+
+
+class Greedy(_OfProbabilities):
+    """Weighted mean probability of the members that add something: the mean of ten selections,
+    each on another half of the people (Caruana et al. 2004)."""
+
+    name: Literal["greedy"] = "greedy"
+
+
+class Stacking(_OfProbabilities):
+    """Logistic regression on the log-probabilities."""
+
+    name: Literal["stacking"] = "stacking"
+
+
+Ensemble = Annotated[
+    Hard | Soft | Weighted | Greedy | Stacking, Discriminator("name"), named("hard")
+]

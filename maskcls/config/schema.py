@@ -23,11 +23,13 @@ from pydantic import (
 )
 
 from maskcls.config.layers import flatten, merged
+from maskcls.config.methods import Ensemble, Hard
 from maskcls.config.recipe import Model, Recipe
 from maskcls.config.types import (
     DEFAULT_CACHE,
     AbsolutePath,
     CachePath,
+    Duration,
     FoldNumbers,
     Location,
     Section,
@@ -94,17 +96,6 @@ class Folds(Section):
         False,
         description="Accept a gender x age band with fewer people than folds, which some folds "
         "then validate on nobody of.",
-    )
-
-
-class Ensemble(Section):
-    """How the models of a run vote."""
-
-    name: Literal["hard", "soft", "weighted", "stacking"] = Field(
-        "hard", description="Majority, mean probability, learned weights, learned combination."
-    )
-    allow_missing: bool = Field(
-        False, description="Write a submission although models are missing; it is marked as such."
     )
 
 
@@ -216,6 +207,32 @@ class Plan(Section):
     )
 
 
+class Budget(Section):
+    """The time that a sweep may take."""
+
+    time_s: Duration | None = Field(
+        None,
+        description="`30m`, `2h` or seconds; `sweep --budget 30m` is the same. `tasks` then are an "
+        "ordered list, each of which adds the most to those before it: as many of them, with as "
+        "many folds, epochs and pixels as end in that time, are trained, by what is measured here "
+        "first. The choice is kept in the run. null: all is trained as it is written.",
+    )
+
+
+class Pseudo(Section):
+    """Sure answers of a finished run on its photos to predict, as further photos to train on."""
+
+    run: AbsolutePath | None = Field(
+        None,
+        description="Folder of a finished run on the same data and folds. Fold k trains on the "
+        "answers of that run's models of fold k alone, which have not seen its people either. "
+        "null: none.",
+    )
+    confidence: Share = Field(
+        0.95, description="Least mean probability, of every attribute that a task tells."
+    )
+
+
 class Config(Recipe):
     """A whole run."""
 
@@ -230,11 +247,13 @@ class Config(Recipe):
     run: Run = Field(default_factory=Run, description="The run.")
     data: Data = Field(default_factory=Data, description="The photos.")
     folds: Folds = Field(default_factory=Folds, description="The split.")
-    ensemble: Ensemble = Field(default_factory=Ensemble, description="The vote.")
+    ensemble: Ensemble = Field(default_factory=Hard, description="The vote.")
     resources: Resources = Field(default_factory=Resources, description="The cluster.")
     tracking: Tracking = Field(default_factory=Tracking, description="Tracking.")
     tune: Tune = Field(default_factory=Tune, description="Tuning.")
     plan: Plan = Field(default_factory=Plan, description="The plan.")
+    budget: Budget = Field(default_factory=Budget, description="The budget.")
+    pseudo: Pseudo = Field(default_factory=Pseudo, description="Pseudo-labels.")
 
     @field_validator("recipes")
     @classmethod

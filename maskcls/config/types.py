@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -79,6 +79,22 @@ def _in_order(ages: tuple[int, int]) -> tuple[int, int]:
     return ages
 
 
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(value: Any) -> Any:
+    """``90s``, ``30m`` or ``1.5h`` in seconds; numbers are seconds already."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value[:-1]) * _UNITS[value[-1:]]
+    except (KeyError, ValueError):
+        raise ValueError("a time is expected: 90s, 30m or 1.5h, or a number of seconds") from None
+
+
+Duration = Annotated[float, Field(gt=0), BeforeValidator(_seconds)]
+"""A time in seconds, above 0; a text with its unit is read."""
+
 AgeRange = Annotated[tuple[NonNegativeInt, NonNegativeInt], AfterValidator(_in_order)]
 """First and last age in years, both included."""
 
@@ -98,6 +114,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class PeopleGroup(Section):
+    """People of an age, and of one gender or both."""
+
+    ages: AgeRange = Field(description="First and last age in years, both included.")
+    gender: Literal["male", "female"] | None = Field(
+        None, description="Only this gender; null takes both."
     )
 
 

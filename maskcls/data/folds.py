@@ -152,7 +152,7 @@ def _table(items: pd.DataFrame) -> pd.DataFrame:
     items = items.assign(
         age_band=band,
         joint=encode(items["mask"], items["gender"], band),
-        key=np.array([_number(key) for key in items["key"]], dtype=np.int64),
+        key=np.array([number_of(key) for key in items["key"]], dtype=np.int64),
     )
     return items[COLUMNS].reset_index(drop=True)
 
@@ -182,6 +182,6 @@ def _shuffled(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
-def _number(key: str) -> int:
+def number_of(key: str) -> int:
     """A text key -> 63 bits, the same in every process."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1

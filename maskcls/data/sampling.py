@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from maskcls.config.checks import PHOTOS_A_WORKER
 from maskcls.labels import IntArray
 
 
@@ -54,17 +55,13 @@ def class_shares(
     return wanted / wanted.sum()
 
 
-MIN_SHARE = 2
-"""Photos that each worker needs in each step: batch norm has no variance of one."""
-
-
 def steps(items: int, batch_size: int, workers: int = 1) -> int:
     """Steps of an epoch: as few as ``batch_size`` allows, or fewer where a worker would get less
     than two photos; such steps are larger than ``batch_size``, but less than twice as large.
 
     Raises ValueError where the batch size or the number of items is below two a worker.
     """
-    least = MIN_SHARE * workers
+    least = PHOTOS_A_WORKER * workers
     if batch_size < least:
         raise ValueError(
             f"train.batch_size={batch_size} for {workers} workers a job: batch norm needs at least "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskcls.labels import HEADS, Task
-from maskcls.learning import backbones, checkpoint, losses
+from maskcls.learning import backbones, checkpoint, heads
+from maskcls.learning.heads import Head
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
@@ -76,7 +76,9 @@ class Predictor:
     normalize: Normalize
     dtype: torch.dtype
     batch_size: int
-    regression: bool = False
+    heads: Mapping[str, Head]
+    views: Sequence[str] = ("plain",)
+    """What the model sees of each photo: "plain", "flip" (mirrored), or both."""
 
     def __call__(
         self,
@@ -86,27 +88,31 @@ class Predictor:
     ) -> dict[str, Float32Array]:
         """Probabilities [M, K] of each head for the photos at ``rows_M``, in that order.
 
-        No augmentation, no dropped row. ``beat`` is called once a batch.
+        No augmentation, no dropped row. Of several views, the mean of the probabilities. ``beat``
+        is called once a batch.
         """
         self.model.eval()
         parts: dict[str, list[Float32Array]] = {}
         with torch.inference_mode():
             for rows_B in _batches(rows_M, self.batch_size):
                 inputs_BCHW = self.normalize(photos_NHWC[rows_B])
-                with autocast(self.dtype, self.normalize.device):
-                    logits = self.model(inputs_BCHW)
-                for head, values_BK in logits.items():
-                    parts.setdefault(head, []).append(self._probabilities(values_BK))
+                said = [self._seen(inputs_BCHW, view) for view in self.views]
+                for head in said[0]:
+                    mean_BK = sum(one[head] for one in said[1:]) + said[0][head]
+                    parts.setdefault(head, []).append(mean_BK / np.float32(len(said)))
                 beat()
         return {head: np.concatenate(values) for head, values in parts.items()}
 
-    def _probabilities(self, logits_BK: torch.Tensor) -> Float32Array:
-        if self.regression:
-            years_B = losses.age_from_output(logits_BK.float())
-            probabilities = losses.age_band_probabilities(years_B)
-        else:
-            probabilities = logits_BK.float().softmax(dim=1)
-        return probabilities.cpu().numpy().astype(np.float32)
+    def _seen(self, inputs_BCHW: torch.Tensor, view: str) -> dict[str, Float32Array]:
+        """Probabilities [B, K] of each head for one view of a batch."""
+        if view == "flip":
+            inputs_BCHW = inputs_BCHW.flip(3)
+        with autocast(self.dtype, self.normalize.device):
+            outputs = self.model(inputs_BCHW)
+        return {
+            head: self.heads[head].scores(values_BD).softmax(dim=1).cpu().numpy()
+            for head, values_BD in outputs.items()
+        }
 
 
 def load(folder: Path, device: torch.device) -> tuple[Predictor, checkpoint.Info]:
@@ -118,7 +124,7 @@ def load(folder: Path, device: torch.device) -> tuple[Predictor, checkpoint.Info
     recipe = info.recipe
     model = backbones.build(
         recipe.model.name,
-        head_sizes(info.task, recipe.loss.name),
+        heads.sizes(info.task, recipe),
         weights=None,
         image_size=recipe.image.size,
     )
@@ -129,18 +135,10 @@ def load(folder: Path, device: torch.device) -> tuple[Predictor, checkpoint.Info
         Normalize(info.mean, info.std, device),
         precision_dtype(recipe.train.precision, device),
         recipe.train.eval_batch_size,
-        regression=recipe.loss.name == "age_regression",
+        heads.build(info.task, recipe),
+        recipe.predict.views,
     )
     return predictor, info
-
-
-def head_sizes(task: Task, loss: str) -> dict[str, int]:
-    """Outputs of each head: its classes, or one number for a regression of age."""
-    if loss != "age_regression":
-        return HEADS[task]
-    if task is not Task.AGE:
-        raise ValueError(f"loss.name=age_regression is for task age, not for {task}")
-    return {"age": 1}
 
 
 def _batches(rows_M: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -120,7 +120,7 @@ def without_each(run: FinishedRun) -> dict[str, Difference]:
         others = [other for other in run.tasks if other is not task]
         if not others or "joint" not in run.targets:
             continue
-        answers = run.answers_of(others, run.ensemble)
+        answers = run.answers_of(others, run.ensemble, offsets=run.offsets)
         if "joint_predicted" not in answers:
             continue
         both = run.answers.merge(answers, on="photo", suffixes=("", "_left"))

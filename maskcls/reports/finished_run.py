@@ -96,10 +96,17 @@ class FinishedRun:
     def ensemble(self) -> str:
         return str(self.scores["ensemble"]["name"])
 
-    def answers_of(self, tasks: Sequence[Task], ensemble: str) -> pd.DataFrame:
+    @property
+    def offsets(self) -> bool:
+        """Whether decision offsets were tried."""
+        return bool(self.scores["ensemble"]["offsets"])
+
+    def answers_of(
+        self, tasks: Sequence[Task], ensemble: str, *, offsets: bool = False
+    ) -> pd.DataFrame:
         """``answers``, had only the models of these tasks voted, in this kind of ensemble."""
         rows = self.out_of_fold[self.out_of_fold["task"].isin(tasks)]
-        return results.out_of_fold_answers(ensemble, rows, seed=self.seed)
+        return results.out_of_fold_answers(ensemble, rows, seed=self.seed, offsets=offsets)
 
     @cached_property
     def votes(self) -> list[ModelVotes]:
@@ -126,7 +133,10 @@ def read(folder: Path) -> FinishedRun:
     out_of_fold = files.read_parquet(folder / "out_of_fold.parquet")
     try:
         answers = results.out_of_fold_answers(
-            scores["ensemble"]["name"], out_of_fold, seed=scores["seed"]
+            scores["ensemble"]["name"],
+            out_of_fold,
+            seed=scores["seed"],
+            offsets=scores["ensemble"]["offsets"],
         )
     except ValueError as error:
         raise ValueError(f"{folder / 'out_of_fold.parquet'}: {error}") from None

@@ -12,13 +12,22 @@ import pandas as pd
 
 from maskcls.data.manifest import OK
 from maskcls.labels import HEADS, Task
-from maskcls.reports import advice, analysis, charts, curves, finished_run, gallery, page, seen
+from maskcls.reports import (
+    advice,
+    analysis,
+    charts,
+    curves,
+    finished_run,
+    gallery,
+    page,
+    seen,
+    vote_section,
+)
 from maskcls.reports.analysis import Calibration
 from maskcls.reports.curves import Fit
 from maskcls.reports.finished_run import FinishedRun, readable
 from maskcls.reports.page import Picture, Table
-from maskcls.scoring import ensemble, metrics
-from maskcls.storage import files
+from maskcls.scoring import metrics
 
 MISTAKES: Final = 12
 """Wrong answers that are shown, and explained."""
@@ -62,7 +71,8 @@ def write(folder: Path, explain: gallery.Explain = gallery.explain) -> Path:
             groups=_groups(run),
             mistakes=_mistakes(run, opinions, explain),
             uncertain=_uncertain(run, opinions),
-            agreement=_agreement(run),
+            agreement=vote_section.agreement(run),
+            vote=vote_section.tables(run),
             times=_times(run),
             data=_data(run),
             faces=seen.of_run(run),
@@ -76,9 +86,14 @@ def _facts(run: FinishedRun) -> list[str]:
         f"{', '.join(map(str, run.tasks))} with {', '.join(backbones)}",
         f"{scores['people']:,} people",
         f"{scores['photos']:,} photos",
+        *_pseudo(scores.get("pseudo")),
         f"{scores['ensemble']['models']} models in a {run.ensemble} ensemble",
         f"seed {run.seed}",
     ]
+
+
+def _pseudo(told: Mapping[str, Any] | None) -> list[str]:
+    return [f"{told['photos']['all']:,.0f} pseudo-labelled photos a fold"] if told else []
 
 
 def _result(
@@ -263,28 +278,6 @@ def _uncertain(run: FinishedRun, opinions: pd.DataFrame) -> dict[str, Any]:
     chosen = analysis.most_uncertain(opinions, UNCERTAIN)
     photos, problems = gallery.read_photos(run, chosen["photo"].tolist())
     return {"cards": gallery.cards(run, chosen, photos, {}), "problems": problems}
-
-
-def _agreement(run: FinishedRun) -> dict[str, Any]:
-    plots, rows = [], []
-    if run.votes:
-        fitted = ensemble.from_json(files.read_json(run.folder / "ensemble.json"))
-        for target in fitted:
-            found = analysis.agreement(run.votes, fitted, target)
-            if found is not None:
-                alt = f"{target}: share of photos to which two models give the same answer"
-                plots.append(page.plot(charts.agreement(target, found), alt))
-                rows += [[name, target, f"{share:.1%}"] for name, share in found.changed.items()]
-    without = {f"{task} models": gain for task, gain in analysis.without_each(run).items()}
-    gains = None
-    if without:
-        clear = [name for name, gain in without.items() if gain.clear]
-        story = f"clear difference: {', '.join(clear)}" if clear else "no clear difference"
-        figure = charts.differences(f"joint macro F1 added by each; {story}", without)
-        gains = page.plot(figure, "joint macro F1 that the models of each task add")
-    head = ["model left out", "vote on", "answers that change"]
-    table = Table("How much each model changes the vote", head, rows) if rows else None
-    return {"voted": bool(run.votes), "plots": plots, "table": table, "gains": gains}
 
 
 def _times(run: FinishedRun) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def views(
     usable = photos[photos["status"] == OK]
     boxes = pd.Series(boxes_of(usable, fallback_of(usable)), index=usable.index, dtype=object)
     missed = usable[usable["face_left"].isna()].head(shown // 2)
-    people = usable.drop(missed.index).groupby(["side", "person"], sort=False)
+    people = usable[usable["face_left"].notna()].groupby(["side", "person"], sort=False)
     # Another kind of photo of each next person, so that all mask states are there.
     others = [rows.iloc[place % len(rows)].name for place, (_, rows) in enumerate(people)]
     step = max(1, len(others) // max(1, shown - len(missed)))

@@ -5,6 +5,9 @@ A target is what is voted on and scored: the joint class, or one attribute.
 Models vote where they speak of the same thing: joint models alone on the 18 classes, any other
 set on mask, gender and age apart (a joint model through its marginals), and the three answers make
 up the joint class.
+
+A route is the models of one task of one run. The models of several runs vote together where each
+out-of-fold row and each ``ModelVotes`` names its run; within one run nothing does.
 """
 
 from __future__ import annotations
@@ -31,6 +34,11 @@ class ModelVotes:
     fold: int
     image_ids: list[str]
     probabilities: Mapping[str, FloatArray]
+    run: str = ""
+
+
+Route = tuple[str, Task]
+"""(run, task): the models that answer each training photo once, together."""
 
 
 def targets(tasks: Iterable[Task]) -> dict[str, list[Task]]:
@@ -46,12 +54,36 @@ def targets(tasks: Iterable[Task]) -> dict[str, list[Task]]:
     return {attribute: tasks_ for attribute, tasks_ in voters.items() if tasks_}
 
 
-def fit(name: str, out_of_fold: pd.DataFrame) -> dict[str, FittedVote]:
-    """Fit the ensemble ``name`` for every target on out-of-fold rows (see the worker's table)."""
+def fit(name: str, out_of_fold: pd.DataFrame, *, offsets: bool = False) -> dict[str, FittedVote]:
+    """Fit the ensemble ``name`` for every target on out-of-fold rows (see the worker's table).
+
+    ``offsets`` tries decision offsets for macro F1 too: see ``voting.fit``.
+    """
+    fitted = {}
+    for target, routes in voters(routes_of(out_of_fold)).items():
+        probabilities_MNK, truth_N, photos = stacked(out_of_fold, target, routes)
+        people_N = photos["person"].to_numpy()
+        fitted[target] = voting.fit(name, probabilities_MNK, truth_N, people_N, offsets=offsets)
+    return fitted
+
+
+def voters(routes: Sequence[Route]) -> dict[str, list[Route]]:
+    """Target -> the routes that vote on it: by run, then in the order of ``Task``."""
     return {
-        target: voting.fit(name, *_stacked(out_of_fold, target, tasks)[:2])
-        for target, tasks in targets(_tasks(out_of_fold)).items()
+        target: [route for route in routes if route[1] in tasks]
+        for target, tasks in targets(task for _, task in routes).items()
     }
+
+
+def routes_of(out_of_fold: pd.DataFrame) -> list[Route]:
+    """The routes of a table: runs by name, tasks in the order of ``Task``."""
+    pairs = out_of_fold[["run", "task"]] if "run" in out_of_fold else out_of_fold[["task"]]
+    found = {("", *pair)[-2:] for pair in pairs.drop_duplicates().itertuples(index=False)}
+    return sorted(((run, Task(task)) for run, task in found), key=_place)
+
+
+def _place(route: Route) -> tuple[str, int]:
+    return route[0], list(Task).index(route[1])
 
 
 def to_json(fitted: Mapping[str, FittedVote]) -> dict[str, Any]:
@@ -64,22 +96,25 @@ def from_json(content: Mapping[str, Any]) -> dict[str, FittedVote]:
     return {target: FittedVote(**vote) for target, vote in content.items()}
 
 
-def out_of_fold_answers(name: str, out_of_fold: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+def out_of_fold_answers(
+    name: str, out_of_fold: pd.DataFrame, *, seed: int, offsets: bool = False
+) -> pd.DataFrame:
     """What the ensemble would have said of each training photo, by models that never saw its
     person: photo, person, and truth and prediction of each attribute and of the joint class.
 
-    Ensembles that learn are fitted on other people (nested cross-validation).
+    Ensembles that learn, and offsets, are fitted on other people (nested cross-validation).
     """
     answers: pd.DataFrame | None = None
-    for target, tasks in targets(_tasks(out_of_fold)).items():
-        probabilities_MNK, truth_N, photos = _stacked(out_of_fold, target, tasks)
-        if name in ("hard", "soft"):
+    for target, routes in voters(routes_of(out_of_fold)).items():
+        probabilities_MNK, truth_N, photos = stacked(out_of_fold, target, routes)
+        if name in ("hard", "soft") and not offsets:
             predicted_N, _ = voting.apply(voting.fit(name, probabilities_MNK, truth_N),
                                           probabilities_MNK)  # fmt: skip
         else:
             _, predicted_N = voting.nested_score(
-                name, probabilities_MNK, truth_N, photos["person"].to_numpy(), seed=seed
-            )
+                name, probabilities_MNK, truth_N, photos["person"].to_numpy(), seed=seed,
+                offsets=offsets,
+            )  # fmt: skip
         part = photos.assign(**{f"{target}_truth": truth_N, f"{target}_predicted": predicted_N})
         answers = part if answers is None else answers.merge(part, on=["photo", "person"])
     assert answers is not None, "no task"
@@ -102,11 +137,10 @@ def attribute_probabilities(
 
     None where no model tells it.
     """
-    present = _tasks(out_of_fold)
-    voters = [task for task in present if labels.tells(task, attribute)]
-    if not voters:
+    routes = [route for route in routes_of(out_of_fold) if labels.tells(route[1], attribute)]
+    if not routes:
         return None
-    probabilities_MNK, given_N, photos = _stacked(out_of_fold, attribute, voters)
+    probabilities_MNK, given_N, photos = stacked(out_of_fold, attribute, routes)
     return probabilities_MNK.mean(axis=0), given_N, photos
 
 
@@ -143,10 +177,13 @@ def vote(fitted: Mapping[str, FittedVote], models: Sequence[ModelVotes]) -> pd.D
     """
     image_ids = sorted(models[0].image_ids)
     answers: dict[str, IntArray] = {}
-    for target, tasks in targets(model.task for model in models).items():
-        voters = [model for model in models if model.task in tasks]
-        probabilities_MNK = np.stack([_aligned(model, target, image_ids) for model in voters])
-        routes_M = [tasks.index(model.task) for model in voters]
+    present = sorted({(model.run, model.task) for model in models}, key=_place)
+    for target, routes in voters(present).items():
+        voting_models = [model for model in models if (model.run, model.task) in routes]
+        probabilities_MNK = np.stack(
+            [_aligned(model, target, image_ids) for model in voting_models]
+        )
+        routes_M = [routes.index((model.run, model.task)) for model in voting_models]
         answers[target], _ = voting.apply(fitted[target], probabilities_MNK, routes_M)
     if "joint" in answers:
         answers |= labels.decode(answers["joint"])
@@ -162,8 +199,9 @@ def _aligned(model: ModelVotes, target: str, image_ids: list[str]) -> FloatArray
     missing = [image_id for image_id in image_ids if image_id not in place]
     if missing or len(place) != len(image_ids):
         raise ValueError(
-            f"the model of task {model.task}, fold {model.fold} has not seen the same photos as "
-            f"the others: {len(missing)} missing, {len(place)} seen, such as {missing[:3]}"
+            f"the model of task {_named((model.run, model.task))}, fold {model.fold} has not seen "
+            f"the same photos as the others: {len(missing)} missing, {len(place)} seen, such as "
+            f"{missing[:3]}"
         )
     order = [place[image_id] for image_id in image_ids]
     return for_target(model.probabilities, model.task, target)[order]
@@ -176,45 +214,70 @@ def for_target(probabilities: Mapping[str, Any], task: Task, target: str) -> Flo
     return np.asarray(probabilities[target], float)
 
 
-def _tasks(out_of_fold: pd.DataFrame) -> list[Task]:
-    return [Task(task) for task in out_of_fold["task"].unique()]
+def _named(route: Route) -> str:
+    """``task``, or ``run/task`` where there are several runs."""
+    return "/".join(filter(None, (route[0], str(route[1]))))
 
 
-def _stacked(
-    out_of_fold: pd.DataFrame, target: str, tasks: Sequence[Task]
+def names_of(routes: Iterable[Route]) -> list[str]:
+    """How a reader is told of routes."""
+    return list(map(_named, routes))
+
+
+def disagreement(out_of_fold: pd.DataFrame, target: str) -> pd.DataFrame:
+    """The share of training photos on which two routes answer ``target`` differently, [routes,
+    routes], rows and columns by name. Members that never disagree add nothing to each other."""
+    routes = voters(routes_of(out_of_fold))[target]
+    probabilities_MNK, _, _ = stacked(out_of_fold, target, routes)
+    answers_MN = probabilities_MNK.argmax(axis=2)
+    shares_MM = (answers_MN[:, None] != answers_MN[None]).mean(axis=2)
+    return pd.DataFrame(shares_MM, index=names_of(routes), columns=names_of(routes))
+
+
+def stacked(
+    out_of_fold: pd.DataFrame, target: str, routes: Sequence[Route]
 ) -> tuple[FloatArray, IntArray, pd.DataFrame]:
-    """Out-of-fold probabilities [routes, N, K], truth [N] and the photos, which all routes saw."""
-    tables = []
-    for task in tasks:
-        head = "joint" if task is Task.JOINT else target
-        rows = out_of_fold[(out_of_fold["task"] == task) & (out_of_fold["head"] == head)]
-        tables.append(rows.set_index("photo").sort_index())
+    """Out-of-fold probabilities [routes, N, K] of ``target``, truth [N] and the photos (columns
+    ``photo`` and ``person``), which all routes saw.
+
+    Raises ValueError where they have no photo in common, or take it for another person or class.
+    """
+    tables = [_rows_of(out_of_fold, target, route) for route in routes]
     photos = tables[0].index
     for table in tables[1:]:
         photos = photos.intersection(table.index)
     if photos.empty:
         raise ValueError(
-            f"the tasks {', '.join(tasks)} answer {target} together, but have no photo in common: "
-            "train them on the same folds"
+            f"{', '.join(names_of(routes))} answer {target} together, but have no photo in "
+            "common: train them on the same folds"
         )
     first = tables[0].loc[photos]
-    stacked = [
-        for_target(
-            {
-                ("joint" if task is Task.JOINT else target): np.stack(
-                    table.loc[photos, "probabilities"]
-                )
-            },
-            task,
-            target,
-        )
-        for task, table in zip(tasks, tables, strict=True)
-    ]
-    truth_N = first["truth"].to_numpy(np.int64)
-    if tasks[0] is Task.JOINT and target != "joint":
-        truth_N = labels.decode(truth_N)[target]
+    for route, table in zip(routes[1:], tables[1:], strict=True):
+        other = table.loc[photos]
+        differ = other[["truth", "person"]].to_numpy() != first[["truth", "person"]].to_numpy()
+        if differ.any():
+            raise ValueError(
+                f"{_named(routes[0])} and {_named(route)} were trained with other labels of "
+                f"{differ.any(axis=1).sum()} photos, such as {photos[differ.any(axis=1)][0]}: they "
+                "need the same data and data.label_fixes"
+            )
     return (
-        np.stack(stacked),
-        truth_N,
+        np.stack([np.stack(table.loc[photos, "probabilities"].tolist()) for table in tables]),
+        first["truth"].to_numpy(np.int64),
         pd.DataFrame({"photo": photos, "person": first["person"].to_numpy()}),
     )
+
+
+def _rows_of(out_of_fold: pd.DataFrame, target: str, route: Route) -> pd.DataFrame:
+    """By photo: person, truth and probabilities of ``target`` that a route gives."""
+    run, task = route
+    head = "joint" if task is Task.JOINT else target
+    chosen = (out_of_fold["task"] == task) & (out_of_fold["head"] == head)
+    if "run" in out_of_fold:
+        chosen &= out_of_fold["run"] == run
+    rows = out_of_fold[chosen].set_index("photo").sort_index()
+    truth_N = rows["truth"].to_numpy(np.int64)
+    if head != target:
+        truth_N = labels.decode(truth_N)[target]
+    values_NK = for_target({head: np.stack(rows["probabilities"].tolist())}, task, target)
+    return rows[["person"]].assign(truth=truth_N, probabilities=list(values_NK))

@@ -51,7 +51,12 @@ def macro_f1(cm_KK: IntArray) -> float:
     photos.
     """
     _require_photos(cm_KK)
-    return float(_macro(per_class(cm_KK)[2], cm_KK))
+    return float(macro_f1s(cm_KK))
+
+
+def macro_f1s(cm_DKK: npt.NDArray) -> FloatArray:
+    """``macro_f1`` of each matrix in a stack [..., K, K]; none may be without photos."""
+    return _macro(per_class(cm_DKK)[2], cm_DKK)
 
 
 def scores(cm_KK: IntArray) -> dict[str, float]:
@@ -195,7 +200,7 @@ def _resampled(
     cm_DKK = (_draw(len(people), draws, seed) @ counts_PC.astype(float)).reshape(
         draws, num_classes, num_classes
     )
-    return _macro(per_class(cm_DKK)[2], cm_DKK)
+    return macro_f1s(cm_DKK)
 
 
 def _draw(people: int, draws: int, seed: int) -> FloatArray:

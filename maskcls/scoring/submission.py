@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from maskcls.labels import ATTRIBUTES, NUM_JOINT, decode
@@ -143,3 +144,31 @@ def _some(ids: set[str]) -> str:
     """``2 (a.jpg, b.jpg)``: how many, and the first few."""
     named = ", ".join(sorted(ids)[:3])
     return f"{len(ids)} ({named}{', ...' if len(ids) > 3 else ''})" if ids else "0"
+
+
+def vote_submissions(paths: Sequence[Path], *, out: Path | None = None) -> pd.DataFrame:
+    """Hard vote over submission files, joined on ImageID: columns ``ImageID`` and ``ans``.
+
+    Rows stand in the order of the first file. Files hold no probabilities, so a tie goes to the
+    tied class of the earliest file: give the best one first. ``out``, if given, is written whole or
+    not at all.
+
+    Raises ValueError where there is no file, ``out`` is among the files, or a file names other
+    photos than the first; and what ``read_answers`` raises.
+    """
+    if not paths:
+        raise ValueError("expected one or more submission files to vote over, got none")
+    if out is not None and out.resolve() in {path.resolve() for path in paths}:
+        raise ValueError(f"{out} is one of the files voted over: write to another file")
+    frames = [read_answers(path) for path in paths]
+    image_ids = frames[0]["ImageID"]
+    for path, frame in zip(paths, frames, strict=True):
+        require_same_ids(image_ids, frame["ImageID"], str(paths[0]), str(path))
+    answers_FN = np.stack([f.set_index("ImageID")["ans"].loc[image_ids] for f in frames])
+    votes_KN = np.eye(NUM_JOINT, dtype=np.int64)[answers_FN].sum(axis=0).T
+    # The first file whose own answer got the most votes.
+    winner_N = np.take_along_axis(votes_KN, answers_FN, axis=0).argmax(axis=0)
+    voted = frames[0].assign(ans=answers_FN[winner_N, np.arange(len(image_ids))])
+    if out is not None:
+        write(image_ids.tolist(), voted.set_index("ImageID")["ans"], out)
+    return voted

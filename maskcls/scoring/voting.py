@@ -1,6 +1,4 @@
-"""Ensembles: how several models' probabilities, or several submissions, become one answer.
-
-    python -m maskcls vote OUT.csv A.csv B.csv ...
+"""Ensembles: how several models' probabilities become one answer.
 
 A target is what is voted on: the joint class or an attribute. A route is the models of one task
 that answer it: the target's own task, the joint models by their marginal, the multi models by a
@@ -11,24 +9,17 @@ on new photos by all its fold models. So an ensemble is fitted on [routes, N, K]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from maskcls.labels import NUM_JOINT, FloatArray, IntArray
-from maskcls.scoring import submission
-from maskcls.scoring.metrics import confusion, macro_f1, people_splits, scores
-
-TIE: Final = 1e-9
-"""Votes and probabilities this close are equal: the order of a sum must not decide a vote."""
-
-SELECTION_ROUNDS: Final = 20
-"""Steps of the search for weights, so the finest weight is one in as many."""
+from maskcls.labels import FloatArray, IntArray
+from maskcls.scoring import offsets as decision_offsets
+from maskcls.scoring.metrics import confusion, people_splits, scores
+from maskcls.scoring.selection import TIE, best_weights, greedy_weights
 
 SMALLEST_PROBABILITY: Final = 1e-6
 """Floor before the logarithm, so that one certain and wrong model cannot veto all others."""
@@ -68,13 +59,29 @@ class FittedVote:
     num_classes: int
     parameters: Parameters
     """What it learned, as lists of numbers."""
+    offsets: dict[str, Any] | None = None
+    """``dataclasses.asdict`` of the ``offsets.FittedOffsets`` that were tried; None: none were."""
+
+    @property
+    def shift_K(self) -> FloatArray | None:
+        """The decision offsets that the vote uses, [K]; None where it uses none."""
+        used = self.offsets is not None and self.offsets["used"]
+        return np.array(self.offsets["values"]) if self.offsets and used else None
 
 
-def fit(name: str, probabilities_MNK: FloatArray, truth_N: npt.ArrayLike) -> FittedVote:
+def fit(
+    name: str,
+    probabilities_MNK: FloatArray,
+    truth_N: npt.ArrayLike,
+    people_N: npt.ArrayLike | None = None,
+    *,
+    offsets: bool = False,
+) -> FittedVote:
     """Fit the ensemble ``name`` on out-of-fold probabilities [routes, N, K] and true classes [N].
 
-    Nothing is random: the same input gives the same vote. Raises ValueError for an unknown name and
-    for arrays that do not fit together.
+    ``people_N``, the person of each photo, is needed by "greedy" and by ``offsets``, which tries
+    decision offsets for macro F1 on top (see ``offsets``; not for "hard"). The same input gives
+    the same vote. Raises ValueError for an unknown name and for arrays that do not fit together.
     """
     if name not in ENSEMBLES:
         raise ValueError(f"unknown ensemble {name!r}: expected one of {', '.join(ENSEMBLES)}")
@@ -86,7 +93,21 @@ def fit(name: str, probabilities_MNK: FloatArray, truth_N: npt.ArrayLike) -> Fit
             f"expected a true class from 0 to {num_classes - 1} for each of {photos} photos, "
             f"got shape {truth.shape} with classes {np.unique(truth).tolist()}"
         )
-    return FittedVote(name, routes, num_classes, ENSEMBLES[name].fit(probabilities_MNK, truth))
+    if people_N is None and (offsets or name == "greedy"):
+        raise ValueError("expected the person of each photo: greedy selection and offsets need it")
+    if offsets and name == "hard":
+        raise ValueError("a hard vote has no probabilities that offsets could shift: vote softly")
+    people = np.arange(photos) if people_N is None else np.asarray(people_N)
+    if people.shape != truth.shape:
+        raise ValueError(f"expected one person for each of {photos} photos, got {people.shape}")
+    plain = FittedVote(
+        name, routes, num_classes, ENSEMBLES[name].fit(probabilities_MNK, truth, people)
+    )
+    if not offsets:
+        return plain
+    _, voted_NK = apply(plain, probabilities_MNK)
+    tried = decision_offsets.fit_if_clear(voted_NK, truth, people)
+    return replace(plain, offsets=asdict(tried))
 
 
 def apply(
@@ -96,7 +117,8 @@ def apply(
 
     ``route_M`` is the route (0, 1, ... as fitted) of each model; by default there is one model a
     route. The models of one route share its weight evenly. The probabilities of a hard vote are
-    shares of the votes; where they tie, the classes are settled as in ``hard_vote``.
+    shares of the votes; where they tie, the classes are settled as in ``hard_vote``. Those of a
+    vote with decision offsets are shifted by them.
 
     Raises ValueError where a route has no model, a model no known route or the number of classes is
     another than when fitted, and what ``hard_vote`` raises.
@@ -113,7 +135,11 @@ def apply(
             f"the ensemble was fitted on routes 0 to {fitted.routes - 1}; expected the route of "
             f"each of {models} models, every route at least once, got {routes.tolist()}"
         )
-    return ENSEMBLES[fitted.name].vote(fitted.parameters, probabilities_MNK, routes)
+    classes_N, voted_NK = ENSEMBLES[fitted.name].vote(fitted.parameters, probabilities_MNK, routes)
+    if fitted.shift_K is None:
+        return classes_N, voted_NK
+    shifted_NK = decision_offsets.shifted(voted_NK, fitted.shift_K)
+    return _leading(shifted_NK).argmax(axis=1), shifted_NK
 
 
 def nested_score(
@@ -124,12 +150,14 @@ def nested_score(
     *,
     seed: int,
     splits: int = 5,
+    offsets: bool = False,
 ) -> tuple[dict[str, float], IntArray]:
     """The honest score of an ensemble that is itself fitted on out-of-fold probabilities.
 
     People are dealt into ``splits``; each split is voted on by an ensemble fitted on the others, so
-    no one is scored by weights that their own photos chose. Takes [routes, N, K], true classes [N]
-    and the person of each photo [N]; returns ``metrics.scores`` and the voted classes [N].
+    no one is scored by weights, members or offsets that their own photos chose. Takes [routes, N,
+    K], true classes [N] and the person of each photo [N]; returns ``metrics.scores`` and the voted
+    classes [N].
 
     Raises ValueError for arrays that do not fit together or fewer people than splits, and what
     ``fit`` raises.
@@ -146,37 +174,10 @@ def nested_score(
     predicted = np.empty_like(truth)
     for split in range(splits):
         held = split_N == split
-        fitted = fit(name, probabilities_MNK[:, ~held], truth[~held])
+        others = probabilities_MNK[:, ~held], truth[~held], people[~held]
+        fitted = fit(name, *others, offsets=offsets)
         predicted[held], _ = apply(fitted, probabilities_MNK[:, held])
     return scores(confusion(truth, predicted, probabilities_MNK.shape[2])), predicted
-
-
-def vote_submissions(paths: Sequence[Path], *, out: Path | None = None) -> pd.DataFrame:
-    """Hard vote over submission files, joined on ImageID: columns ``ImageID`` and ``ans``.
-
-    Rows stand in the order of the first file. Files hold no probabilities, so a tie goes to the
-    tied class of the earliest file: give the best one first. ``out``, if given, is written whole or
-    not at all.
-
-    Raises ValueError where there is no file, ``out`` is among the files, or a file names other
-    photos than the first; and what ``submission.read_answers`` raises.
-    """
-    if not paths:
-        raise ValueError("expected one or more submission files to vote over, got none")
-    if out is not None and out.resolve() in {path.resolve() for path in paths}:
-        raise ValueError(f"{out} is one of the files voted over: write to another file")
-    frames = [submission.read_answers(path) for path in paths]
-    image_ids = frames[0]["ImageID"]
-    for path, frame in zip(paths, frames, strict=True):
-        submission.require_same_ids(image_ids, frame["ImageID"], str(paths[0]), str(path))
-    answers_FN = np.stack([f.set_index("ImageID")["ans"].loc[image_ids] for f in frames])
-    votes_KN = np.eye(NUM_JOINT, dtype=np.int64)[answers_FN].sum(axis=0).T
-    # The first file whose own answer got the most votes.
-    winner_N = np.take_along_axis(votes_KN, answers_FN, axis=0).argmax(axis=0)
-    voted = frames[0].assign(ans=answers_FN[winner_N, np.arange(len(image_ids))])
-    if out is not None:
-        submission.write(image_ids.tolist(), voted.set_index("ImageID")["ans"], out)
-    return voted
 
 
 def _checked(
@@ -244,33 +245,27 @@ def _apply_stacker(
     return _leading(stacked_NK).argmax(axis=1), stacked_NK
 
 
-def _fit_equal_weights(probabilities_MNK: FloatArray, truth_N: IntArray) -> Parameters:
+def _fit_equal_weights(
+    probabilities_MNK: FloatArray, truth_N: IntArray, people_N: npt.NDArray
+) -> Parameters:
     return {"weights": [1 / len(probabilities_MNK)] * len(probabilities_MNK)}
 
 
-def _fit_weights(probabilities_MNK: FloatArray, truth_N: IntArray) -> Parameters:
-    """Weights of a soft vote that maximise macro F1; equal ones where nothing beats them.
-
-    Forward selection with replacement: each round adds one more of the route that helps most, and
-    the best round counts (Caruana et al., Ensemble Selection from Libraries of Models, 2004).
-    """
-
-    def in_sample(counts_M: FloatArray) -> float:
-        classes_N = soft_vote(probabilities_MNK, counts_M)
-        return macro_f1(confusion(truth_N, classes_N, probabilities_MNK.shape[2]))
-
-    best_M = np.ones(len(probabilities_MNK))
-    best, counts_M = in_sample(best_M), np.zeros_like(best_M)
-    for _ in range(SELECTION_ROUNDS):
-        candidates = counts_M + np.eye(len(counts_M))
-        values = [in_sample(candidate) for candidate in candidates]
-        counts_M = candidates[np.argmax(values)]
-        if max(values) > best:
-            best_M, best = counts_M, max(values)
-    return {"weights": (best_M / best_M.sum()).tolist()}
+def _fit_weights(
+    probabilities_MNK: FloatArray, truth_N: IntArray, people_N: npt.NDArray
+) -> Parameters:
+    return {"weights": best_weights(probabilities_MNK, truth_N).tolist()}
 
 
-def _fit_stacker(probabilities_MNK: FloatArray, truth_N: IntArray) -> Parameters:
+def _fit_greedy(
+    probabilities_MNK: FloatArray, truth_N: IntArray, people_N: npt.NDArray
+) -> Parameters:
+    return {"weights": greedy_weights(probabilities_MNK, truth_N, people_N).tolist()}
+
+
+def _fit_stacker(
+    probabilities_MNK: FloatArray, truth_N: IntArray, people_N: npt.NDArray
+) -> Parameters:
     """Multinomial logistic regression on the routes' log-probabilities, for the classes seen."""
     from sklearn.linear_model import LogisticRegression
 
@@ -296,7 +291,7 @@ def _log_features(probabilities_MNK: FloatArray) -> FloatArray:
 class Ensemble(NamedTuple):
     """How an ensemble learns from out-of-fold probabilities, and how it votes on new ones."""
 
-    fit: Callable[[FloatArray, IntArray], Parameters]
+    fit: Callable[[FloatArray, IntArray, npt.NDArray], Parameters]
     vote: Callable[[Parameters, FloatArray, IntArray], tuple[IntArray, FloatArray]]
 
 
@@ -304,5 +299,6 @@ ENSEMBLES: Final[dict[str, Ensemble]] = {
     "hard": Ensemble(_fit_equal_weights, _apply_hard),
     "soft": Ensemble(_fit_equal_weights, _apply_soft),
     "weighted": Ensemble(_fit_weights, _apply_soft),
+    "greedy": Ensemble(_fit_greedy, _apply_soft),
     "stacking": Ensemble(_fit_stacker, _apply_stacker),
 }

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,6 +23,7 @@ from maskcls.labels import Task
 from maskcls.progress import Progress
 from maskcls.storage import files
 from maskcls.storage.place import Place
+from ray_jobs.data import pseudo_labels
 from ray_jobs.data.source import ImageSource
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class Dataset:
     train: Photos
     evaluation: Photos | None
     digest: str
+    pseudo: dict[str, Any] | None = None
+    """Which pseudo-labels there are: the run they come from, and how many; None: none."""
     completed: Mapping[Image, Image] = field(default_factory=dict)
 
     def complete(self, recipe: Recipe) -> Recipe:
@@ -76,12 +80,21 @@ def prepare(
     fetched first. Raises ValueError or FileNotFoundError for photos that cannot be used.
     """
     found = training_photos(config)
-    found, completed = locate_faces(config, found, images)
+    place = Place(tables, uri)
+    located, completed = locate_faces(config, found, images)
     images = list(dict.fromkeys(completed.values()))
-    train = prepare_photos(config, found, images, Place(tables, uri), "manifest.parquet")
-    Prepared(next(iter(train.images.values())).folder).check(config.data.max_bad_share)
-    photos = pd.read_parquet(train.table)
+    if config.pseudo.run is None:
+        train = prepare_photos(config, located, images, place, "manifest.parquet")
+    else:
+        further = pseudo_labels.with_answers(config, found.photos, photos_to_predict(config))
+        both = replace(found, photos=further)
+        train = prepare_photos(config, both, images, place, "training.parquet")
+        train = replace(train, table=pseudo_labels.write_manifest(train.table, place))
+    source = next(iter(train.images.values()))
+    Prepared(source.folder).check(config.data.max_bad_share)
+    photos = pd.read_parquet(source.table)
     columns = ["key", "mask", "gender", "age", "fold", "status"]
+    columns += [str(name) for name in photos if str(name).startswith("pseudo_")]
     return Dataset(
         train=train,
         evaluation=prepare_eval(config, images, tables, uri),
@@ -89,6 +102,7 @@ def prepare(
             train.digest,
             photos[columns].to_csv(index=False),
         ),
+        pseudo=pseudo_labels.counts(config, photos),
         completed=completed,
     )
 

@@ -21,7 +21,6 @@ from ray.data import DataContext, ExecutionResources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from maskcls.augment import augmentations
-from maskcls.learning import allocator
 from ray_jobs.cluster.ray_internals import ExecutorBackoff, use_fixed_share
 from ray_jobs.data.source import Batch, EpochPlan, ImageSource, UInt8Array
 
@@ -43,7 +42,6 @@ def augment_steps(
 ) -> dict[str, npt.NDArray[Any]]:
     """The Ray Data task: work orders -> augmented images, in order."""
     cv2.setNumThreads(0)  # tasks run side by side already
-    allocator.keep_freed("cpu")
     parts: dict[str, list[npt.NDArray[Any]]] = {"epoch": [], "step": [], "item": [], "draw": []}
     for number, first, last in zip(orders["epoch"], orders["first"], orders["last"], strict=True):
         epoch = plan.epoch(int(number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -22,9 +23,10 @@ from maskcls.config.schema import Config
 from maskcls.data import prepared
 from maskcls.data.manifest import OK, Manifest
 from maskcls.data.preprocess import Preprocessing
-from maskcls.labels import HEADS, Task
-from maskcls.learning import losses, predict
-from maskcls.learning.learner import LABEL_COLUMNS, options
+from maskcls.labels import Task
+from maskcls.learning import heads
+from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.learning.learner import options
 from maskcls.storage import files
 from maskcls.storage.place import Place
 from ray_jobs.cluster import nodes as cluster
@@ -72,7 +74,8 @@ def show(config: Config, folder: RunFolder, startup: float) -> bool:
         problems["every job"] = str(error)
     measured = Measured()
     if plan and work:
-        measured = _measure(config, folder, plan, nodes, work, found, evaluation)
+        kinds = {job.kind: job.task for job in reversed(work)}
+        measured = measure(config, folder, plan, nodes, kinds, found, evaluation)
         for job in work:
             if job.kind in measured.failed:
                 problems[job.name] = measured.failed[job.kind]
@@ -102,7 +105,7 @@ def work_of(
                 done += 1
                 continue
             try:
-                training, validation = fit.tables(photos, fold, recipe, config.run.seed)
+                training, validation = fit.tables(photos, fold, recipe, config.run.seed, task)
                 workers = config.resources.workers_per_job
                 plan = fit.epoch_plan(task, recipe, config.run.seed, training, 0, workers)
                 _check_losses(task, recipe, training)
@@ -119,10 +122,9 @@ def work_of(
 
 def _check_losses(task: Task, recipe: Recipe, training: pd.DataFrame) -> None:
     """Build what a worker would build in the end."""
-    predict.head_sizes(task, recipe.loss.name)
-    for head, classes in HEADS[task].items():
-        counts = np.bincount(training[LABEL_COLUMNS[head]], minlength=classes).tolist()
-        losses.build(num_classes=classes, class_counts=counts, **options(recipe.loss))
+    labels = {name: training[name].to_numpy() for name in (*LABEL_COLUMNS.values(), "age")}
+    for head in heads.build(task, recipe).values():
+        head.loss(labels, options(recipe.loss))
 
 
 def _kind(task: Task, recipe: Recipe) -> str:
@@ -130,20 +132,23 @@ def _kind(task: Task, recipe: Recipe) -> str:
     rate does not matter, nor does the loss, which is built anew for each job beforehand."""
     kept = recipe.model_dump(
         mode="json", exclude={"people": True, "sampler": True, "schedule": True, "loss": True,
-                              "train": {"epochs", "patience", "lr"}}
+                              "train": {"epochs", "patience", "lr", "freeze_epochs"}}
     )  # fmt: skip
     return layers.digest(kept, task is Task.MULTI)
 
 
-def _measure(
+def measure(
     config: Config,
     folder: RunFolder,
     plan: Plan,
     nodes: Sequence[Node],
-    work: Sequence[Work],
+    kinds: Mapping[str, Task],
     found: Manifest,
     evaluation: Manifest | None,
+    enough_s: float = math.inf,
 ) -> Measured:
+    """What the parts of a sweep cost here. ``kinds`` of job are measured in their order, each on
+    the recipe of its task; after ``enough_s`` seconds no further one is begun."""
     began = time.monotonic()
     measured = Measured()
     images = image_settings(config, config.tasks)
@@ -165,8 +170,7 @@ def _measure(
         measured.decode = (time.monotonic() - sampled) / len(sample)
         lanes = None if folder.uri and len(nodes) > 1 else _lanes_now(config, plan, nodes)
         if lanes is not None:
-            kinds = {job.kind: job.task for job in reversed(work)}
-            _rehearse(config, lanes, kinds, photos, aside, measured)
+            _rehearse(config, lanes, kinds, photos, aside, measured, began + enough_s)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     measured.took = time.monotonic() - began
@@ -196,12 +200,15 @@ def _rehearse(
     photos: Photos,
     folder: Path,
     measured: Measured,
+    until: float,
 ) -> None:
     """Every kind of job for a few seconds, in all lanes at the same time."""
     data = Dataset(photos, None, "rehearsal")
     began = time.monotonic()
     with pool.lanes(plan, config.resources, folder=folder) as lanes:
         for kind, task in kinds.items():
+            if measured.costs and time.monotonic() > until:
+                break
             (job,) = make_jobs(config, RunFolder(folder), data, [(task, 0)])
             recipe = job.recipe.model_copy(update={"people": People(), "sampler": NoSampler()})
             jobs = []

@@ -25,7 +25,6 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
 from maskcls.config.layers import digest
 from maskcls.config.schema import Resources
-from maskcls.learning import allocator
 from ray_jobs.cluster.names import ascii_name
 from ray_jobs.cluster.nodes import busy, check_shared, live_nodes, on_this_node
 from ray_jobs.cluster.packing import Lane, Plan
@@ -48,9 +47,19 @@ ASK_S = 15.0
 ABORT_S = 20.0
 """Seconds that lanes get to end when they are told to."""
 
-ON_A_CPU = {**allocator.ONE_ARENA, "OMP_WAIT_POLICY": "PASSIVE"}
+KEEP_FREED = {
+    "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+}  # fmt: skip
+"""Makes glibc keep the memory that a process frees. It fetches large blocks from the system and
+gives them back at once; activations are such blocks, and the system clears their pages anew in
+every step: a fifth of the time of EfficientNet-Lite0 at 128 x 96. One arena, since Ray Train's loop
+runs in a thread, and the arenas of threads give everything back. In page faults of a small
+network's step: 49,089 without, 1,536 by a call of mallopt when the process runs, 0 by these. Tasks
+that augment have no such blocks (1.8 faults a photo, 1.4 with these): they go without."""
+
+ON_A_CPU = {**KEEP_FREED, "OMP_WAIT_POLICY": "PASSIVE"}
 """The environment of workers that compute on CPUs. Lanes together may have more threads than cores:
-one that waits for its fellows must not spin on a core that another lane could use."""
+one that waits for the others must not spin on a core that another lane could use."""
 
 
 @dataclass

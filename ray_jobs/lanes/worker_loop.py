@@ -15,7 +15,6 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from maskcls.learning import allocator
 from ray_jobs.cluster.nodes import node_name, why_blind
 from ray_jobs.lanes import failures
 from ray_jobs.training import fit, rehearsal
@@ -60,7 +59,6 @@ def lane_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     _check_shared(config["place"], config["queue"])
     member = _enter(config)
-    log.info("%s", allocator.keep_freed(member.device.type))
     while (job := _next_job(member)) is not None:
         try:
             report = _do(job, member, config["ensemble"])

@@ -196,6 +196,8 @@ def shape(config: Config, tasks: Sequence[Task]) -> dict[str, Any]:
         "folds.count": config.folds.count,
         "data.variants": config.data.variants,
         "data.label_fixes": config.data.label_fixes,
+        "pseudo.run": config.pseudo.run,
+        "pseudo.confidence": config.pseudo.confidence if config.pseudo.run else None,
     }
     for task in tasks:
         recipe = layers.flatten(config.recipe(task).model_dump(mode="json"))

@@ -71,10 +71,6 @@ class _Ensemble:
         """Whether the model has said anything."""
         return (task, fold) in self._votes
 
-    def missing(self, expected: Sequence[Model]) -> list[Model]:
-        """Those of the expected models that have said nothing."""
-        return [model for model in expected if model not in self._votes]
-
     def vote(self, fitted: Mapping[str, FittedVote], models: Sequence[Model]) -> pd.DataFrame:
         """The answers of these models together; see ``results.vote``."""
         return ensemble.vote(

@@ -16,9 +16,10 @@ import torch
 
 from maskcls import labels
 from maskcls.config.recipe import Recipe
-from maskcls.data import folds, sampling
+from maskcls.data import folds, pseudo, sampling
 from maskcls.learning import checkpoint, tracking
-from maskcls.learning.learner import LABEL_COLUMNS, Learner, options
+from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.learning.learner import Learner, options
 from maskcls.scoring import metrics
 from maskcls.storage import files
 from ray_jobs.data import source
@@ -219,7 +220,7 @@ def begin(job: Job, session: Session) -> tuple[Learner, source.EpochPlan, pd.Dat
     assert job.train is not None
     job.train.open()  # before many tasks ask for images that this node may have to prepare
     photos = job.train.photos()
-    training, validation = tables(photos, job.fold, job.recipe, job.seed)
+    training, validation = tables(photos, job.fold, job.recipe, job.seed, job.task)
     validation["photo"] = photos["key"].to_numpy()[validation["row"]]
     plan = epoch_plan(job.task, job.recipe, job.seed, training, session.rank, session.world)
     torch.manual_seed(job.seed)
@@ -236,12 +237,16 @@ def begin(job: Job, session: Session) -> tuple[Learner, source.EpochPlan, pd.Dat
 
 
 def tables(
-    photos: pd.DataFrame, fold: int, recipe: Recipe, seed: int
+    photos: pd.DataFrame, fold: int, recipe: Recipe, seed: int, task: labels.Task
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What a fold trains on and what it validates on; see ``folds``."""
+    """What a fold trains on and what it validates on; see ``folds`` and ``pseudo``."""
+    further = pseudo.items(photos, fold, task)
+    photos = pseudo.plain(photos)
     fold_of = photos.drop_duplicates("person").set_index("person")["fold"]
     people = recipe.people.model_dump()
     training = folds.training_table(photos, fold_of, fold, seed=seed, **people)
+    if len(further):
+        training = pd.concat([training, further], ignore_index=True)
     return training, folds.validation_table(photos, fold_of, fold)
 
 
@@ -320,12 +325,13 @@ def _keep(
     learned = checkpoint.copied(learner.state())
     told = {"identity": job.identity, "history": [*history], "confusion": confusion_KK.tolist()}
     last = len(history) == job.recipe.train.epochs
+    weights = learned.get("averaged", learned["model"])
 
     def write() -> None:
         if save is not None:
-            save(learned["model"])
+            save(weights)
         if last:
-            checkpoint.save_weights(job.folder / "last.safetensors", learned["model"])
+            checkpoint.save_weights(job.folder / "last.safetensors", weights)
         else:
             checkpoint.save_resume(job.folder, {**told, **learned})
 

@@ -12,7 +12,7 @@ from maskcls.config.schema import Config
 from maskcls.data import label_fixes, manifest
 from maskcls.learning import checkpoint
 from maskcls.reports import finished_run
-from maskcls.scoring import submission, voting
+from maskcls.scoring import submission
 from ray_jobs.run.folder import RunFolder
 from tests import made_run
 from tests.conftest import ROOT
@@ -81,7 +81,7 @@ def test_submissions_and_answers(tmp_path, edits):
     bad.write_bytes(broken(INFO, edits))
     answered(lambda: submission.score(bad, good), "bad.csv")
     answered(lambda: submission.score(good, bad), "bad.csv", "good.csv")
-    answered(lambda: voting.vote_submissions([good, bad]), "bad.csv")
+    answered(lambda: submission.vote_submissions([good, bad]), "bad.csv")
 
 
 @fuzz

@@ -10,7 +10,7 @@ from maskcls.labels import ATTRIBUTES, HEADS, Task
 from maskcls.scoring import ensemble, voting
 from maskcls.scoring.ensemble import ModelVotes
 
-FOUR = list(voting.ENSEMBLES)
+NAMES = list(voting.ENSEMBLES)
 PEOPLE, PHOTOS_EACH = 30, 4
 PHOTOS = [f"{person:06d}/{n}.jpg" for person in range(PEOPLE) for n in range(PHOTOS_EACH)]
 PERSONS = [photo[:6] for photo in PHOTOS]
@@ -77,7 +77,7 @@ def test_spaces(tasks, expected):
 
 
 def test_a_fitted_ensemble_survives_json():
-    for name in FOUR:
+    for name in NAMES:
         fitted = ensemble.fit(name, make_rows("mask", "gender", "age", "joint"))
         assert list(fitted) == list(ATTRIBUTES)
         assert ensemble.from_json(json.loads(json.dumps(ensemble.to_json(fitted)))) == fitted
@@ -85,14 +85,14 @@ def test_a_fitted_ensemble_survives_json():
 
 def test_fitting_does_not_depend_on_the_order_of_rows():
     rows = make_rows("mask", "joint")
-    for name in FOUR:
+    for name in NAMES:
         assert ensemble.fit(name, rows) == ensemble.fit(name, rows[::-1])
 
 
 # Answers on training photos
 
 
-@pytest.mark.parametrize("name", FOUR)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "tasks", [["joint"], ["mask", "gender", "age"], ["multi"], ["joint", "multi", "age"]]
 )
@@ -157,17 +157,21 @@ def test_tasks_without_a_photo_in_common_are_named():
         ensemble.fit("soft", rows)
 
 
-@pytest.mark.parametrize("name", ["weighted", "stacking"])
-def test_ensembles_that_learn_are_scored_on_people_they_did_not_learn_from(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "offsets"),
+    [("weighted", False), ("greedy", True), ("stacking", False), ("soft", True)],
+)
+def test_what_learns_is_scored_on_people_it_did_not_learn_from(name, offsets, monkeypatch):
     monkeypatch.setattr(ensemble.voting, "apply", None)  # only the nested way is left
 
-    def nested(name_, probabilities_MNK, truth_N, people_N, *, seed):
-        assert (name_, seed) == (name, 5)
+    def nested(name_, probabilities_MNK, truth_N, people_N, *, seed, offsets):
+        assert (name_, seed, offsets) == (name, 5, asked)
         assert sorted(people_N) == sorted(PERSONS)
         return {}, np.zeros_like(truth_N)
 
+    asked = offsets
     monkeypatch.setattr(ensemble.voting, "nested_score", nested)
-    answers = ensemble.out_of_fold_answers(name, make_rows("age"), seed=5)
+    answers = ensemble.out_of_fold_answers(name, make_rows("age"), seed=5, offsets=offsets)
     assert not answers["age_predicted"].any()
 
 
@@ -220,7 +224,7 @@ def votes_of(task, classes, fold=0, ids=IDS, strength=5.0):
     )
 
 
-@pytest.mark.parametrize("name", FOUR)
+@pytest.mark.parametrize("name", NAMES)
 def test_models_of_three_tasks_make_up_the_joint_class(name):
     fitted = ensemble.fit(name, make_rows("mask", "gender", "age"))
     truth = {"mask": [0, 1, 2], "gender": [1, 0, 1], "age": [2, 1, 0]}
@@ -272,3 +276,61 @@ def test_models_that_saw_other_photos_cannot_vote_together(ids):
     ]
     with pytest.raises(ValueError, match="task mask, fold 3 has not seen the same photos"):
         ensemble.vote(fitted, models)
+
+
+# Several runs
+
+
+def of_runs(**rows):
+    return pd.concat([table.assign(run=run) for run, table in rows.items()])
+
+
+def test_the_routes_of_several_runs_vote_together():
+    rows = of_runs(b=make_rows("multi", seed=1), a=make_rows("joint"), c=make_rows("age", seed=2))
+    routes = ensemble.routes_of(rows)
+    assert ensemble.names_of(routes) == ["a/joint", "b/multi", "c/age"]
+    assert ensemble.names_of(ensemble.voters(routes)["age"]) == ["a/joint", "b/multi", "c/age"]
+    assert ensemble.names_of(ensemble.voters(routes)["mask"]) == ["a/joint", "b/multi"]
+    probabilities_MNK, truth_N, photos = ensemble.stacked(rows, "age", routes)
+    order = np.argsort(PHOTOS)
+    assert probabilities_MNK.shape == (3, len(PHOTOS), 3)
+    np.testing.assert_array_equal(truth_N, TRUTH["age"][order])
+    assert photos["person"].tolist() == [PERSONS[place] for place in order]
+    answers = ensemble.out_of_fold_answers("soft", rows, seed=0).set_index("photo")
+    expected = probabilities_MNK.mean(axis=0).argmax(axis=1)
+    assert answers.loc[photos["photo"], "age_predicted"].tolist() == expected.tolist()
+
+
+def test_joint_models_of_several_runs_vote_on_the_eighteen_classes():
+    rows = of_runs(a=make_rows("joint"), b=make_rows("joint", seed=1))
+    fitted = ensemble.fit("greedy", rows)
+    assert list(fitted) == ["joint"]
+    assert len(fitted["joint"].parameters["weights"]) == 2
+
+
+def test_models_of_several_runs_answer_new_photos_with_the_weight_of_their_route():
+    rows = of_runs(a=make_rows("mask", strength=5.0), b=make_rows("mask", strength=0.0, seed=1))
+    fitted = ensemble.fit("greedy", rows)
+    assert fitted["mask"].parameters["weights"][0] > 0.9
+    sure, other = np.eye(3)[[0, 1]], np.eye(3)[[2, 2]]
+    models = [
+        ModelVotes(Task.MASK, 0, ["x", "y"], {"mask": other}, run="b"),
+        ModelVotes(Task.MASK, 0, ["x", "y"], {"mask": sure}, run="a"),
+    ]
+    assert ensemble.vote(fitted, models)["mask"].tolist() == [0, 1]
+
+
+def test_runs_with_other_labels_do_not_vote_together():
+    other = make_rows("mask", seed=1)
+    other.loc[other["photo"] == PHOTOS[0], "truth"] = (TRUTH["mask"][0] + 1) % 3
+    with pytest.raises(ValueError, match=f"a/mask and b/mask.* 1 photos, such as {PHOTOS[0]}"):
+        ensemble.fit("soft", of_runs(a=make_rows("mask"), b=other))
+
+
+def test_disagreement_is_the_share_of_photos_answered_differently():
+    rows = of_runs(a=make_rows("mask"), b=make_rows("mask", seed=1))
+    table = ensemble.disagreement(rows, "mask")
+    assert table.index.tolist() == table.columns.tolist() == ["a/mask", "b/mask"]
+    by_run = [rows[rows["run"] == run].set_index("photo")["predicted"][PHOTOS] for run in "ab"]
+    assert table.loc["a/mask", "b/mask"] == pytest.approx((by_run[0] != by_run[1]).mean())
+    assert (np.diag(table) == 0).all()

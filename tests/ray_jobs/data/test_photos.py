@@ -1,5 +1,7 @@
 """Preprocessing is part of the checkpoint: what it keeps gives the same pixels again."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -44,16 +46,19 @@ def test_prediction_repeats_from_the_checkpoint_alone(drawn, tmp_path, monkeypat
     again = Recipe.model_validate_json(recipe.model_dump_json()).image
     assert again == recipe.image
     manifest = pd.read_parquet(data.train.table)
-    assert face_table.missed(manifest).sum() == len(missing)
+    missed = face_table.missed(manifest)
+    assert missed[list(missing)].all()
+    assert missed.sum() < len(manifest) / 4
     assert again.fallback == face_table.fallback_of(manifest) != CENTRE
     form = Preprocessing.of(again)
     for side in (data.evaluation, data.train):
         stored = Prepared(side.images[again].folder).open()
-        paths = pd.read_parquet(side.table)["path"]
+        table = pd.read_parquet(side.table)
         # A missed face of a training photo has the person's own box, which no settings know.
-        for row in (0, 5, len(paths) - 1):
-            with open(paths[row], "rb") as file:
-                assert np.array_equal(stored[row], preprocess(decode(file.read()), form))
+        known = table["face_left"].notna() if "person" in table else table["status"] == "ok"
+        for row in table.index[known][::9]:
+            data_of = Path(table["path"][row]).read_bytes()
+            assert np.array_equal(stored[row], preprocess(decode(data_of), form))
     # Everything is known now: nothing is looked for again.
     assert [known.fallback for known in known_images(config, photos, images)] == [again.fallback]
     prepare(config, images, tmp_path)

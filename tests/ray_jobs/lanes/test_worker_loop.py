@@ -2,6 +2,7 @@
 
 import functools
 import os
+import platform
 import resource
 from types import SimpleNamespace
 
@@ -9,7 +10,6 @@ import psutil
 import pytest
 
 from maskcls.config.schema import Resources
-from maskcls.learning import allocator
 from ray_jobs.cluster import packing
 from ray_jobs.cluster.nodes import nodes
 from ray_jobs.lanes import pool, worker_loop
@@ -72,7 +72,7 @@ def test_a_lane_runs_calls_and_keeps_the_memory_that_they_free(cluster, tmp_path
         assert lanes.ask(Call("adds", functools.partial(max, 3, 4))).report == {"answer": 4}
     assert outcomes["fails"].report is None
     assert "no number" in outcomes["fails"].reason
-    if allocator.platform.libc_ver()[0] == "glibc":
+    if platform.libc_ver()[0] == "glibc":
         assert outcomes["faults"].report["answer"] < PAGES / 2
     assert outcomes["waits"].report == {"answer": "PASSIVE"}
     running = outcomes["neighbours"].report["answer"]

@@ -74,4 +74,4 @@ def test_a_write_that_was_cut_off_is_not_read(tmp_path):
         left = temporary.name  # as SIGKILL leaves it
     (tmp_path / left).write_bytes(b"PAR1")
     (tmp_path / "age-fold1.parquet").unlink()
-    assert _Ensemble(tmp_path).missing([("age", 0), ("age", 1)]) == [("age", 1)]
+    assert not _Ensemble(tmp_path).has("age", 1)

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+
+from maskcls.scoring import metrics, offsets, voting
+
+
+def f1(truth, predicted, num_classes=3):
+    return metrics.macro_f1(metrics.confusion(truth, predicted, num_classes))
+
+
+def make_task(prior, lean, people=150, photos_each=4, seed=0):
+    """Calibrated probabilities: each class by its share and what a photo shows of it."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(rng.choice(len(prior), size=people, p=prior), photos_each)
+    shown_NK = rng.normal(size=(len(truth), len(prior))) + lean * np.eye(len(prior))[truth]
+    logits_NK = lean * shown_NK + np.log(prior)
+    raised_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
+    probabilities_NK = raised_NK / raised_NK.sum(axis=1, keepdims=True)
+    return probabilities_NK, truth, np.repeat(np.arange(people), photos_each)
+
+
+SKEWED = [0.85, 0.1, 0.05]
+
+
+def test_shifted_probabilities_lead_where_the_sum_of_logarithm_and_offset_does():
+    probabilities_NK, _, _ = make_task(SKEWED, 1.0)
+    values = [-1.0, 0.5, 0.5]
+    shifted_NK = offsets.shifted(probabilities_NK, values)
+    np.testing.assert_allclose(shifted_NK.sum(axis=1), 1)
+    expected_NK = np.log(probabilities_NK) + values
+    expected_NK -= np.log(np.exp(expected_NK).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(np.log(shifted_NK), expected_NK, atol=1e-3)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_one_count_gives_the_score_of_every_offset(k, monkeypatch):
+    """The fast search finds what trying every value finds."""
+    monkeypatch.setattr(offsets, "SMOOTHING", 1)
+    probabilities_NK, truth, _ = make_task(SKEWED, 1.0)
+    logs_NK = np.log(probabilities_NK)
+
+    def score(value):
+        moved_NK = logs_NK.copy()
+        moved_NK[:, k] += value
+        return f1(truth, moved_NK.argmax(axis=1))
+
+    found = offsets._best_value(logs_NK, truth, k, 0.0)
+    assert score(found) == pytest.approx(max(map(score, offsets.GRID)))
+
+
+def test_offsets_find_rare_classes_and_their_gain_holds_on_other_people():
+    probabilities_NK, truth, people = make_task(SKEWED, 1.2, people=500)
+    tried = offsets.fit_if_clear(probabilities_NK, truth, people)
+    assert tried.used
+    assert tried.low > 0
+    assert tried.gain > 0.02
+    assert np.mean(tried.values) == pytest.approx(0)
+    assert tried.values[0] < min(tried.values[1:])
+    fresh_NK, fresh_truth, _ = make_task(SKEWED, 1.2, people=500, seed=1)
+    plain = f1(fresh_truth, fresh_NK.argmax(axis=1))
+    assert f1(fresh_truth, offsets.shifted(fresh_NK, tried.values).argmax(axis=1)) > plain + 0.02
+
+
+def test_offsets_are_the_same_in_any_order_of_photos():
+    probabilities_NK, truth, people = make_task(SKEWED, 1.2)
+    order = np.random.default_rng(0).permutation(len(truth))
+    shuffled = offsets.fit_if_clear(probabilities_NK[order], truth[order], people[order])
+    tried = offsets.fit_if_clear(probabilities_NK, truth, people)
+    assert shuffled.values == pytest.approx(tried.values)
+    assert (shuffled.used, shuffled.gain) == (tried.used, pytest.approx(tried.gain))
+
+
+def test_on_random_labels_offsets_are_not_used_and_gain_nothing():
+    """Of 40 data sets whose photos show nothing, in-sample fits gain on all."""
+    used, gains, in_sample, nested = 0, [], [], []
+    for seed in range(40):
+        probabilities_NK, truth, people = make_task([1 / 3] * 3, 0.0, people=60, seed=seed)
+        probabilities_NK = np.random.default_rng(100 + seed).dirichlet(np.ones(3), len(truth))
+        tried = offsets.fit_if_clear(probabilities_NK, truth, people)
+        plain = f1(truth, probabilities_NK.argmax(axis=1))
+        shifted_NK = offsets.shifted(probabilities_NK, tried.values)
+        in_sample.append(f1(truth, shifted_NK.argmax(axis=1)) - plain)
+        gains.append(tried.gain)
+        used += tried.used
+        if seed < 10:
+            scores, _ = voting.nested_score(
+                "soft", probabilities_NK[None], truth, people, seed=seed, offsets=True
+            )
+            nested.append(scores["macro_f1"] - plain)
+    assert np.mean(in_sample) > 0.015
+    assert used <= 3
+    assert np.mean(gains) < 0.005
+    assert abs(np.mean(nested)) < 0.01
+
+
+def test_nobody_is_answered_by_offsets_fitted_on_their_own_photos(monkeypatch):
+    people = np.repeat(np.arange(10), 3)
+    probabilities_NK = np.stack([people + 1, 100 - people], axis=1) / 101
+    seen = []
+    monkeypatch.setattr(
+        offsets, "fit", lambda p_NK, truth: seen.append(set(p_NK[:, 0])) or np.zeros(2)
+    )
+
+    def shifted(p_NK, values):
+        assert not set(p_NK[:, 0]) & seen[-1]
+        assert len(set(p_NK[:, 0]) | seen[-1]) == 10
+        return p_NK
+
+    monkeypatch.setattr(offsets, "shifted", shifted)
+    offsets.fit_if_clear(probabilities_NK, people % 2, people)
+    assert len(seen) == 1 + offsets.SPLITS
+
+
+def test_with_few_people_no_offsets_are_used():
+    probabilities_NK, truth, people = make_task(SKEWED, 1.2, people=4)
+    assert not offsets.fit_if_clear(probabilities_NK, truth, people).used
+
+
+def test_a_class_that_nobody_has_gets_no_offset_of_its_own():
+    probabilities_NK, truth, _ = make_task([0.8, 0.2], 1.0)
+    with_third_NK = np.concatenate([probabilities_NK * 0.9, np.full((len(truth), 1), 0.1)], axis=1)
+    values = offsets.fit(with_third_NK, truth)
+    assert np.isfinite(values).all()
+    assert not (offsets.shifted(with_third_NK, values).argmax(axis=1) == 2).any()
