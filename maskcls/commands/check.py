@@ -26,6 +26,34 @@ from maskcls.storage.uri import on_this_machine
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a data set from the command line; the status of the program."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    faces = None
+    if arguments.faces:
+        faces = functools.partial(
+            faceless.locate, detector=arguments.faces, cache=arguments.cache,
+            threads=arguments.threads, progress=Progress("faces looked for", always=True),
+        )  # fmt: skip
+    try:
+        checked = check(
+            arguments.root,
+            variants=arguments.variants,
+            fixes=load_fixes(arguments.fixes) if arguments.fixes else None,
+            folds=arguments.folds,
+            max_bad_share=arguments.max_bad_share,
+            threads=arguments.threads,
+            progress=Progress("photos checked", always=True),
+            faces=faces,
+        )
+        page = write(arguments.out, checked)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    _print_findings(checked)
+    print(f"{len(checked.photos):,} photos checked, see {page}")
+    return int(checked.would_stop)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="maskcls check",
         description="What is wrong with a data set: a page with thumbnails and findings.csv. "
@@ -60,30 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--cache", type=Path, default=Data().cache, help="data.cache, which keeps where faces are"
     )
-    arguments = parser.parse_args(argv)
-    faces = None
-    if arguments.faces:
-        faces = functools.partial(
-            faceless.locate, detector=arguments.faces, cache=arguments.cache,
-            threads=arguments.threads, progress=Progress("faces looked for", always=True),
-        )  # fmt: skip
-    try:
-        checked = check(
-            arguments.root,
-            variants=arguments.variants,
-            fixes=load_fixes(arguments.fixes) if arguments.fixes else None,
-            folds=arguments.folds,
-            max_bad_share=arguments.max_bad_share,
-            threads=arguments.threads,
-            progress=Progress("photos checked", always=True),
-            faces=faces,
-        )
-        page = write(arguments.out, checked)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    _print_findings(checked)
-    print(f"{len(checked.photos):,} photos checked, see {page}")
-    return int(checked.would_stop)
+    return parser
 
 
 def _print_findings(checked: Checked) -> None:
