@@ -28,7 +28,7 @@ from maskcls.config.load import load
 from maskcls.config.schema import Config
 from maskcls.data import manifest
 from maskcls.labels import ATTRIBUTES, Task
-from maskcls.learning import backbones, checkpoint, predict
+from maskcls.learning import backbones, checkpoint, heads
 from maskcls.scoring import ensemble as results
 from maskcls.scoring import voting
 from maskcls.storage import files
@@ -65,7 +65,7 @@ class Bench:
     def train(self) -> None:
         """The folders that finished jobs leave, with random weights."""
         for job in self.jobs(self.config(0), 0, None):
-            sizes = predict.head_sizes(job.task, job.recipe.loss.name)
+            sizes = heads.sizes(job.task, job.recipe)
             model = backbones.build(
                 self.setting.model, sizes, weights=None, image_size=self.setting.size
             )

@@ -33,7 +33,7 @@ from maskcls.data import folds, manifest
 from maskcls.data.label_fixes import STEMS
 from maskcls.data.preprocess import Preprocessing
 from maskcls.labels import HEADS, AgeBand, Gender, Task
-from maskcls.learning.learner import LABEL_COLUMNS
+from maskcls.learning.heads import LABEL_COLUMNS
 from maskcls.scoring import ensemble
 from maskcls.scoring.ensemble import ModelVotes
 from maskcls.storage import files

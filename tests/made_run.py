@@ -14,8 +14,8 @@ from maskcls import labels
 from maskcls.config.schema import Config
 from maskcls.data.label_fixes import STEMS
 from maskcls.labels import HEADS, Task
-from maskcls.learning import backbones, checkpoint, predict, tracking
-from maskcls.learning.learner import LABEL_COLUMNS
+from maskcls.learning import backbones, checkpoint, heads, tracking
+from maskcls.learning.heads import LABEL_COLUMNS
 from maskcls.scoring import ensemble as results
 from maskcls.storage import files
 
@@ -147,7 +147,7 @@ def _job(folder, task, fold, recipe, weights, losses, best_epoch):
     )  # fmt: skip
     torch.manual_seed(fold)
     if weights:
-        sizes = predict.head_sizes(task, recipe.loss.name)
+        sizes = heads.sizes(task, recipe)
         model = backbones.build("test_efficientnet", sizes, weights=None, image_size=SIZE)
         checkpoint.save(job, model.state_dict(), info)
     else:

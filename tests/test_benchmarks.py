@@ -6,8 +6,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from sklearn.metrics import f1_score
 
-from benchmarks import bench, packing, profile_sweep, rows
+from benchmarks import ablation, bench, packing, profile_sweep, rows, time_to_score
+from maskcls.config.load import ConfigError
+from maskcls.storage import files
+from tests import made_run
 from tests.conftest import ROOT
 
 
@@ -74,6 +78,45 @@ def test_the_table_tells_which_bounds_are_reached_and_what_was_not_measured(tmp_
     assert text.index("Choices") < text.index("| choice |")
 
 
+def finished(folder, seconds, **options):
+    """A run of the ablation, of 40 people."""
+    run = made_run.make(folder, photos=False, weights=False, votes=False, **options)
+    files.write_json(run.with_suffix(".json"), {"seconds": seconds})
+    return run
+
+
+def test_the_ablation_compares_with_the_base_on_the_seeds_that_both_have(tmp_path):
+    base = {s: finished(tmp_path / f"base{s}", 100 * s, errors=0.4, seed=s) for s in (1, 2, 3)}
+    better = {s: finished(tmp_path / f"better{s}", 50.0, errors=0.1, seed=s + 9) for s in (1, 3)}
+    told = ablation.row("better", better, base)
+    assert (told["seeds"], told["seconds"]) == ("2", "50")
+    answers = ablation.answers_of(better)
+    assert len(answers) == 2 * 280
+    expected = f1_score(answers["age_truth"], answers["age_predicted"], average="macro")
+    assert told["age"] == f"{expected:.3f}"
+    before = ablation.answers_of({s: base[s] for s in (1, 3)})
+    gain = expected - f1_score(before["age_truth"], before["age_predicted"], average="macro")
+    assert told["age against the base"].startswith(f"{gain:+.3f} (+")
+    assert ablation.row("base", base, base)["seconds"] == "200"
+    assert ablation.table([told]).count("|") == 3 * (len(told) + 1)
+
+
+def test_the_ablation_refuses_other_people(tmp_path):
+    base = {1: finished(tmp_path / "base", 1.0)}
+    others = {1: finished(tmp_path / "others", 1.0, first=100)}
+    with pytest.raises(ValueError, match="not scored on the same photos"):
+        ablation.row("others", others, base)
+
+
+def test_every_overlay_of_the_ablation_is_a_configuration_and_has_a_folder_of_its_own(tmp_path):
+    names = ablation.Overlays.read(ablation.LIST).words
+    assert len({ablation.folder_of(tmp_path, name, 1) for name in names}) == len(names) > 10
+    bad = tmp_path / "list.yaml"
+    bad.write_text("config: laptop\nbase: []\noverlays: {typo: [train.emma=0.9]}")
+    with pytest.raises(ConfigError, match=r"train\.emma"):
+        ablation.Overlays.read(bad)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_benchmarks_run(drawn):
@@ -86,3 +129,14 @@ def test_the_benchmarks_run(drawn):
     assert done.returncode == 0, done.stdout + done.stderr
     for measure in ("a photo's rows", "a job's way", "second epoch on", "first epoch"):
         assert measure in done.stdout
+
+
+def test_the_clock_stops_at_the_score_that_is_on_disk(tmp_path):
+    run = made_run.make(tmp_path, photos=False, weights=False)
+    assert time_to_score.written_score(run) is None
+    rows = files.read_parquet(run / "out_of_fold.parquet")
+    for task, of_task in rows.groupby("task"):
+        assert time_to_score.written_score(run) is None  # the others are still missing
+        of_task.to_parquet(run / "jobs" / f"{task}-fold0" / "out_of_fold.parquet")
+    told = files.read_json(run / "scores.json")["out_of_fold"]["joint"]["macro_f1"]
+    assert time_to_score.written_score(run) == pytest.approx(told)

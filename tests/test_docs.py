@@ -21,6 +21,7 @@ SECTIONS = {
     "Augmentations": "augment",
     "Batch mixing": "augment.mix",
     "Losses": "loss",
+    "What tells age": "age",
     "Optimisers": "optimizer",
     "Schedules": "schedule",
     "Samplers": "sampler",

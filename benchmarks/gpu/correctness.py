@@ -38,6 +38,7 @@ LOSSES: dict[str, tuple[Task, dict[str, Any]]] = {
     "focal_smoothing": (Task.AGE, {}),
     "soft_f1": (Task.MASK, {}),
     "class_balanced_focal": (Task.MASK, {}),
+    "logit_adjusted": (Task.AGE, {}),
     "age_regression": (Task.AGE, {}),
 }
 MIXERS = ("mixup", "cutmix", "vertical_cutmix")

@@ -88,7 +88,7 @@ def travels(setting: Setting) -> Found:
         predictor, _ = predict.load(Path(folder), torch.device("cpu"))
     rows = np.arange(len(photos))
     here, there = learner.predictor()(photos, rows)["mask"], predictor(photos, rows)["mask"]
-    mixed = predict.Predictor(learner.model, learner.normalize, torch.bfloat16, 64)
+    mixed = predict.Predictor(learner.model, learner.normalize, torch.bfloat16, 64, predictor.heads)
     rough = mixed(photos, rows)["mask"]
     exact, loose = (float(np.abs(there - other).max()) for other in (here, rough))
     text = f"probabilities differ by {exact:.1e}, and by {loose:.1e} from those in bfloat16"

@@ -91,6 +91,27 @@ def _noise(std: float) -> Augmentation:
     return augment
 
 
+def _erase(probability: float) -> Augmentation:
+    """Random erasing (arXiv 1708.04896): a box of 2 to 33 % of the area, its sides at most 1 to
+    .3 and cut to the photo, becomes uniform noise."""
+
+    def augment(image: ImageArray, rng: np.random.Generator) -> ImageArray:
+        if rng.random() >= probability:
+            return image
+        height, width = image.shape[:2]
+        area = rng.uniform(0.02, 1 / 3) * height * width
+        ratio = np.exp(rng.uniform(np.log(0.3), -np.log(0.3)))
+        box_height = int(np.clip(round((area * ratio) ** 0.5), 1, height))
+        box_width = int(np.clip(round((area / ratio) ** 0.5), 1, width))
+        top, left = rng.integers(height - box_height + 1), rng.integers(width - box_width + 1)
+        noise = rng.integers(0, 256, (box_height, box_width, 3), dtype=np.uint8)
+        erased = image.copy()
+        erased[top : top + box_height, left : left + box_width] = noise
+        return erased
+
+    return augment
+
+
 def base() -> Augmentation:
     """Nothing."""
     return _chain()
@@ -216,9 +237,15 @@ AUGMENTATIONS: Final[dict[str, Callable[..., Augmentation]]] = {
 
 
 def build(
-    name: str, *, flip: float = 0.0, jitter: Jitter | None = None, **options: Any
+    name: str,
+    *,
+    flip: float = 0.0,
+    jitter: Jitter | None = None,
+    erase: float = 0.0,
+    **options: Any,
 ) -> Augmentation:
-    """The named augmentation, then a flip with probability ``flip``, then colour ``jitter``.
+    """The named augmentation, then a flip with probability ``flip``, then colour ``jitter``, then a
+    box of noise with probability ``erase``.
 
     ``options`` go to the augmentation (see its function). All randomness comes from the generator
     that an augmentation is called with: the same state gives the same pixels. Raises ValueError for
@@ -230,8 +257,9 @@ def build(
     for option in options:
         if option not in known:
             raise ValueError(f"{name} takes no option {option!r}{_hint(option, known)}")
-    if not 0 <= flip <= 1:
-        raise ValueError(f"flip is a probability from 0 to 1, got {flip}")
+    for option, probability in (("flip", flip), ("erase", erase)):
+        if not 0 <= probability <= 1:
+            raise ValueError(f"{option} is a probability from 0 to 1, got {probability}")
     steps = [AUGMENTATIONS[name](**options)]
     if flip:
         steps.append(_mirror(flip))
@@ -242,6 +270,8 @@ def build(
                 f"0.5), got {jitter}"
             )
         steps.append(_jitter(jitter))
+    if erase:
+        steps.append(_erase(erase))
     return _chain(*steps)
 
 

@@ -1,20 +1,35 @@
 """Mixing the photos of a batch with each other, on the device that trains.
 
-A mixer takes images and a CPU generator, and gives mixed images, the partner of each photo and the
-share of it that is left: ``(mixed_BCHW, partner_B, share)``. All chance comes from the generator,
-so any device mixes alike. Targets follow with ``mix_targets`` and stay soft.
+A mixer takes images, a CPU generator and which photos may be partners, and gives mixed images, the
+partner of each photo and the share of it that is left: ``(mixed_BCHW, partner_B, share)``. All
+chance comes from the generator, so any device mixes alike. Targets follow with ``mix_targets`` and
+stay soft.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-Mixer = Callable[[torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor, float]]
+from maskcls.labels import Gender, IntArray
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Mixer(Protocol):
+    def __call__(
+        self,
+        images_BCHW: torch.Tensor,
+        generator: torch.Generator,
+        partners_B: BoolArray | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """See the module; None lets every photo be a partner, once."""
+
 
 _Rule = Callable[
     [torch.Tensor, torch.Tensor, float, np.random.Generator], tuple[torch.Tensor, float]
@@ -78,9 +93,11 @@ def build(name: str, *, alpha: float | None = None, probability: float = 1.0) ->
 
     The share that a photo keeps is drawn from Beta(``alpha``, ``alpha``). What a mixer returns is
     the exact share of pixels (or weight) that is left, and 1.0 with the images themselves where a
-    batch is not mixed. Images are floats of any device, partners int64 on the CPU, a permutation
-    of the batch: a photo may be its own partner. Raises ValueError for an unknown name, an alpha
-    that is not positive, an alpha for ``none`` and a probability outside 0 to 1.
+    batch is not mixed. Images are floats of any device, partners int64 on the CPU: a permutation
+    of the batch, or where only some photos may be partners one of those for each photo, drawn with
+    replacement, and without any the batch is not mixed. A photo may be its own partner. Raises
+    ValueError for an unknown name, an alpha that is not positive, an alpha for ``none`` and a
+    probability outside 0 to 1.
     """
     if name != "none" and name not in _RULES:
         close = difflib.get_close_matches(name, ["none", *_RULES], n=1)
@@ -96,13 +113,17 @@ def build(name: str, *, alpha: float | None = None, probability: float = 1.0) ->
     beta = own_alpha if alpha is None else alpha
 
     def mix(
-        images_BCHW: torch.Tensor, generator: torch.Generator
+        images_BCHW: torch.Tensor, generator: torch.Generator, partners_B: BoolArray | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, float]:
         # numpy has a public Beta that takes a generator, torch has not.
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        if rng.random() >= probability:
+        if rng.random() >= probability or (partners_B is not None and not partners_B.any()):
             return _unmixed(images_BCHW, generator)
-        partner_B = torch.from_numpy(rng.permutation(len(images_BCHW)))
+        partner_B = torch.from_numpy(
+            rng.permutation(len(images_BCHW))
+            if partners_B is None
+            else rng.choice(np.flatnonzero(partners_B), len(images_BCHW))
+        )
         partners_BCHW = images_BCHW[partner_B.to(images_BCHW.device)]
         mixed_BCHW, share = rule(images_BCHW, partners_BCHW, rng.beta(beta, beta), rng)
         return mixed_BCHW, partner_B, share
@@ -110,8 +131,29 @@ def build(name: str, *, alpha: float | None = None, probability: float = 1.0) ->
     return mix
 
 
+def may_be_partners(
+    groups: Sequence[Mapping[str, Any]], ages_N: IntArray, genders_N: IntArray
+) -> BoolArray | None:
+    """Which photos are of people in one of the ``groups``, bool [N]; None without groups.
+
+    A group has ``ages``, the first and the last in years, and ``gender``, or None for both.
+    Raises ValueError where no photo is.
+    """
+    if not groups:
+        return None
+    inside_N = np.zeros(len(ages_N), bool)
+    for group in groups:
+        (first, last), gender = group["ages"], group["gender"]
+        of_gender = gender is None or genders_N == Gender[gender.upper()]
+        inside_N |= (ages_N >= first) & (ages_N <= last) & of_gender
+    if not inside_N.any():
+        told = ", ".join("{} to {}".format(*group["ages"]) for group in groups)
+        raise ValueError(f"augment.mix.partners: nobody in training is {told} years old")
+    return inside_N
+
+
 def _unmixed(
-    images_BCHW: torch.Tensor, generator: torch.Generator
+    images_BCHW: torch.Tensor, generator: torch.Generator, partners_B: BoolArray | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     return images_BCHW, torch.arange(len(images_BCHW)), 1.0
 

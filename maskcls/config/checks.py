@@ -12,10 +12,11 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from maskcls.config import backbone_names
+from maskcls.config.ages import AgeClasses, AgeDistribution, AgeOrdinal
 from maskcls.config.layers import flatten
 from maskcls.config.recipe import Model, Recipe
 from maskcls.config.schema import Config
-from maskcls.labels import HEADS, NUM_JOINT, Task
+from maskcls.labels import HEADS, NUM_JOINT, Task, tells
 from maskcls.storage import uri
 
 Problems = Iterator[tuple[str, str]]
@@ -32,8 +33,14 @@ def recipe_problems(recipe: Recipe, task: Task, workers: int) -> Problems:
     """What is wrong with a recipe for one task, trained by ``workers`` that share each step."""
     yield from _backbone_problems(recipe.model)
     yield from _class_problems(recipe, task)
-    if recipe.loss.name == "age_regression" and task is not Task.AGE:
-        yield "loss.name", f"age_regression is for task age, not for {task}"
+    yield from _age_problems(recipe, task)
+    yield from _freeze_problems(recipe)
+    if recipe.loss.name == "logit_adjusted" and recipe.sampler.name != "none":
+        yield (
+            "loss.name",
+            "logit_adjusted makes up for rare classes, as the sampler does already: set "
+            f"sampler.name=none or another loss (sampler.name={recipe.sampler.name})",
+        )
     if recipe.schedule.warmup_epochs >= recipe.train.epochs:
         yield (
             "schedule.warmup_epochs",
@@ -67,6 +74,50 @@ def _class_problems(recipe: Recipe, task: Task) -> Problems:
                 f"task {task} needs one share for each of its {number} classes, "
                 f"got {len(recipe.sampler.shares)}",
             )
+
+
+def _age_problems(recipe: Recipe, task: Task) -> Problems:
+    """Ways to tell age that the task has no head for, or that its loss does not go with."""
+    loss, age = recipe.loss.name, recipe.age
+    if loss == "age_regression":
+        if task is not Task.AGE:
+            yield "loss.name", f"age_regression is for task age, not for {task}"
+        if age != AgeClasses():
+            key = "age.years_weight" if isinstance(age, AgeClasses) else "age.name"
+            yield key, "loss.name=age_regression tells years already: leave `age` as it is"
+        return
+    if isinstance(age, AgeClasses):
+        if age.years_weight and not tells(task, "age"):
+            yield "age.years_weight", f"task {task} does not tell age: set recipes.age.age.*"
+        return
+    own_losses = ["cross_entropy"]
+    if isinstance(age, AgeDistribution):
+        own_losses.append("logit_adjusted")
+    if task not in (Task.AGE, Task.MULTI):
+        yield "age.name", f"{age.name} is for tasks age and multi, not for {task}"
+    elif task is Task.AGE and loss not in own_losses:
+        yield "loss.name", f"age.name={age.name} goes with {' or '.join(own_losses)}, got {loss}"
+    elif isinstance(age, AgeOrdinal) and loss == "logit_adjusted":
+        yield "loss.name", "age.name=ordinal has no logits of classes to adjust: another loss"
+    elif task is Task.AGE and getattr(recipe.loss, "class_weights", None) is not None:
+        yield "loss.class_weights", f"age.name={age.name} takes no class weights"
+
+
+def _freeze_problems(recipe: Recipe) -> Problems:
+    """What was not learned elsewhere must not be kept as it is."""
+    train, model = recipe.train, recipe.model
+    for key, value in (
+        ("train.freeze_epochs", train.freeze_epochs), ("train.freeze_layers", train.freeze_layers)
+    ):  # fmt: skip
+        if value and model.weights is None and not model.pretrained:
+            yield key, "freezes random weights: set model.weights or model.pretrained"
+    if train.freeze_epochs > train.epochs:
+        yield (
+            "train.freeze_epochs",
+            f"must be at most train.epochs={train.epochs}, got {train.freeze_epochs}",
+        )
+    if train.freeze_layers and model.name in backbone_names.TORCHVISION:
+        yield "train.freeze_layers", f"is for timm's backbones, not for {model.name}"
 
 
 def _backbone_problems(model: Model) -> Problems:

@@ -80,6 +80,16 @@ class ClassBalancedFocal(Method):
     )
 
 
+class LogitAdjusted(Method):
+    """Cross entropy that expects a class as often as the training fold has it, so that predictions
+    treat all classes alike, as macro F1 does (arXiv 2007.07314)."""
+
+    name: Literal["logit_adjusted"] = "logit_adjusted"
+    tau: NonNegativeFloat = Field(
+        1.0, description="Strength of the adjustment; 0 is cross entropy, 1 balances in theory."
+    )
+
+
 class AgeRegression(Method):
     """Squared error of the age in years, turned into age bands afterwards; task age only."""
 
@@ -93,6 +103,7 @@ Loss = Annotated[
     | FocalSmoothing
     | SoftF1
     | ClassBalancedFocal
+    | LogitAdjusted
     | AgeRegression,
     Discriminator("name"),
     named("cross_entropy"),
@@ -112,6 +123,9 @@ class _Optimizer(Method):
         None,
         description="Factor of the learning rate from each layer to the one below it, timm's "
         "backbones only (0.65 to 0.9 is usual); null trains all layers alike.",
+    )
+    head_lr: PositiveFloat = Field(
+        1.0, description="Factor of the learning rate for the heads, which start at random."
     )
 
 

@@ -9,11 +9,13 @@ from pydantic import (
     AfterValidator,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     field_validator,
 )
 
+from maskcls.config.ages import Age, AgeClasses
 from maskcls.config.augment import Augment, Base
 from maskcls.config.methods import (
     AdamW,
@@ -139,8 +141,8 @@ class Model(Section):
     )
     weights: str | None = Field(
         None,
-        description="A .safetensors or .pth file, or `package:efficientnet_lite0`; "
-        "null goes by `model.pretrained`, which else starts at random.",
+        description="A .safetensors or .pth file, or `package:efficientnet_lite0` (also lite1, "
+        "lite2); null goes by `model.pretrained`, which else starts at random.",
     )
     drop_rate: _BelowOne = Field(0.0, description="Dropout before the classifier, below 1.")
     drop_path_rate: _BelowOne = Field(
@@ -166,6 +168,20 @@ class Train(Section):
         None, description="Stop after this many epochs without a better score; null never stops."
     )
     clip_grad_norm: PositiveFloat | None = Field(None, description="Largest gradient norm.")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Decay a step of an exponential moving average of the weights, which then is "
+        "what is validated, kept and predicted with; in early steps it forgets faster (0.99 to "
+        "0.9999 is usual, the more steps the higher); null: none.",
+    )
+    freeze_epochs: NonNegativeInt = Field(
+        0, description="First epochs in which only the heads learn; pretrained backbones only."
+    )
+    freeze_layers: NonNegativeInt = Field(
+        0,
+        description="Lowest layers of the backbone, counted as timm does, that keep their "
+        "pretrained weights throughout: cheaper steps.",
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="`auto`: mixed precision on a GPU, float32 on a CPU."
     )
@@ -192,6 +208,7 @@ class Recipe(Section):
     model: Model = Field(default_factory=Model, description="The backbone.")
     augment: Augment = Field(default_factory=Base, description="Augmentation.")
     loss: Loss = Field(default_factory=CrossEntropy, description="The loss.")
+    age: Age = Field(default_factory=AgeClasses, description="What the head for age tells.")
     optimizer: Optimizer = Field(default_factory=AdamW, description="The optimiser.")
     schedule: Schedule = Field(default_factory=Cosine, description="The schedule.")
     sampler: Sampler = Field(default_factory=NoSampler, description="The sampler.")

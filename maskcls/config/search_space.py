@@ -119,9 +119,8 @@ def parse(space: Mapping[str, Any], recipe: Recipe) -> SearchSpace:
     for key, text in space.items():
         try:
             if key not in known:
-                close = keys.SYNONYMS.get(str(key)) or next(
-                    iter(difflib.get_close_matches(str(key), known, n=1)), None
-                )
+                near = [f"{key}.name", *difflib.get_close_matches(str(key), known, n=1)]
+                close = keys.SYNONYMS.get(str(key)) or next(filter(known.__contains__, near), None)
                 raise ValueError(f"no such key{f'; did you mean {close}?' if close else ''}")
             dimension = _dimension(key, text)
             unknown = [str(name) for name in dimension.when if name not in known]

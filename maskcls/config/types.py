@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -114,6 +114,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class PeopleGroup(Section):
+    """People of an age, and of one gender or both."""
+
+    ages: AgeRange = Field(description="First and last age in years, both included.")
+    gender: Literal["male", "female"] | None = Field(
+        None, description="Only this gender; null takes both."
     )
 
 

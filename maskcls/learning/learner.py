@@ -12,17 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from torch.nn.functional import one_hot
 
 from maskcls.augment import mixing
 from maskcls.config.recipe import Recipe
 from maskcls.config.types import Section
-from maskcls.labels import HEADS, Task
-from maskcls.learning import backbones, losses, optim, predict
+from maskcls.labels import Task
+from maskcls.learning import backbones, heads, optim, predict
 from maskcls.learning.predict import Normalize, Predictor
-
-LABEL_COLUMNS = {"mask": "mask", "gender": "gender", "age": "age_band", "joint": "joint"}
-"""Head -> the column of a training table that holds its classes."""
 
 
 class Learner:
@@ -46,10 +42,10 @@ class Learner:
     ) -> None:
         self.task, self.recipe, self.device = task, recipe, device
         self._seed, self._world = seed, world
-        self._regression = recipe.loss.name == "age_regression"
+        self._heads = heads.build(task, recipe)
         model = backbones.build(
             recipe.model.name,
-            predict.head_sizes(task, recipe.loss.name),
+            heads.sizes(task, recipe),
             weights=recipe.model.weights or ("hub" if recipe.model.pretrained else None),
             drop_rate=recipe.model.drop_rate,
             drop_path_rate=recipe.model.drop_path_rate,
@@ -60,7 +56,8 @@ class Learner:
         if world > 1 and device.type == "cuda":
             model = backbones.with_synchronized_batch_norm(model)
         self.model = model
-        self._replica = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
+        self._replica = self._shared()
+        self._ema = _ema(model, recipe.train.ema)
         self.normalize = Normalize(mean, std, device)
         self._compute_in(predict.precision_dtype(recipe.train.precision, device))
         self._optimizer = optim.build_optimizer(
@@ -69,16 +66,11 @@ class Learner:
         self._factor = optim.build_schedule(
             epochs=recipe.train.epochs, steps_per_epoch=steps_per_epoch, **options(recipe.schedule)
         )
-        self._targets = self._all_targets(labels)
+        self._targets = {name: head.targets(labels) for name, head in self._heads.items()}
         self._losses = {
-            head: losses.build(
-                num_classes=classes,
-                class_counts=np.bincount(labels[LABEL_COLUMNS[head]], minlength=classes).tolist(),
-                **options(recipe.loss),
-            )
-            for head, classes in HEADS[task].items()
+            name: head.loss(labels, options(recipe.loss)) for name, head in self._heads.items()
         }
-        self._mix = mixing.build(**options(recipe.augment.mix))
+        self._mix, self._partners_N = _mixing(recipe, labels)
 
     @property
     def lr(self) -> float:
@@ -86,9 +78,13 @@ class Learner:
         return max(float(group["lr"]) for group in self._optimizer.param_groups)
 
     def start_epoch(self, epoch: int, rank: int = 0) -> None:
-        """Seed what a step draws (dropout, stochastic depth), so that a resumed epoch repeats."""
+        """Seed what a step draws (dropout, stochastic depth), so that a resumed epoch repeats, and
+        freeze what does not learn in this epoch. All processes of a job must call it."""
         torch.manual_seed(_seed_of(self._seed, epoch, rank))
         self._replica.train()
+        of_train = self.recipe.train
+        if self.model.freeze(None if epoch <= of_train.freeze_epochs else of_train.freeze_layers):
+            self._replica = self._shared()  # it waits for the gradients of what learns
 
     def step(
         self,
@@ -106,13 +102,16 @@ class Learner:
         """
         optim.set_lr(self._optimizer, self.recipe.train.lr * self._factor(number))
         generator = torch.Generator().manual_seed(_seed_of(self._seed, epoch, number))
-        inputs_BCHW, partner_B, share = self._mix(self.normalize(images_BHWC), generator)
+        partners_B = None if self._partners_N is None else self._partners_N[items_B]
+        inputs_BCHW, partner_B, share = self._mix(
+            self.normalize(images_BHWC), generator, partners_B
+        )
         with predict.autocast(self.dtype, self.device):
-            logits = self._replica(inputs_BCHW)
+            outputs = self._replica(inputs_BCHW)
         index_B = torch.from_numpy(items_B.copy())
         losses_of_heads = [
-            loss(logits[head], self._mixed(self._targets[head][index_B], partner_B, share, head))
-            for head, loss in self._losses.items()
+            loss(outputs[name], self._mixed(self._targets[name][index_B], partner_B, share))
+            for name, loss in self._losses.items()
         ]
         loss = torch.stack(losses_of_heads).sum()
         # Its gradients add up over the workers, DistributedDataParallel takes their mean.
@@ -121,27 +120,37 @@ class Learner:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
+        if self._ema is not None:
+            self._ema.update(self.model, step=number + 1)
         return loss.detach()
 
+    @property
+    def averaged(self) -> torch.nn.Module:
+        """The model to validate, keep and predict with: the moving average, where there is one."""
+        return self.model if self._ema is None else self._ema.module
+
     def predictor(self) -> Predictor:
-        """The model as it stands, to validate with. All processes of a job must call it."""
+        """``averaged`` as it stands, to validate with. All processes of a job must call it."""
         if self._world > 1:
             # Each process kept its own batch-norm statistics: validate on one and the same model.
-            for buffer in self.model.buffers():
-                dist.broadcast(buffer, src=0)
+            for model in dict.fromkeys((self.model, self.averaged)):
+                for buffer in model.buffers():
+                    dist.broadcast(buffer, src=0)
         return Predictor(
-            self.model,
+            self.averaged,
             self.normalize,
             self.dtype,
             self.recipe.train.eval_batch_size,
-            self._regression,
+            self._heads,
             self.recipe.predict.views,
         )
 
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on."""
+        averaged = {} if self._ema is None else {"averaged": self.averaged.state_dict()}
         return {
             "model": self.model.state_dict(),
+            **averaged,
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -151,6 +160,7 @@ class Learner:
         """Go back to a ``state``, also to its precision, whatever this device would choose."""
         self._compute_in(getattr(torch, state["dtype"]))
         self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state.get("averaged", state["model"]))
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
 
@@ -158,24 +168,18 @@ class Learner:
         self.dtype = dtype
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
 
-    def _all_targets(self, labels: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, torch.Tensor]:
-        if self._regression:
-            return {"age": torch.from_numpy(labels["age"].astype(np.float32))}
-        return {
-            head: torch.from_numpy(labels[LABEL_COLUMNS[head]].astype(np.int64))
-            for head in HEADS[self.task]
-        }
+    def _shared(self) -> torch.nn.Module:
+        """The model whose gradients are the mean over the workers."""
+        if self._world == 1:
+            return self.model
+        return torch.nn.parallel.DistributedDataParallel(self.model)
 
-    def _mixed(
-        self, targets_B: torch.Tensor, partner_B: torch.Tensor, share: float, head: str
-    ) -> torch.Tensor:
-        """Hard targets of unmixed photos, soft ones (or blended ages) of mixed ones."""
-        targets_B = targets_B.to(self.device, non_blocking=True)
+    def _mixed(self, targets: torch.Tensor, partner_B: torch.Tensor, share: float) -> torch.Tensor:
+        """The targets of a batch, [B, ...], mixed as its photos are."""
+        targets = targets.to(self.device, non_blocking=True)
         if share == 1.0:
-            return targets_B
-        if not self._regression:
-            targets_B = one_hot(targets_B, HEADS[self.task][head]).float()
-        return mixing.mix_targets(targets_B, partner_B.to(self.device), share)
+            return targets
+        return mixing.mix_targets(targets, partner_B.to(self.device), share)
 
     def _clip(self) -> None:
         if self.recipe.train.clip_grad_norm is not None:
@@ -192,6 +196,28 @@ def options(section: Section) -> dict[str, Any]:
         for name, value in section
         if value is not None and not isinstance(value, Section)
     }
+
+
+def _ema(model: torch.nn.Module, decay: float | None) -> Any:
+    """timm's moving average of all weights and batch-norm statistics, or None.
+
+    Step n keeps ``1 - n^(-2/3)`` of it, at most ``decay``: the first weights say little.
+    """
+    if decay is None:
+        return None
+    from timm.utils.model_ema import ModelEmaV3
+
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
+
+
+def _mixing(
+    recipe: Recipe, labels: heads.Labels
+) -> tuple[mixing.Mixer, npt.NDArray[np.bool_] | None]:
+    """What mixes a batch, and which photos of the training table may be partners."""
+    chosen = options(recipe.augment.mix)
+    groups = [group.model_dump() for group in chosen.pop("partners", [])]
+    partners_N = mixing.may_be_partners(groups, labels["age"], labels["gender"])
+    return mixing.build(**chosen), partners_N
 
 
 def _seed_of(*parts: int) -> int:

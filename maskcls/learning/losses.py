@@ -46,11 +46,13 @@ def build(
     gamma: float | None = None,
     smoothing: float | None = None,
     beta: float | None = None,
+    tau: float | None = None,
 ) -> Loss:
     """The loss ``name`` of ``LOSSES``, called as ``loss(logits_BK, targets)``: a scalar mean.
 
     ``class_counts`` are the photos of each class in the training fold, read by
-    ``class_balanced_focal`` only. The rest are options; None takes the loss's own default.
+    ``class_balanced_focal`` and ``logit_adjusted`` only. The rest are options; None takes the
+    loss's own default.
 
     Raises ValueError for an unknown name, an option that the loss does not take, missing counts,
     and weights or counts that are not one a class.
@@ -60,6 +62,7 @@ def build(
         "gamma": gamma,
         "smoothing": smoothing,
         "beta": beta,
+        "tau": tau,
     }
     return pick("loss", LOSSES, name, options)(num_classes, class_counts)
 
@@ -111,7 +114,7 @@ def focal_loss(
     weights = 1.0 if weights_K is None else weights_K.to(logits_BK.device)
     smooth_BK = (1 - smoothing) * target_BK + smoothing / logits_BK.shape[1]
     losses_BK = -weights * smooth_BK * miss_BK**gamma * logp_BK
-    total, mass = _sums_over_workers(losses_BK.sum(), (weights * target_BK).sum())
+    total, mass = sums_over_workers(losses_BK.sum(), (weights * target_BK).sum())
     return total / mass
 
 
@@ -126,7 +129,7 @@ def soft_f1_loss(logits_BK: Tensor, targets: Tensor) -> Tensor:
     """
     target_BK = _probabilities(logits_BK, targets)
     probabilities_BK = logits_BK.float().softmax(dim=1)
-    right_K, predicted_K, there_K = _sums_over_workers(
+    right_K, predicted_K, there_K = sums_over_workers(
         (probabilities_BK * target_BK).sum(dim=0), probabilities_BK.sum(dim=0), target_BK.sum(dim=0)
     )
     # The floor only keeps 0 / 0 from absent classes; any present one has far more mass.
@@ -148,7 +151,7 @@ def age_regression_loss(output_B1: Tensor, ages_B: Tensor) -> Tensor:
         )
     wanted_B = (ages_B.float() - AGE_CENTRE_YEARS) / AGE_SCALE_YEARS
     squares_B = (output_B1.squeeze(1).float() - wanted_B).square()
-    total, photos = _sums_over_workers(squares_B.sum(), squares_B.new_tensor(len(squares_B)))
+    total, photos = sums_over_workers(squares_B.sum(), squares_B.new_tensor(len(squares_B)))
     return total / photos
 
 
@@ -188,6 +191,22 @@ def class_balanced_weights(class_counts: Sequence[int], beta: float = 0.999) -> 
         raise ValueError(f"class_counts: expected one count of 0 or more a class, got {counts_K}")
     weights_K = (1 - beta) / (1 - beta ** np.maximum(counts_K, 1))
     return weights_K / weights_K.mean()
+
+
+def logit_adjustment(class_counts: Sequence[int], tau: float = 1.0) -> Tensor:
+    """Photos of each class -> ``tau log prior``, float32 [K] (Menon et al. 2021, eq. 10).
+
+    Added to logits in training only, it makes a model expect each class as often as it comes, so
+    that without it all classes are treated alike. A class without photos counts as one with a
+    single photo. Raises ValueError for negative counts and a negative ``tau``.
+    """
+    counts_K = np.asarray(class_counts, float)
+    if tau < 0 or counts_K.ndim != 1 or not (counts_K >= 0).all():
+        raise ValueError(
+            f"expected counts of 0 or more and tau of 0 or more, got {counts_K}, {tau}"
+        )
+    shown_K = np.maximum(counts_K, 1)
+    return torch.tensor(tau * np.log(shown_K / shown_K.sum()), dtype=torch.float32)
 
 
 def _cross_entropy(
@@ -237,13 +256,29 @@ def _class_balanced_focal(
     gamma: float = 2.0,
     beta: float = 0.999,
 ) -> Loss:
+    counts = _needed("class_balanced_focal", num_classes, class_counts)
+    weights_K = _weights(class_balanced_weights(counts, beta).tolist(), num_classes)
+    return partial(focal_loss, weights_K=weights_K, gamma=gamma)
+
+
+def _logit_adjusted(
+    num_classes: int, class_counts: Sequence[int] | None, *, tau: float = 1.0
+) -> Loss:
+    shift_K = logit_adjustment(_needed("logit_adjusted", num_classes, class_counts), tau)
+
+    def loss(logits_BK: Tensor, targets: Tensor) -> Tensor:
+        return focal_loss(logits_BK.float() + shift_K.to(logits_BK.device), targets, gamma=0.0)
+
+    return loss
+
+
+def _needed(loss: str, num_classes: int, class_counts: Sequence[int] | None) -> Sequence[int]:
     if class_counts is None or len(class_counts) != num_classes:
         raise ValueError(
-            "loss 'class_balanced_focal' needs class_counts, the photos of each of the "
-            f"{num_classes} classes in the training fold, got {class_counts}"
+            f"loss {loss!r} needs class_counts, the photos of each of the {num_classes} classes "
+            f"in the training fold, got {class_counts}"
         )
-    weights_K = _weights(class_balanced_weights(class_counts, beta).tolist(), num_classes)
-    return partial(focal_loss, weights_K=weights_K, gamma=gamma)
+    return class_counts
 
 
 LOSSES: Final[dict[str, Callable[..., Loss]]] = {
@@ -253,6 +288,7 @@ LOSSES: Final[dict[str, Callable[..., Loss]]] = {
     "focal_smoothing": _focal_smoothing,
     "soft_f1": lambda _num_classes, _counts: soft_f1_loss,
     "class_balanced_focal": _class_balanced_focal,
+    "logit_adjusted": _logit_adjusted,
     "age_regression": lambda _num_classes, _counts: age_regression_loss,
 }
 """Name -> builder that takes the number of classes, their counts and the loss's own options."""
@@ -272,8 +308,11 @@ class _SumOverWorkers(torch.autograd.Function):
         return gradient
 
 
-def _sums_over_workers(*own: Tensor) -> Sequence[Tensor]:
-    """Each sum, of one shape, over the workers of a job, in one exchange; as it is without."""
+def sums_over_workers(*own: Tensor) -> Sequence[Tensor]:
+    """Each sum, of one shape, over the workers of a job, in one exchange; as it is without.
+
+    A gradient is that of the worker's own part.
+    """
     if not dist.is_initialized():
         return own
     total: Tensor = _SumOverWorkers.apply(torch.stack(own))

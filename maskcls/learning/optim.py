@@ -30,6 +30,7 @@ def build_optimizer(
     weight_decay: float,
     no_decay_norms: bool = False,
     layer_decay: float | None = None,
+    head_lr: float = 1.0,
     amsgrad: bool | None = None,
     momentum: float | None = None,
     alpha: float | None = None,
@@ -39,7 +40,8 @@ def build_optimizer(
     None takes the optimiser's own default. ``weight_decay`` is decoupled from the gradient in
     ``adamw`` (Loshchilov and Hutter 2019) and added to it in the others; ``no_decay_norms`` leaves
     out norms and biases. ``layer_decay`` multiplies the rate once for each layer below the head
-    (Bao et al. 2022, BEiT); the layers are timm's groups (``model.group_matcher``).
+    (Bao et al. 2022, BEiT); the layers are timm's groups (``model.group_matcher``). ``head_lr``
+    multiplies that of ``model.heads``.
 
     Raises ValueError for an unknown name and for an option that the optimiser does not take.
     """
@@ -48,7 +50,11 @@ def build_optimizer(
     options = {"amsgrad": amsgrad, "momentum": momentum, "alpha": alpha}
     timms_name, own = pick("optimizer", OPTIMIZERS, name, options)()
     # Parameters alone get weight decay without exception; of a model timm makes groups.
-    grouped = no_decay_norms or layer_decay is not None
+    grouped = no_decay_norms or layer_decay is not None or head_lr != 1
+    heads_apart = partial(
+        _heads_apart, weight_decay=weight_decay, weight_decay_exclude_1d=no_decay_norms,
+        layer_decay=layer_decay, head_lr=head_lr,
+    )  # fmt: skip
     optimizer: torch.optim.Optimizer = timm_optim.create_optimizer_v2(  # type: ignore[attr-defined]
         model if grouped else model.parameters(),
         timms_name,
@@ -56,9 +62,32 @@ def build_optimizer(
         weight_decay,
         filter_bias_and_bn=no_decay_norms,
         layer_decay=layer_decay,
+        param_group_fn=heads_apart if head_lr != 1 else None,
         **own,
     )
     return optimizer
+
+
+def _heads_apart(
+    model: Any, *, layer_decay: float | None, head_lr: float, **decay: Any
+) -> list[dict[str, Any]]:
+    """timm's parameter groups, each split into heads and backbone."""
+    from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
+
+    groups = (
+        param_groups_weight_decay(model, **decay)
+        if layer_decay is None
+        else param_groups_layer_decay(model, layer_decay=layer_decay, **decay)
+    )
+    of_heads = set(map(id, model.heads.parameters()))
+    split = []
+    for group in groups:
+        for own, factor in ((False, 1.0), (True, head_lr)):
+            chosen = [p for p in group["params"] if (id(p) in of_heads) is own]
+            scale = factor * group.get("lr_scale", 1.0)
+            if chosen:
+                split.append({**group, "params": chosen, "lr_scale": scale})
+    return split
 
 
 def build_schedule(

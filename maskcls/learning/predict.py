@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskcls.labels import HEADS, Task
-from maskcls.learning import backbones, checkpoint, losses
+from maskcls.learning import backbones, checkpoint, heads
+from maskcls.learning.heads import Head
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
@@ -76,7 +76,7 @@ class Predictor:
     normalize: Normalize
     dtype: torch.dtype
     batch_size: int
-    regression: bool = False
+    heads: Mapping[str, Head]
     views: Sequence[str] = ("plain",)
     """What the model sees of each photo: "plain", "flip" (mirrored), or both."""
 
@@ -108,16 +108,11 @@ class Predictor:
         if view == "flip":
             inputs_BCHW = inputs_BCHW.flip(3)
         with autocast(self.dtype, self.normalize.device):
-            logits = self.model(inputs_BCHW)
-        return {head: self._probabilities(values_BK) for head, values_BK in logits.items()}
-
-    def _probabilities(self, logits_BK: torch.Tensor) -> Float32Array:
-        if self.regression:
-            years_B = losses.age_from_output(logits_BK.float())
-            probabilities = losses.age_band_probabilities(years_B)
-        else:
-            probabilities = logits_BK.float().softmax(dim=1)
-        return probabilities.cpu().numpy().astype(np.float32)
+            outputs = self.model(inputs_BCHW)
+        return {
+            head: self.heads[head].scores(values_BD).softmax(dim=1).cpu().numpy()
+            for head, values_BD in outputs.items()
+        }
 
 
 def load(folder: Path, device: torch.device) -> tuple[Predictor, checkpoint.Info]:
@@ -129,7 +124,7 @@ def load(folder: Path, device: torch.device) -> tuple[Predictor, checkpoint.Info
     recipe = info.recipe
     model = backbones.build(
         recipe.model.name,
-        head_sizes(info.task, recipe.loss.name),
+        heads.sizes(info.task, recipe),
         weights=None,
         image_size=recipe.image.size,
     )
@@ -140,19 +135,10 @@ def load(folder: Path, device: torch.device) -> tuple[Predictor, checkpoint.Info
         Normalize(info.mean, info.std, device),
         precision_dtype(recipe.train.precision, device),
         recipe.train.eval_batch_size,
-        regression=recipe.loss.name == "age_regression",
-        views=recipe.predict.views,
+        heads.build(info.task, recipe),
+        recipe.predict.views,
     )
     return predictor, info
-
-
-def head_sizes(task: Task, loss: str) -> dict[str, int]:
-    """Outputs of each head: its classes, or one number for a regression of age."""
-    if loss != "age_regression":
-        return HEADS[task]
-    if task is not Task.AGE:
-        raise ValueError(f"loss.name=age_regression is for task age, not for {task}")
-    return {"age": 1}
 
 
 def _batches(rows_M: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from maskcls.learning.heads import Head
 from maskcls.learning.predict import Float32Array, Predictor, UInt8Array
 
 AsMap = Callable[[Tensor], Tensor]
@@ -45,24 +46,23 @@ def heat_maps(
     A map of zeros means that nothing did. The model is left as it was, its hooks removed. Computed
     in one thread, so that the same map comes out of every process. Raises
     ValueError where there is nothing to explain: a network without a feature map of more than one
-    cell, or a regression, which has no logits of classes.
+    cell.
     """
-    if predictor.regression:
-        raise ValueError("a regression of age has no classes to explain")
     model = predictor.model.eval()
     inputs = [predictor.normalize(image_HWC[None]) for image_HWC in images_NHWC]
     layer, as_map = _last_feature_map(model, inputs[0])
     # One by one: with gradients, a batch of large photos takes gigabytes.
     maps = [
-        _heat_map(model, layer, as_map, input_BCHW, head, index)
+        _heat_map(model, layer, as_map, input_BCHW, predictor.heads[head], head, index)
         for input_BCHW, index in zip(inputs, classes_N, strict=True)
     ]
     return np.stack(maps)
 
 
 def _heat_map(
-    model: nn.Module, layer: nn.Module, as_map: AsMap, input_BCHW: Tensor, head: str, index: int
-) -> Float32Array:
+    model: nn.Module, layer: nn.Module, as_map: AsMap, input_BCHW: Tensor, head: Head, name: str,
+    index: int,
+) -> Float32Array:  # fmt: skip
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
@@ -72,8 +72,8 @@ def _heat_map(
         return kept[-1].clone()
 
     with torch.enable_grad(), _hooks([layer], keep):
-        logit = model(input_BCHW)[head][0, index]
-    (gradient,) = torch.autograd.grad(logit, kept[-1])
+        score = head.scores(model(input_BCHW)[name])[0, index]
+    (gradient,) = torch.autograd.grad(score, kept[-1])
     weights_BC11 = as_map(gradient).mean(dim=(2, 3), keepdim=True)
     map_B1hw = (weights_BC11 * as_map(kept[-1].detach())).sum(dim=1, keepdim=True).relu()
     map_HW = interpolate(map_B1hw, input_BCHW.shape[2:], mode="bilinear")[0, 0]

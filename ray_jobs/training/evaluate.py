@@ -16,7 +16,8 @@ from maskcls import labels
 from maskcls.data.manifest import OK
 from maskcls.learning import checkpoint, tracking
 from maskcls.learning import predict as inference
-from maskcls.learning.learner import LABEL_COLUMNS, Learner
+from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.learning.learner import Learner
 from maskcls.scoring import metrics
 from maskcls.storage import files
 from ray_jobs.data import source

@@ -18,7 +18,8 @@ from maskcls import labels
 from maskcls.config.recipe import Recipe
 from maskcls.data import folds, pseudo, sampling
 from maskcls.learning import checkpoint, tracking
-from maskcls.learning.learner import LABEL_COLUMNS, Learner, options
+from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.learning.learner import Learner, options
 from maskcls.scoring import metrics
 from maskcls.storage import files
 from ray_jobs.data import source
@@ -324,12 +325,13 @@ def _keep(
     learned = checkpoint.copied(learner.state())
     told = {"identity": job.identity, "history": [*history], "confusion": confusion_KK.tolist()}
     last = len(history) == job.recipe.train.epochs
+    weights = learned.get("averaged", learned["model"])
 
     def write() -> None:
         if save is not None:
-            save(learned["model"])
+            save(weights)
         if last:
-            checkpoint.save_weights(job.folder / "last.safetensors", learned["model"])
+            checkpoint.save_weights(job.folder / "last.safetensors", weights)
         else:
             checkpoint.save_resume(job.folder, {**told, **learned})
 

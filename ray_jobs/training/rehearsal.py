@@ -53,7 +53,7 @@ def run(job: Job, session: Session) -> dict[str, Any]:
     saving = time.monotonic()
     if session.rank == 0:
         values = {"epoch": 1.0, "val/macro_f1": 0.0}
-        weights = learner.model.state_dict()
+        weights = learner.averaged.state_dict()
         evaluate.save_best(job, learner, 1, values, probabilities, validation, weights)
         state = {"identity": job.identity, "history": [values], **learner.state()}
         checkpoint.save_resume(job.folder, state)
@@ -81,7 +81,8 @@ def _begin(
         first_epoch=1, last_epoch=epochs or -(-(2 * MOST_STEPS + 1) // plan.steps),
         title=job.title, streams=session.streams,
     )  # fmt: skip
-    learner.start_epoch(1, session.rank)
+    # As the last epoch: the first ones may leave the backbone as it is, which costs less.
+    learner.start_epoch(job.recipe.train.epochs, session.rank)
     float(_step(learner, next(stream), plan))
     return learner, plan, validation, stream
 

@@ -7,6 +7,7 @@ out of fold above chance would be a leak between people.
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from maskcls import labels
 from maskcls.config.load import load
@@ -67,14 +68,16 @@ def make_photos(seed):
     return table, images_NHWC
 
 
-def out_of_fold(task, table, images_NHWC, fold_of, folder, monkeypatch):
-    """The out-of-fold rows of a task's shipped recipe on a tiny model, by the worker's own loop."""
+def out_of_fold(task, table, images_NHWC, fold_of, folder, monkeypatch, extra=()):
+    """The out-of-fold rows of a task's shipped recipe, and ``extra`` words, on a tiny model, by the
+    worker's own loop."""
 
     monkeypatch.setattr(stream, "batches", one_process.batches)
     words = [
         "model.name=test_efficientnet", "model.pretrained=false", "image.size=[32,24]",
         "train.epochs=6", "train.lr=3e-3", "train.batch_size=24", f"folds.count={FOLDS}",
         "predict.views=[plain,flip]",
+        *extra,
     ]  # fmt: skip
     config = load([ROOT / "configs" / "sweep.yaml"], words).config
     recipe = config.recipe(task)
@@ -116,6 +119,30 @@ def test_random_labels_score_chance_by_every_recipe_and_every_vote(tmp_path, mon
         for space, values in ensemble.scores(answers, seed=0).items():
             chance = analysis.chance(answers[f"{space}_truth"])
             assert values["macro_f1"] < chance + FOUR_SIGMA, (name, offsets, space)
+
+
+PARTS = (
+    "tasks=[multi]", "train.ema=0.9", "optimizer.head_lr=3", "loss.name=logit_adjusted",
+    "augment.erase=0.3",
+    "augment.mix={name: vertical_cutmix, probability: 0.5, partners: [{ages: [60, 70]}]}",
+)  # fmt: skip
+"""What a recipe may add to the shipped ones."""
+
+
+@pytest.mark.parametrize(
+    "age", ["age={name: distribution}", "age={name: ordinal}", "age.years_weight=0.5"]
+)
+def test_random_labels_score_chance_by_every_part_of_learning(age, tmp_path, monkeypatch):
+    table, images_NHWC = make_photos(seed=3)
+    fold_of = folds.assign(table, FOLDS, seed=1)
+    words = [*PARTS, age]
+    if "ordinal" in age:  # it has no logits of classes to adjust
+        words.append("loss.name=focal")
+    said = out_of_fold(Task.MULTI, table, images_NHWC, fold_of, tmp_path, monkeypatch, words)
+    assert set(said["head"]) == {"mask", "gender", "age"}
+    for head, rows in said.groupby("head"):
+        accuracy = (rows["truth"] == rows["predicted"]).mean()
+        assert accuracy < 1 / len(labels.class_names(head)) + FOUR_SIGMA, head
 
 
 def test_the_same_training_would_show_a_leak(tmp_path, monkeypatch):

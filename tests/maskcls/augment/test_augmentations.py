@@ -29,7 +29,7 @@ GEOMETRY = ["ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"]
 AGE_RECIPE = {"name": "autoaugment", "flip": 0.5, "jitter": (0.4, 0.4, 0.4, 0.1)}
 # Those of Albumentations have a file of their own.
 NAMES = [name for name in augmentations.AUGMENTATIONS if name != "albumentations"]
-RECIPES = [*({"name": name} for name in NAMES), AGE_RECIPE]
+RECIPES = [*({"name": name} for name in NAMES), AGE_RECIPE, {"name": "base", "erase": 0.7}]
 
 small_images = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)).map(
     lambda grey: np.ascontiguousarray(np.stack([grey, grey.T.reshape(grey.shape), ~grey], axis=-1))
@@ -299,6 +299,34 @@ def test_flips_happen_as_often_as_asked(recipe, share):
     assert flips / 2000 == pytest.approx(share, abs=0.04)
 
 
+def test_a_box_of_noise_is_erased_as_often_as_asked():
+    photo = np.full((60, 80, 3), 7, np.uint8)
+    augment, rng = augmentations.build("base", erase=0.3), np.random.default_rng(0)
+    shares, ratios, corners = [], [], []
+    for _ in range(2000):
+        changed = (augment(photo, rng) != 7).any(axis=2)  # noise is 7 in all colours once in 2^24
+        if changed.any():
+            rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+            height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+            assert changed.sum() == height * width, "not a box"
+            shares.append(changed.mean())
+            ratios.append(height / width)
+            corners.append((rows[0] / (61 - height), columns[0] / (81 - width)))
+    assert len(shares) / 2000 == pytest.approx(0.3, abs=0.04)
+    assert 0.015 < min(shares) < 0.03 and 0.29 < max(shares) < 0.35
+    assert np.mean(shares) == pytest.approx((0.02 + 1 / 3) / 2, abs=0.02)
+    assert np.median(ratios) == pytest.approx(1, abs=0.15) and min(ratios) < 0.4 < 2.5 < max(ratios)
+    assert np.mean(corners, axis=0) == pytest.approx([0.5, 0.5], abs=0.06)  # anywhere
+
+
+def test_all_colours_are_erased_with():
+    erased = augmentations.build("base", erase=1.0)(
+        np.zeros((200, 200, 3), np.uint8), np.random.default_rng(3)
+    )
+    noise = erased[erased.any(axis=2)]
+    assert noise.mean() == pytest.approx(127.5, abs=3) and set(np.unique(noise)) == set(range(256))
+
+
 @pytest.mark.parametrize(
     ("place", "name", "low", "high"),
     [
@@ -403,7 +431,8 @@ def test_any_size_keeps_shape_and_type(recipe, height, width, seed):
         ({"name": "randaugment", "magnitud": 3}, "no option 'magnitud'; did you mean 'magnitude'"),
         ({"name": "augmix", "ops": 3}, "augmix takes no option 'ops'; known: severity, width"),
         ({"name": "flip", "noise": 3.0}, "flip takes no option 'noise'; it has none"),
-        ({"name": "base", "flip": 1.5}, "probability from 0 to 1, got 1.5"),
+        ({"name": "base", "flip": 1.5}, "flip is a probability from 0 to 1, got 1.5"),
+        ({"name": "base", "erase": -0.1}, "erase is a probability from 0 to 1, got -0.1"),
         ({"name": "base", "jitter": (0.1, 0.1, 0.1)}, "four numbers"),
         ({"name": "base", "jitter": (0.1, 0.1, 0.1, 0.6)}, "at most 0.5"),
         ({"name": "base", "jitter": (0.1, -0.1, 0.1, 0.1)}, "four numbers from 0"),

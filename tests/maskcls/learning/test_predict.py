@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskcls.learning.heads import Classes
 from maskcls.learning.predict import Normalize, Predictor
 
 MEAN, STD = (0.1, 0.5, 0.9), (0.25, 0.5, 1.0)
@@ -29,7 +30,10 @@ class LeftHalf(torch.nn.Module):
 
 def said(views, images_NHWC):
     normalize = Normalize((0.5,) * 3, (0.25,) * 3, torch.device("cpu"))
-    predictor = Predictor(LeftHalf(), normalize, torch.float32, batch_size=2, views=views)
+    heads = {"gender": Classes("gender", 2)}
+    predictor = Predictor(
+        LeftHalf(), normalize, torch.float32, batch_size=2, heads=heads, views=views
+    )
     return predictor(images_NHWC, np.arange(len(images_NHWC)))["gender"]
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from maskcls.learning import backbones, saliency
+from maskcls.learning.heads import Classes, Distribution, Ordinal, Regression, WithYears
 from maskcls.learning.predict import Normalize, Predictor
 
 CPU = torch.device("cpu")
@@ -22,8 +23,11 @@ class Tiny(nn.Module):
         return {"age": self.linear(self.act(self.conv(images_BCHW)).mean(dim=(2, 3)))}
 
 
-def predictor_of(model, **options):
-    return Predictor(model, Normalize((0.5,) * 3, (0.25,) * 3, CPU), torch.float32, 8, **options)
+AGES = {"age": Classes("age_band", 3)}
+
+
+def predictor_of(model, heads=AGES):
+    return Predictor(model, Normalize((0.5,) * 3, (0.25,) * 3, CPU), torch.float32, 8, heads)
 
 
 def photos(count=2, height=16, width=12):
@@ -158,6 +162,18 @@ def test_a_network_of_one_cell_has_nothing_to_show():
         saliency.heat_maps(predictor_of(OneCell()), photos(), "age", [0, 0])
 
 
-def test_a_regression_has_no_classes():
-    with pytest.raises(ValueError, match="regression"):
-        saliency.heat_maps(predictor_of(Tiny(), regression=True), photos(), "age", [0, 0])
+@pytest.mark.parametrize(
+    "head", [Regression(), Ordinal(), Distribution(sigma_years=3.0), WithYears(AGES["age"], 0.1)]
+)
+def test_every_way_to_tell_age_is_explained_by_its_bands(head):
+    class Other(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, head.outputs)
+
+    torch.manual_seed(1)
+    predictor, images = predictor_of(Other(), {"age": head}), photos(1)
+    maps = [saliency.heat_maps(predictor, images, "age", [band]) for band in range(3)]
+    # What raises one band lowers another, and what is shown is what raises it.
+    assert any(heat.max() == 1 for heat in maps)
+    assert not np.array_equal(maps[0], maps[2])

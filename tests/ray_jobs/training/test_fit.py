@@ -47,7 +47,8 @@ def photos():
 
 def job_of_two_folds(folder, photos):
     words = ["model.name=test_efficientnet", "model.pretrained=false", "image.size=[32,24]",
-             f"train.epochs={EPOCHS}", "train.batch_size=24", "folds.count=2"]  # fmt: skip
+             f"train.epochs={EPOCHS}", "train.batch_size=24", "folds.count=2",
+             "train.ema=0.9"]  # fmt: skip
     config = load([], words).config
     recipe = config.recipe(Task.GENDER)
     first, second = (
