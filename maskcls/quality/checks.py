@@ -30,6 +30,7 @@ from maskcls.data.status import OK
 from maskcls.labels import FloatArray, Gender, IntArray
 from maskcls.quality import appearance
 from maskcls.quality.appearance import Fingerprint
+from maskcls.quality.faceless import faceless
 from maskcls.quality.findings import KINDS, Checked, Finding
 
 
@@ -42,8 +43,11 @@ def check(
     max_bad_share: float = 0.02,
     threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    faces: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
 ) -> Checked:
     """Check the data set under ``root`` as a run with these settings would meet it.
+
+    ``faces`` looks for the faces in a table of photos, as ``faceless.locate`` does.
 
     Findings do not depend on ``threads``. ``progress`` is called with ``(done, total)`` after
     each photo. Raises ValueError for fewer than one thread.
@@ -65,6 +69,9 @@ def check(
         photos[photos["status"] == OK],
         [one for one in fingerprints if isinstance(one, Fingerprint)],
     )
+    if faces is not None:
+        photos = faces(photos)
+        findings += faceless(photos)
     if train:
         findings += _of_people(root, train.photos, fixes or LabelFixes())
         fixed = read_train(root, variants=variants, fixes=fixes).photos
