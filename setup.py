@@ -9,5 +9,6 @@ setup(
         "maskcls.configs": ["*.yaml", "tasks/*.yaml", "cluster/*.yaml"],
         "maskcls.data": ["networks/*"],
         "maskcls.reports": ["templates/*"],
+        "ray_jobs.serving": ["page/*"],
     },
 )

@@ -7,9 +7,11 @@
     maskcls vote OUT A B ...              a vote over submission files, or over finished runs
     maskcls score SUBMISSION ANSWERS      scores of a submission
     maskcls preview OUT.png PHOTO ...     what each augmentation does to photos
+    maskcls predict MODEL PHOTOS ...      what a run, one of its models or a bundle says of photos
+    maskcls export RUN --out BUNDLE       a run as ONNX files that need neither PyTorch nor Ray
 
-Each takes --help. Training, tuning and prediction are the verbs of ray_jobs: python -m
-ray_jobs.sweep --help.
+Each takes --help. Training and tuning, and prediction of very many photos, are the verbs of
+ray_jobs: python -m ray_jobs.sweep --help.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from typing import Final
 
 from maskcls.progress import silence
 
-VERBS: Final = ("eda", "check", "labels", "table", "vote", "score", "preview")
+VERBS: Final = (
+    "eda", "check", "labels", "table", "vote", "score", "preview", "predict", "export",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """python -m ray_jobs.doctor run.dir=RUN data.root=DATA: whether a run could work on this cluster.
 
 Asks every node, one task on each, and ends with what to fix. Exit code 1 where something would
-break a run; what only may spoil one is told and does not count.
+break a run; what may only spoil one is a warning.
 """
 
 from __future__ import annotations

@@ -1,27 +1,35 @@
-"""python -m ray_jobs.predict RUN data.root=PHOTOS: a finished run on new photos.
+"""python -m ray_jobs.predict RUN data.root=PHOTOS: a finished run or a bundle on new photos.
 
-PHOTOS is a folder of photos, or one that holds them in eval/images.
-Models, their preprocessing and their vote come from the run; data.root, data.cache, data.bad_eval
-and resources.* from this command. Each photo is decoded once for all models.
+PHOTOS is a folder, with its sub-folders; one that holds the photos in eval/images; a folder on an
+object store; or a .parquet file with a column `path` or `bytes`. However many there are, they are
+streamed: nothing is kept but the answers, in files of answers.photos_per_part rows. The same
+command goes on where it stopped. A photo that cannot be read is a row with the reason.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
+import pandas as pd
+
+from maskcls.config import layers
 from maskcls.config.load import from_command_line
 from maskcls.config.schema import Config
-from maskcls.learning import checkpoint
-from maskcls.scoring import ensemble as results
+from maskcls.data.status import OK
+from maskcls.inference import bundle
+from maskcls.inference.describe import recipes_of
+from maskcls.progress import Progress
+from maskcls.scoring import submission
 from maskcls.storage import files
-from ray_jobs.cluster import connect, nodes, packing
-from ray_jobs.cluster.errors import RunFailed
-from ray_jobs.data.photos import Photos, prepare_eval
+from maskcls.storage.place import Place
+from maskcls.storage.remote import Store
+from ray_jobs.batch import parts, pipeline
+from ray_jobs.batch.parts import Listing
+from ray_jobs.cluster import connect, nodes
 from ray_jobs.run import arguments, console
 from ray_jobs.run.folder import RunFolder, reading
-from ray_jobs.run.jobs import answer, listed, training, votes_name
-from ray_jobs.run.votes import Ensemble
-from ray_jobs.training.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -34,51 +42,126 @@ def main() -> None:
 
 
 def predict(config: Config, run: RunFolder) -> None:
-    """Answer for the photos in data.root; results go to a folder of the run.
+    """Answer for the photos in data.root.
 
-    Raises FileNotFoundError where the run is not finished and RunFailed where a model fails.
+    Raises FileNotFoundError where there is no finished run or no photo, and ValueError where a
+    submission is due and photos to submit cannot be read.
     """
-    if not run.ensemble.is_file():
-        raise FileNotFoundError(f"{run.path}: no finished run here (no {run.ensemble.name})")
-    checkpoints = [
-        checkpoint.read_info(path.parent) for path in sorted(run.path.glob("jobs/*/job.json"))
-    ]
-    images = [info.recipe.image for info in checkpoints]
+    if config.data.table is not None:
+        raise ValueError(
+            "data.table is for training, and a sweep answers its rows to predict: give photos as "
+            "data.root, a folder or a .parquet file with a column `path`"
+        )
+    recipes, identity = recipes_of(run.path)
+    size = pipeline.part_size(recipes, config.answers.photos_per_part)
+    listing = parts.find(_root(config), size)
+    for note in listing.notes:
+        log.info("%s", note)
+    out = _out(config, run, layers.digest([listing.digest, identity, size]))
+    out.local.mkdir(parents=True, exist_ok=True)
+    files.remove_cut_off(out.local)
+    left = pipeline.unwritten(out.local, listing.parts)
+    if done := len(listing.parts) - len(left):
+        log.info("%d of %d files of answers are there already", done, len(listing.parts))
+    if left:
+        _answer(config, run, out, recipes, left)
+    _finish(config, run, out, listing)
+
+
+def _root(config: Config) -> Path | str:
+    """Where the photos are read from. Those to submit are fetched: their order is in a file."""
+    root = config.place(config.data.root)
+    if root.uri is None:
+        return root.local
+    if not any(name.startswith("eval/images/") for name in Store(root.uri).listing()):
+        return root.uri
+    (root / "eval").pull(progress=Progress("eval: files fetched"))
+    return root.local
+
+
+def _answer(
+    config: Config, run: RunFolder, out: Place, recipes: list, left: list[parts.Part]
+) -> None:
     connect.connect()
-    packing.plan(config.resources, len(checkpoints), nodes.nodes())
-    tables = run.place / "new_photos"
-    evaluation = prepare_eval(config, images, tables.local, tables.uri, plain=True)
-    if evaluation is None:
-        raise FileNotFoundError(f"data.root={config.data.root}: no photos to predict")
-    out = run.place / "predictions" / evaluation.digest
-    jobs = [_job(config, run, info, evaluation) for info in checkpoints]
-    votes = run.place / "votes" / votes_name(evaluation)
-    ensemble = Ensemble.options(label_selector=nodes.on_this_node()).remote(votes.local, votes.uri)
-    with training(config, out.local, jobs, ensemble, out.uri) as (failed, _):
-        pass  # the lanes have no more to do
-    if failed:
-        raise RunFailed(f"models failed, so nothing is written:\n{listed(failed)}")
-    fitted = results.from_json(files.read_json(run.ensemble))
-    limits = checkpoints[0].recipe.labels.age_limits
-    answer(fitted, jobs, evaluation, ensemble, out.local, run.path / "manifest.parquet", limits)
+    gpus, actors, threads = _resources(config)
+    work = pipeline.Work(run.place, out, "cuda" if gpus else "cpu", threads)
+    total = sum(len(part.names) for part in left)
+    log.info("%s photos, %d actors, %s", f"{total:,}", actors, "GPUs" if gpus else "CPUs alone")
+    progress, seen = Progress("photos predicted", always=True), 0
+    for photos, _ in pipeline.run(left, recipes, work, actors=actors, gpus=gpus):
+        seen += photos
+        progress(seen, total)
+
+
+def _resources(config: Config) -> tuple[float, int, int]:
+    """GPUs an actor, actors, and CPU threads of each."""
+    live = nodes.nodes()
+    gpus, cpus = sum(node.gpus for node in live), sum(node.cpus for node in live)
+    asked = config.resources.gpus_per_worker
+    each = (1.0 if gpus else 0.0) if asked is None else asked
+    if each > max((node.gpus for node in live), default=0):
+        raise ValueError(
+            f"resources.gpus_per_worker={each:g}: the largest node has "
+            f"{max((node.gpus for node in live), default=0):g} GPU; set it to 0 for CPUs"
+        )
+    most = int(gpus / each) if each else max(1, int(cpus))
+    actors = min(config.resources.jobs_at_once or most, most)
+    return each, actors, max(1, (os.cpu_count() or 1) // actors)
+
+
+def _out(config: Config, run: RunFolder, digest: str) -> Place:
+    if config.answers.out is not None:
+        return Place(config.answers.out / digest)
+    if bundle.is_bundle(run.path):
+        raise ValueError(f"run.dir={run.path} is a bundle: say where answers go (answers.out)")
+    return run.place / "predictions" / digest
+
+
+def _finish(config: Config, run: RunFolder, out: Place, listing: Listing) -> None:
+    """Tell where the answers are, and write the submission where the photos are to submit."""
+    files_ = [out.local / pipeline.part_name(part.number) for part in listing.parts]
+    read = [pd.read_parquet(file, columns=["photo", "status"]) for file in files_]
+    bad = pd.concat([one[one["status"] != OK] for one in read])
+    log.info("answers: %s (%s photos, %s that cannot be read)",
+             out.local, f"{listing.photos:,}", f"{len(bad):,}")  # fmt: skip
+    if listing.image_ids is not None:
+        _submit(config, run, out, listing, bad)
+
+
+def _submit(
+    config: Config, run: RunFolder, out: Place, listing: Listing, bad: pd.DataFrame
+) -> None:
+    assert listing.image_ids is not None
+    if len(bad) and config.data.bad_eval == "error":
+        named = ", ".join(f"{row.photo} ({row.status})" for row in bad.head(10).itertuples())
+        raise ValueError(
+            f"{len(bad)} photo(s) to predict cannot be read: {named}\nRepair them, or set "
+            "data.bad_eval=most_frequent to answer the most frequent class for them"
+        )
+    answers = pd.concat([pd.read_parquet(out.local / pipeline.part_name(part.number))
+                         for part in listing.parts])  # fmt: skip
+    with files.replacing(out.local / "predictions.csv") as temporary:
+        answers.to_csv(temporary, index=False)
+    log.info("the same as one table: %s", out.local / "predictions.csv")
+    if "ans" in answers:
+        classes = answers.set_index("photo")["ans"]
+        if len(bad):
+            classes = classes.fillna(_most_frequent(run.path / "manifest.parquet"))
+        submission.write(listing.image_ids, classes.astype("int64"), out.local / "submission.csv")
+        log.info("submission: %s", out.local / "submission.csv")
+    else:
+        log.info("no submission: these models do not make up a class")
     out.push()
 
 
-def _job(config: Config, run: RunFolder, info: checkpoint.Info, evaluation: Photos) -> Job:
-    return Job(
-        name=f"{info.task}-fold{info.fold}",
-        task=info.task,
-        fold=info.fold,
-        recipe=info.recipe,
-        seed=info.seed,
-        identity=info.identity,
-        folder=run.job(info.task, info.fold),
-        train=None,
-        evaluation=evaluation.images[info.recipe.image],
-        group=run.path.name,
-        tracking=config.tracking,
-        uri=(run.place / "jobs" / f"{info.task}-fold{info.fold}").uri,
-    )
+def _most_frequent(table: Path) -> int:
+    """The most frequent class of the photos that the run was trained on."""
+    if not table.is_file():
+        raise FileNotFoundError(
+            f"{table}: not there, so nobody knows the most frequent class; use the run itself"
+        )
+    train = pd.read_parquet(table)
+    return int(train.loc[train["status"] == OK, "joint"].mode().min())
 
 
 if __name__ == "__main__":

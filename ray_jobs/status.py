@@ -1,7 +1,7 @@
 """python -m ray_jobs.status RUN: how far a run is, from any machine that sees its folder.
 
 On a terminal the table follows the run until that ends or Ctrl-C; anywhere else, and with --once,
-it is printed once. Nothing is asked of Ray, and a run that has ended or was killed is told too.
+it is printed once. Nothing is asked of Ray, and it also says that a run has ended or was killed.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 import yaml
 
+from ray_jobs.serving import deployment
 from tests.conftest import ROOT
 
 TOKEN = "~/.ray/auth_token"
@@ -238,6 +239,36 @@ def test_a_sweep_on_kubernetes_is_submitted_again_to_a_cluster_like_the_other(ku
     assert job["backoffLimit"] > 0
     most = job["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplicas"]
     assert f"resources.max_gpus={most}" in job["entrypoint"]
+
+
+def test_the_service_on_kubernetes_is_that_of_serve_yaml_on_the_same_cluster(kuberay):
+    service = read("configs/cluster/rayservice.yaml")["spec"]
+    assert yaml.safe_load(service["serveConfigV2"]) == read("configs/cluster/serve.yaml")
+    cluster = service["rayClusterConfig"]
+    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for pod in pods:
+        (container,) = pod["template"]["spec"]["containers"]
+        (token,) = container.pop("env")
+        assert token["name"] == deployment.TOKEN
+        assert "secretKeyRef" in token["valueFrom"]
+    assert cluster == kuberay["RayCluster"]["spec"]
+
+
+def test_ray_serve_reads_the_service_and_asks_for_a_token(monkeypatch):
+    from ray.serve.schema import ServeDeploySchema
+
+    (application,) = ServeDeploySchema.model_validate(
+        read("configs/cluster/serve.yaml")
+    ).applications
+    assert application.import_path == f"{deployment.__name__}:{deployment.build.__name__}"
+    monkeypatch.delenv(deployment.TOKEN, raising=False)
+    with pytest.raises(ValueError, match="set MASKCLS_TOKEN"):
+        deployment.build(application.args)
+    monkeypatch.setenv(deployment.TOKEN, "x" * 32)
+    deployment.build(application.args)
+    for wrong in ({"model": 3}, {}, {"model": "/x", "replica": 2}, {"model": "/x", "replicas": 0}):
+        with pytest.raises(ValueError):
+            deployment.build(wrong)
 
 
 def test_deleting_the_kubernetes_cluster_keeps_its_storage():

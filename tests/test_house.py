@@ -12,9 +12,12 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {
     "maskcls": [
         "progress", "labels", "storage", "config", "scoring", "data", "augment", "learning",
-        "quality", "reports", "export", "commands", "__main__",
+        "inference", "quality", "reports", "export", "commands", "__main__",
     ],
-    "ray_jobs": ["cluster", "data", "training", "lanes", "run", "search", "forecast", "health"],
+    "ray_jobs": [
+        "cluster", "data", "training", "lanes", "run", "batch", "serving", "search", "forecast",
+        "health",
+    ],
 }  # fmt: skip
 """The rooms of each package from the ground up; a room imports only from those below it."""
 

@@ -6,6 +6,7 @@ Ends with status 1 where a run with the same settings would stop, and 0 where it
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections import Counter
@@ -17,6 +18,7 @@ from maskcls.config.schema import Data, Folds
 from maskcls.data import source_arguments
 from maskcls.data.label_fixes import load_fixes
 from maskcls.progress import Progress
+from maskcls.quality import faceless
 from maskcls.quality.checks import check
 from maskcls.quality.findings import KINDS, Checked
 from maskcls.reports.check import write
@@ -24,6 +26,33 @@ from maskcls.reports.check import write
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a data set from the command line; the status of the program."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    faces = None
+    if arguments.faces:
+        faces = functools.partial(
+            faceless.locate, detector=arguments.faces, cache=arguments.cache,
+            threads=arguments.threads, progress=Progress("faces looked for", always=True),
+        )  # fmt: skip
+    try:
+        checked = check(
+            source_arguments.source(arguments, arguments.variants),
+            fixes=load_fixes(arguments.fixes) if arguments.fixes else None,
+            folds=arguments.folds,
+            max_bad_share=arguments.max_bad_share,
+            threads=arguments.threads,
+            progress=Progress("photos checked", always=True),
+            faces=faces,
+        )
+        page = write(arguments.out, checked)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    _print_findings(checked)
+    print(f"{len(checked.photos):,} photos checked, see {page}")
+    return int(checked.would_stop)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="maskcls check",
         description="What is wrong with a data set: a page with thumbnails and findings.csv. "
@@ -48,22 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--threads", type=positive_int, default=os.cpu_count(), help="that decode photos"
     )
-    arguments = parser.parse_args(argv)
-    try:
-        checked = check(
-            source_arguments.source(arguments, arguments.variants),
-            fixes=load_fixes(arguments.fixes) if arguments.fixes else None,
-            folds=arguments.folds,
-            max_bad_share=arguments.max_bad_share,
-            threads=arguments.threads,
-            progress=Progress("photos checked", always=True),
-        )
-        page = write(arguments.out, checked)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    _print_findings(checked)
-    print(f"{len(checked.photos):,} photos checked, see {page}")
-    return int(checked.would_stop)
+    parser.add_argument(
+        "--faces", nargs="?", const="centerface", metavar="DETECTOR",
+        help="also look for faces, and show what image.crop and image.background make of some "
+        "photos; with a detector other than centerface as in image.detector",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache", type=Path, default=Data().cache, help="data.cache, which keeps where faces are"
+    )
+    return parser
 
 
 def _print_findings(checked: Checked) -> None:

@@ -22,25 +22,25 @@ def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[str
         section, _, option = key.rpartition(".")
         methods = keys.takers(section, option)
         message = problem["msg"].removeprefix("Value error, ")
-        shown = _shown(given)
+        value = _value(given)
         match problem["type"]:
             case "union_tag_invalid":
-                key, shown = f"{key}.name", _shown(given["name"])
+                key, value = f"{key}.name", _value(given["name"])
                 expected = problem["ctx"]["expected_tags"]
                 message = f"Input should be one of {expected}"
-                shown += _nearest(given["name"], expected)
+                value += _nearest(given["name"], expected)
             case "literal_error" | "enum":
-                shown += _nearest(given, str(problem.get("ctx", {}).get("expected", "")))
+                value += _nearest(given, str(problem.get("ctx", {}).get("expected", "")))
             case "extra_forbidden" if methods:
                 method = problem["loc"][-2]
                 verb = "have it" if len(methods) > 1 else "has it"
                 message = f"{method} has no such option; {', '.join(methods)} {verb}"
             case "missing" if methods:
                 message = f"{problem['loc'][-2]} needs it"
-        yield key, f"{message}{shown}"
+        yield key, f"{message}{value}"
 
 
-def _shown(given: Any) -> str:
+def _value(given: Any) -> str:
     # A URI may hold a password.
     secret = isinstance(given, str) and uri.is_uri(given)
     return "" if secret or isinstance(given, dict | BaseModel) else f", got {given!r}"

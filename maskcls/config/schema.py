@@ -22,10 +22,12 @@ from pydantic import (
     model_validator,
 )
 
+from maskcls.config.answers import Answers
 from maskcls.config.layers import flatten, merged
 from maskcls.config.methods import Ensemble, Hard
 from maskcls.config.photo_tables import ColumnNames, TableFiles, Values
 from maskcls.config.recipe import Model, Recipe
+from maskcls.config.serve import Serve
 from maskcls.config.types import (
     DEFAULT_CACHE,
     AbsolutePath,
@@ -276,6 +278,8 @@ class Config(Recipe):
     tracking: Tracking = Field(default_factory=Tracking, description="Tracking.")
     tune: Tune = Field(default_factory=Tune, description="Tuning.")
     plan: Plan = Field(default_factory=Plan, description="The plan.")
+    answers: Answers = Field(default_factory=Answers, description="The answers.")
+    serve: Serve = Field(default_factory=Serve, description="The service.")
     budget: Budget = Field(default_factory=Budget, description="The budget.")
     pseudo: Pseudo = Field(default_factory=Pseudo, description="Pseudo-labels.")
 

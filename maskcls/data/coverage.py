@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from maskcls.data.manifest import OK, label_column
+from maskcls.data.manifest import label_column
+from maskcls.data.status import OK
 from maskcls.labels import (
     AGE_BAND_STARTS,
     ATTRIBUTES,

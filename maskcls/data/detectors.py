@@ -12,7 +12,7 @@ import hashlib
 import threading
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -63,9 +63,18 @@ def _digest(path: Path, _changed: int, _size: int) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=4).hexdigest()
 
 
-def detect(image_HWC: ImageArray, detector: str) -> tuple[Float32Array, Float32Array]:
-    """Every likely face: boxes [N, 4] (left, top, width, height as shares of the photo, which they
-    may leave) and scores [N] from 0 to 1, many of them of one and the same face.
+class Likely(NamedTuple):
+    """Likely faces, many of them of one and the same: ``boxes_N4`` (left, top, width, height), the
+    height of the eyes ``eyes_N``, all as shares of the photo, which they may leave, and
+    ``scores_N`` from 0 to 1."""
+
+    boxes_N4: Float32Array
+    eyes_N: Float32Array
+    scores_N: Float32Array
+
+
+def detect(image_HWC: ImageArray, detector: str) -> Likely:
+    """Every likely face, as the network has them.
 
     Raises FileNotFoundError where there is no such detector, and ValueError where its file is of
     another kind.
@@ -91,7 +100,7 @@ def network(path: Path, shape: tuple[int, int] = (0, 0)) -> Any:
     return nets[path, shape]
 
 
-def _centerface(image_HWC: ImageArray, path: Path) -> tuple[Float32Array, Float32Array]:
+def _centerface(image_HWC: ImageArray, path: Path) -> Likely:
     """Heat map of centres, sizes (log) and offsets, at a quarter of the input's resolution."""
     # The first in which the photo is largest: the square, which takes longer, only for squares.
     shape = max(_CENTERFACE_SHAPES, key=lambda shape: _scale(image_HWC, shape))
@@ -108,12 +117,17 @@ def _centerface(image_HWC: ImageArray, path: Path) -> tuple[Float32Array, Float3
     heights_N, widths_N = np.exp(size[0, :, rows, columns].T) * 4
     down_N, right_N = offset[0, :, rows, columns].T
     centre_x, centre_y = (columns + right_N + 0.5) * 4, (rows + down_N + 0.5) * 4
-    boxes = [centre_x - widths_N / 2, centre_y - heights_N / 2, widths_N, heights_N]
-    boxes_N4 = np.stack(boxes, axis=1) / fill_4
-    return boxes_N4.astype(np.float32), heat[0, 0, rows, columns]
+    left_N, top_N = centre_x - widths_N / 2, centre_y - heights_N / 2
+    eyes_N = top_N + points[0, [0, 2]][:, rows, columns].mean(axis=0) * heights_N
+    boxes_N4 = np.stack([left_N, top_N, widths_N, heights_N], axis=1) / fill_4
+    return Likely(
+        boxes_N4.astype(np.float32),
+        (eyes_N / fill_4[1]).astype(np.float32),
+        heat[0, 0, rows, columns],
+    )
 
 
-def _blazeface(image_HWC: ImageArray, path: Path) -> tuple[Float32Array, Float32Array]:
+def _blazeface(image_HWC: ImageArray, path: Path) -> Likely:
     """Boxes relative to 896 anchors, on a square that the photo fills from the top left."""
     side = _BLAZEFACE_SIDE
     square, fill_4 = _letterboxed(image_HWC, (side, side))
@@ -131,10 +145,14 @@ def _blazeface(image_HWC: ImageArray, path: Path) -> tuple[Float32Array, Float32
     raw_N16, logits_N = by_size[count * 16].reshape(count, 16), by_size[count].reshape(count)
     scores_N = 1 / (1 + np.exp(-logits_N.clip(-80, 80)))
     centres_N2, sizes_N2 = raw_N16[:, :2] / side + anchors_N2, raw_N16[:, 2:4] / side
-    boxes_N4 = np.concatenate([centres_N2 - sizes_N2 / 2, sizes_N2], axis=1)
-    boxes_N4 *= side / fill_4
+    eyes_N = raw_N16[:, [5, 7]].mean(axis=1) / side + anchors_N2[:, 1]
+    boxes_N4 = np.concatenate([centres_N2 - sizes_N2 / 2, sizes_N2], axis=1) * (side / fill_4)
     likely_N = scores_N > _LEAST
-    return boxes_N4[likely_N].astype(np.float32), scores_N[likely_N].astype(np.float32)
+    return Likely(
+        boxes_N4[likely_N].astype(np.float32),
+        (eyes_N[likely_N] * side / fill_4[1]).astype(np.float32),
+        scores_N[likely_N].astype(np.float32),
+    )
 
 
 _LEAST: Final = 0.05

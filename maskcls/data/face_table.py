@@ -18,8 +18,8 @@ import pandas as pd
 from maskcls.data import detectors
 from maskcls.data.contents import digests_of, name_of, one_opencv_thread, read_unchanged
 from maskcls.data.faces import CENTRE, Box, find_face, median_box
-from maskcls.data.manifest import OK
 from maskcls.data.photos import PhotoError, decode
+from maskcls.data.status import OK
 from maskcls.storage import files
 
 BOX: Final = ["face_left", "face_top", "face_width", "face_height"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-_CONVERT: Final = "convert it to JPEG or PNG, for instance by `magick FILE photo.png`"
+CONVERT: Final = "convert it to JPEG or PNG, for instance by `magick FILE photo.png`"
 
 _STARTS: Final[list[tuple[bytes, str]]] = [
     (b"GIF8", "GIF"),
@@ -54,20 +54,20 @@ def what_it_is(data: bytes) -> str:
     """A file that none of the decoders takes, in words: its kind, and what to do with it."""
     for start, name in _STARTS:
         if data.startswith(start):
-            return f"{name}, which is not read: {_CONVERT}"
+            return f"{name}, which is not read: {CONVERT}"
     for start, words in _NO_PICTURE:
         if data.startswith(start):
             return words
     if data[4:8] == b"ftyp":
         name = _BRANDS.get(data[8:12], "a video (MP4 or QuickTime)")
-        return f"{name}, which is not read: {_CONVERT}"
+        return f"{name}, which is not read: {CONVERT}"
     if data[128:132] == b"DICM":
-        return f"DICOM, which is not read: {_CONVERT}"
+        return f"DICOM, which is not read: {CONVERT}"
     text = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return "not an image but a web page: download the photo again"
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
-        return f"SVG, which is not read: {_CONVERT}"
+        return f"SVG, which is not read: {CONVERT}"
     if not data.strip(b"\0"):
         return "not an image: all bytes are zero, as an unfinished copy leaves it; copy it again"
     return "not an image, or cut off in its header"
@@ -118,3 +118,22 @@ def _bare_png(data: bytes) -> bytes:
         if kind == b"IEND":
             break
     return b"".join(parts)
+
+
+def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
+    """Height, width and number of channels of a JPEG, from its header; None where it is none."""
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    position = 2
+    while data[position : position + 1] == b"\xff" and position + 10 <= len(data):
+        marker = data[position + 1]
+        if marker == 0xFF:  # padding
+            position += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            height, width = (
+                int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7)
+            )
+            return height, width, data[position + 9]
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None

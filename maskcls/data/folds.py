@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from maskcls.data.manifest import OK
+from maskcls.data.status import OK
 from maskcls.labels import (
     AGE_BAND_STARTS,
     MISSING,

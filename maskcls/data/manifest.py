@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from maskcls.data.label_fixes import STEMS, LabelFixes, apply_fixes
+from maskcls.data.status import MISSING_FILE, OK
 from maskcls.labels import (
     AGE_BAND_STARTS,
     MISSING,
@@ -31,11 +32,6 @@ from maskcls.labels import (
 )
 from maskcls.scoring.submission import read_info
 from maskcls.storage.names import is_text, printable, some
-
-OK: Final = "ok"
-"""The status of a photo that nothing is wrong with."""
-
-MISSING_FILE: Final = "missing file"
 
 _EXTENSIONS: Final = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
 _FOLDER: Final = re.compile(
@@ -188,25 +184,6 @@ def read_eval(root: Path) -> Manifest:
     others += [name for name in on_disk if name not in taken and name not in photos]
     notes += _ignored(images, others)
     return Manifest(pd.DataFrame(rows).assign(image_id=image_ids), notes)
-
-
-def read_folder(root: Path) -> Manifest:
-    """List the photos that lie in ``root`` itself, by name; columns as those of ``read_eval``.
-
-    Raises FileNotFoundError where there is no folder or no photo.
-    """
-    root = root.absolute()
-    entries = [entry for entry in _listing(root) if entry.is_file()]
-    photos = [entry for entry in entries if Path(entry.name).suffix.lower() in _EXTENSIONS]
-    if not photos:
-        raise FileNotFoundError(
-            f"{root}: no photo here to predict, nor a folder eval/images; photos end in "
-            f"{', '.join(sorted(_EXTENSIONS))}"
-        )
-    others = [entry.name for entry in entries if entry not in photos]
-    notes = [f"{root}: ignored, no photo by name: {some(others)}"] if others else []
-    rows = [_row(root, entry) for entry in photos]
-    return Manifest(pd.DataFrame(rows).assign(image_id=[entry.name for entry in photos]), notes)
 
 
 def _image_ids(info: Path) -> list[str]:

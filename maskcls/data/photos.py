@@ -14,10 +14,16 @@ from typing import Any, Final, TypeVar
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
 
 from maskcls.data import file_formats
-from maskcls.data.manifest import MISSING_FILE, OK
+from maskcls.data.status import MISSING_FILE, OK
+
+try:
+    from PIL import ExifTags, Image, UnidentifiedImageError
+except ModuleNotFoundError:  # a bundle runs without Pillow; see ``_decode_without_pillow``
+    HAS_PILLOW = False
+else:
+    HAS_PILLOW = True
 
 ImageArray = npt.NDArray[np.uint8]
 Result = TypeVar("Result")
@@ -35,15 +41,15 @@ class PhotoError(ValueError):
     """A photo that cannot be used; the message says why."""
 
 
-def decode(data: bytes) -> ImageArray:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageArray:
     """The bytes of a photo -> [height, width, 3] uint8 RGB, turned upright as EXIF or XMP say.
 
     Greyscale, CMYK and palette become RGB, 16 bits become 8, and transparent parts become black,
     as cut-out photos saved without transparency have them, unless nothing at all is opaque. Broken
-    metadata do no harm. Raises PhotoError. What cannot be
+    metadata do no harm. Raises PhotoError, also for more than ``max_pixels``. What cannot be
     noticed: bytes lost in the middle of a JPEG whose end is there.
     """
-    return _decode(data, shortest=None)[0]
+    return _decode(data, None, max_pixels)[0]
 
 
 def decode_reduced(data: bytes, shortest: int) -> tuple[ImageArray, tuple[int, int]]:
@@ -53,28 +59,34 @@ def decode_reduced(data: bytes, shortest: int) -> tuple[ImageArray, tuple[int, i
     at least ``shortest`` pixels: its decoder skips what such a picture does not need. Anything else
     comes whole. Raises PhotoError where ``decode`` does.
     """
-    return _decode(data, shortest)
+    return _decode(data, shortest, MAX_PIXELS)
 
 
-def _decode(data: bytes, shortest: int | None) -> tuple[ImageArray, tuple[int, int]]:
+def _decode(
+    data: bytes, shortest: int | None, max_pixels: int
+) -> tuple[ImageArray, tuple[int, int]]:
     if not data:
         raise PhotoError("empty file")
+    if not HAS_PILLOW:
+        return _decode_without_pillow(data, max_pixels)
     try:
-        return _decode_as_it_is(data, shortest)
+        return _decode_as_it_is(data, shortest, max_pixels)
     except PhotoError:
         # Pillow stops at texts and colour profiles that are broken or large; pixels may be sound.
         bare = file_formats.without_metadata(data)
         if bare is None:
             raise
         with suppress(PhotoError):
-            return _decode_as_it_is(bare, shortest)
+            return _decode_as_it_is(bare, shortest, max_pixels)
         raise
 
 
-def _decode_as_it_is(data: bytes, shortest: int | None) -> tuple[ImageArray, tuple[int, int]]:
+def _decode_as_it_is(
+    data: bytes, shortest: int | None, max_pixels: int
+) -> tuple[ImageArray, tuple[int, int]]:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > max_pixels:
                 raise PhotoError(f"too large to decode: {image.width} x {image.height} pixels")
             # OpenCV is faster, but some versions fill truncated photos up with grey and say
             # nothing: it gets the plain ones that have their end-of-image marker.
@@ -97,6 +109,41 @@ def _decode_as_it_is(data: bytes, shortest: int | None) -> tuple[ImageArray, tup
         raise
     except UnidentifiedImageError:
         raise PhotoError(file_formats.what_it_is(data)) from None
+    except Exception as error:  # Decoders raise anything from SyntaxError to struct.error.
+        raise PhotoError(f"cannot be decoded: {error}") from error
+
+
+def _decode_without_pillow(data: bytes, max_pixels: int) -> tuple[ImageArray, tuple[int, int]]:
+    """A plain whole JPEG by OpenCV alone, which gives the pixels that the usual way gives.
+
+    Turned upright as EXIF says; XMP is not read. Anything else is refused.
+    """
+    shape = file_formats.jpeg_shape(data)
+    if shape is None or shape[2] not in (1, 3) or not data.endswith(b"\xff\xd9"):
+        raise PhotoError(
+            "without Pillow only whole JPEG files of RGB or grey are read: pip install pillow, or "
+            + file_formats.CONVERT
+        )
+    if shape[0] * shape[1] > max_pixels:
+        raise PhotoError(f"too large to decode: {shape[1]} x {shape[0]} pixels")
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise PhotoError("cannot be decoded: a broken JPEG")
+    image_HWC = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+    return image_HWC, (image_HWC.shape[0], image_HWC.shape[1])
+
+
+def from_pillow(image: Image.Image) -> ImageArray:
+    """An image of Pillow's, of any mode -> [height, width, 3] uint8 RGB, as ``decode`` gives it.
+
+    Raises PhotoError for one that is too large or that cannot be read.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise PhotoError(f"too large to decode: {image.width} x {image.height} pixels")
+    try:
+        return _upright(_decode_strictly(image), _orientation(image))
+    except PhotoError:
+        raise
     except Exception as error:  # Decoders raise anything from SyntaxError to struct.error.
         raise PhotoError(f"cannot be decoded: {error}") from error
 

@@ -23,9 +23,9 @@ import pandas as pd
 from maskcls.data.contents import digests_of, name_of, one_opencv_thread, read_unchanged
 from maskcls.data.face_table import boxes_of, fallback_of, locate
 from maskcls.data.faces import Box
-from maskcls.data.manifest import OK
 from maskcls.data.photos import ImageArray, PhotoError, decode
 from maskcls.data.preprocess import Preprocessing, preprocess_each
+from maskcls.data.status import OK
 from maskcls.storage import files
 
 _FORMAT: Final = 3  # Raise it whenever the same photo and recipe would give other pixels.

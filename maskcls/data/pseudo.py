@@ -18,7 +18,7 @@ import pandas as pd
 
 from maskcls import labels
 from maskcls.data import folds
-from maskcls.data.manifest import OK
+from maskcls.data.status import OK
 from maskcls.labels import ATTRIBUTES, Task
 from maskcls.scoring.ensemble import ModelVotes, for_target
 

@@ -52,15 +52,11 @@ class Source:
         rows, notes = self._located
         return table_photos.train(rows, self.tables, [*self._said.notes, *notes], fixes)
 
-    def evaluation(self, plain: bool = False) -> Manifest | None:
-        """The photos to predict; None where there are none. With ``plain``, also a folder of
-        nothing but photos, and all rows of a table without the column ``split``."""
+    def evaluation(self) -> Manifest | None:
+        """The photos to predict; None where there are none."""
         if self.tables is not None:
-            every = plain and not self._said.splits
-            return table_photos.evaluation(self._located[0], every=every)
-        if (self.root / "eval").is_dir():
-            return manifest.read_eval(self.root)
-        return manifest.read_folder(self.root) if plain else None
+            return table_photos.evaluation(self._located[0])
+        return manifest.read_eval(self.root) if (self.root / "eval").is_dir() else None
 
     @property
     def name(self) -> str:

@@ -47,13 +47,10 @@ class Parsed:
     """All rows: ``table`` (which file), ``line`` (in it), ``location`` (the path as written, in
     plain form), ``person`` and ``group`` ("" where not given), ``mask``, ``gender``, ``age``,
     ``age_band`` (``MISSING`` where not known), ``split`` (0 train, 1 eval) and ``weight``.
-
-    ``splits`` is whether a table has that column.
     """
 
     rows: pd.DataFrame
     notes: list[str]
-    splits: bool
 
 
 def parse(tables: Tables) -> Parsed:
@@ -64,17 +61,15 @@ def parse(tables: Tables) -> Parsed:
     lead outside.
     """
     parts, notes = [], []
-    splits = False
     for number, path in enumerate(tables.paths):
         raw = _read(path)
         raw, unused = _named(path, raw, tables.columns)
         if unused:
             notes.append(f"{path}: columns that are not used: {some(unused)}")
         part, part_notes = _understood(path, raw, tables)
-        splits |= "split" in raw
         parts.append(part.assign(table=number))
         notes += part_notes
-    return Parsed(pd.concat(parts, ignore_index=True), notes, splits)
+    return Parsed(pd.concat(parts, ignore_index=True), notes)
 
 
 def _read(path: Path) -> pd.DataFrame:

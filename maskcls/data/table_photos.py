@@ -12,7 +12,8 @@ import pandas as pd
 
 from maskcls.data import coverage
 from maskcls.data.label_fixes import STEMS, LabelFixes
-from maskcls.data.manifest import MISSING_FILE, OK, Manifest, labelled
+from maskcls.data.manifest import Manifest, labelled
+from maskcls.data.status import MISSING_FILE, OK
 from maskcls.data.table import Parsed, Tables
 from maskcls.labels import MISSING, Mask, joint_class
 from maskcls.storage.names import some
@@ -101,12 +102,12 @@ def train(
     return found
 
 
-def evaluation(rows: pd.DataFrame, *, every: bool) -> Manifest | None:
+def evaluation(rows: pd.DataFrame) -> Manifest | None:
     """The manifest of the rows to predict, in the order of the table; None where there is none.
 
-    ``every``: all rows. ``image_id`` is the name of the file, or the key where names repeat.
+    ``image_id`` is the name of the file, or the key where names repeat.
     """
-    frame = rows if every else rows[rows["split"] == 1]
+    frame = rows[rows["split"] == 1]
     if frame.empty:
         return None
     frame = frame.reset_index(drop=True)

@@ -167,16 +167,17 @@ def age_band_probabilities(years_B: Tensor, sigma_years: float = 5.0) -> Tensor:
 
     The mass of a Gaussian of ``sigma_years`` around each age that lies in each band. A millionth
     goes to the band of the age itself, so that the likeliest band is always that one, also at 30
-    and 60, where two bands would be level. Raises ValueError for a sigma outside 0 to 6 years.
+    and 60, where two bands would be level. In float32: onnxruntime has no error function of
+    float64. Raises ValueError for a sigma outside 0 to 6 years.
     """
     if not 0 < sigma_years <= MAX_SIGMA_YEARS:
         raise ValueError(f"sigma_years: expected above 0 to {MAX_SIGMA_YEARS}, got {sigma_years}")
-    years_B = years_B.double()
-    starts_2 = torch.tensor(AGE_BAND_STARTS, dtype=torch.float64, device=years_B.device)
+    years_B = years_B.float()
+    starts_2 = torch.tensor(AGE_BAND_STARTS, device=years_B.device)
     below_B2 = torch.special.ndtr((starts_2 - years_B[:, None]) / sigma_years)
     edges_B4 = pad(pad(below_B2, (1, 0), value=0.0), (0, 1), value=1.0)
     own_B3 = one_hot(torch.bucketize(years_B, starts_2, right=True), len(starts_2) + 1)
-    return torch.lerp(edges_B4.diff(dim=1), own_B3.double(), 1e-6).float()
+    return torch.lerp(edges_B4.diff(dim=1), own_B3.float(), 1e-6)
 
 
 def class_balanced_weights(class_counts: Sequence[int], beta: float = 0.999) -> FloatArray:

@@ -37,7 +37,7 @@ FLAT: Final = 4.0
 """Standard deviation in grey levels below which a photo shows nothing."""
 
 MIN_PHOTOS: Final = 4
-"""Photos of one person from which on it can be said which of them is the odd one."""
+"""Photos of one person that it takes to tell which of them is the odd one."""
 
 _SIZE: Final = (128, 96)
 _HEAD: Final = np.s_[16:52, 28:68]

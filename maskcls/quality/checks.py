@@ -22,13 +22,15 @@ import pandas as pd
 from maskcls.data import folds as folding
 from maskcls.data.coverage import absent_classes
 from maskcls.data.label_fixes import STEMS, LabelFixes
-from maskcls.data.manifest import OK, Manifest
+from maskcls.data.manifest import Manifest
 from maskcls.data.photos import PhotoError, prefetch
 from maskcls.data.source import Source
+from maskcls.data.status import OK
 from maskcls.labels import AgeLimits, Gender
 from maskcls.quality import appearance
 from maskcls.quality.appearance import Fingerprint
 from maskcls.quality.copies import sets
+from maskcls.quality.faceless import faceless
 from maskcls.quality.findings import KINDS, Checked, Finding
 
 
@@ -40,8 +42,11 @@ def check(
     max_bad_share: float = 0.02,
     threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    faces: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
 ) -> Checked:
     """Check the data set as a run with these settings would meet it.
+
+    ``faces`` looks for the faces in a table of photos, as ``faceless.locate`` does.
 
     Findings do not depend on ``threads``. ``progress`` is called with ``(done, total)`` after
     each photo. Raises ValueError for fewer than one thread.
@@ -63,6 +68,9 @@ def check(
         photos[photos["status"] == OK],
         [one for one in fingerprints if isinstance(one, Fingerprint)],
     )
+    if faces is not None:
+        photos = faces(photos)
+        findings += faceless(photos)
     if train:
         if source.tables is None:
             findings += _of_people(source.root, train.photos)

@@ -60,6 +60,12 @@ KINDS: Final[dict[str, Kind]] = {
         "Hair, forehead and eyes look unlike the person's other photos, much more than usual here. "
         "Only a hint: light and hats do the same, and people who look alike are not noticed.",
     ),
+    "no face": Kind(
+        "warning",
+        "No face found",
+        "With <code>image.crop=face</code> these are cropped where the person's other faces are, "
+        "or those of most people.",
+    ),
     "blank": Kind("warning", "Blank photos", "Of one grey or nearly so."),
     "size": Kind("warning", "Odd sizes", "Photos of another size than most."),
     "missing photos": Kind(
@@ -99,7 +105,8 @@ class Checked:
     """All findings, in the order of ``KINDS``, and the photos that were looked at.
 
     ``photos`` has a row a photo to train on or to predict: ``key``, ``path``, ``side`` (``train``
-    or ``eval``), ``person``, ``stem`` and ``variant`` (empty in eval) and ``status``.
+    or ``eval``), ``person``, ``stem`` and ``variant`` (empty in eval) and ``status``; where faces
+    were looked for, also the columns of ``face_table.locate``.
     """
 
     name: str

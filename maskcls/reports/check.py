@@ -9,9 +9,9 @@ from typing import Any, Final
 import pandas as pd
 
 from maskcls.data.label_fixes import STEMS
-from maskcls.data.manifest import OK
+from maskcls.data.status import OK
 from maskcls.quality.findings import KINDS, Checked, Finding
-from maskcls.reports import page
+from maskcls.reports import page, seen
 from maskcls.storage import files
 
 SHOWN: Final = 30
@@ -64,6 +64,7 @@ def render(checked: Checked) -> str:
             f"{sides.get('eval', 0):,} to predict",
         ],
         stops=checked.would_stop,
+        views=seen.views(checked.photos),
         found=[
             {
                 "name": kind,

@@ -11,7 +11,7 @@ import pandas as pd
 from maskcls import labels
 from maskcls.data import coverage
 from maskcls.data.label_fixes import STEMS
-from maskcls.data.manifest import OK
+from maskcls.data.status import OK
 from maskcls.labels import HEADS, Task
 from maskcls.reports import charts, finished_run, page
 from maskcls.reports.finished_run import FinishedRun, readable

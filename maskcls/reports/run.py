@@ -20,6 +20,7 @@ from maskcls.reports import (
     gallery,
     groups,
     page,
+    seen,
     vote_section,
 )
 from maskcls.reports.analysis import Calibration
@@ -74,6 +75,7 @@ def write(folder: Path, explain: gallery.Explain = gallery.explain) -> Path:
             vote=vote_section.tables(run),
             times=_times(run),
             data=groups.data(run),
+            faces=seen.of_run(run),
         )
 
 

@@ -141,7 +141,7 @@ def write(runs: Sequence[FinishedRun], vote: RunVote, name: str, out: Path) -> b
 
 def lines(vote: RunVote) -> list[str]:
     """The vote for a reader: scores, gains, weights, offsets and disagreement."""
-    told = [f"out of fold, {vote.photos:,} photos, by votes fitted on other people"]
+    lines = [f"out of fold, {vote.photos:,} photos, by votes fitted on other people"]
     rows = {one: {t: f"{s['macro_f1']:.3f}" for t, s in found.items()}
             for one, found in vote.alone.items()}  # fmt: skip
     rows["all together"] = {
@@ -149,27 +149,27 @@ def lines(vote: RunVote) -> list[str]:
         for t, s in vote.scores.items()
     }
     rows["minus the best run"] = {target: str(gain) for target, gain in vote.gain.items()}
-    told += pd.DataFrame(rows).T.fillna("").to_string().splitlines()
+    lines += pd.DataFrame(rows).T.fillna("").to_string().splitlines()
     for target, fitted in vote.fitted.items():
-        told += ["", *_fitted_lines(target, fitted, vote.routes[target])]
+        lines += ["", *_fitted_lines(target, fitted, vote.routes[target])]
         if len(vote.routes[target]) > 1:
             table = vote.disagreement[target]
-            told += [f"{target}: share of photos that two routes answer differently",
+            lines += [f"{target}: share of photos that two routes answer differently",
                      *table.to_string(float_format="{:.2f}".format).splitlines()]  # fmt: skip
-    return told
+    return lines
 
 
 def _fitted_lines(target: str, fitted: FittedVote, routes: Sequence[str]) -> list[str]:
-    told = []
+    lines = []
     if weights := fitted.parameters.get("weights"):
         shares = [f"{one} {weight:.2f}" for one, weight in zip(routes, weights, strict=True)]
-        told.append(f"{target}: weights {', '.join(shares)}")
+        lines.append(f"{target}: weights {', '.join(shares)}")
     if tried := fitted.offsets:
         gain = Difference(tried["gain"], tried["low"], tried["high"])
         values = ", ".join(f"{value:+.2f}" for value in tried["values"])
         verdict = "used" if tried["used"] else "not used: it may be luck"
-        told.append(f"{target}: offsets {values} gain {gain}, {verdict}")
-    return told
+        lines.append(f"{target}: offsets {values} gain {gain}, {verdict}")
+    return lines
 
 
 def read(folders: Sequence[Path]) -> list[FinishedRun]:

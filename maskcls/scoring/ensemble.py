@@ -15,15 +15,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from maskcls import labels
 from maskcls.labels import ATTRIBUTES, NUM_JOINT, FloatArray, IntArray, Task
 from maskcls.scoring import metrics, voting
 from maskcls.scoring.voting import FittedVote
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -194,26 +196,60 @@ def vote(fitted: Mapping[str, FittedVote], models: Sequence[ModelVotes]) -> pd.D
 
     Every photo must have been seen by every model. Raises ValueError where not.
     """
+    import pandas as pd
+
     image_ids = sorted(models[0].image_ids)
-    answers: dict[str, IntArray] = {}
-    present = sorted({(model.run, model.task) for model in models}, key=_place)
-    for target, routes in voters(present).items():
-        voting_models = [model for model in models if (model.run, model.task) in routes]
-        probabilities_MNK = np.stack(
-            [_aligned(model, target, image_ids) for model in voting_models]
-        )
-        routes_M = [routes.index((model.run, model.task)) for model in voting_models]
-        answers[target], _ = voting.apply(fitted[target], probabilities_MNK, routes_M)
-    if "joint" in answers:
-        answers |= labels.decode(answers["joint"])
-    elif set(answers) == set(ATTRIBUTES):
-        answers["joint"] = labels.encode(**answers)
-    table = pd.DataFrame({"image_id": image_ids, **answers})
+    voted = answers(
+        fitted,
+        [(model.run, model.task) for model in models],
+        [_aligned(model, image_ids) for model in models],
+    )
+    classes = {target: answer.classes_N for target, answer in voted.items()}
+    table = pd.DataFrame({"image_id": image_ids, **classes})
     return table.assign(ans=table["joint"]) if "joint" in table else table
 
 
-def _aligned(model: ModelVotes, target: str, image_ids: list[str]) -> FloatArray:
-    """A model's probabilities [N, K] in the order of ``image_ids``."""
+class Answer(NamedTuple):
+    """What an ensemble says of one target: classes [N] and probabilities [N, K] (see
+    ``voting.mean_probabilities``); none of a joint class that three attributes make up."""
+
+    classes_N: IntArray
+    probabilities_NK: FloatArray | None
+
+
+def answers(
+    fitted: Mapping[str, FittedVote],
+    routes_M: Sequence[Route],
+    probabilities_M: Sequence[Mapping[str, Any]],
+) -> dict[str, Answer]:
+    """The vote on N photos: target -> its answer, the joint class and its attributes included.
+
+    ``routes_M`` are those of the models, ``probabilities_M`` what each says: [N, K] of each of its
+    heads. Raises what ``voting.apply`` raises.
+    """
+    voted: dict[str, Answer] = {}
+    for target, routes in voters(sorted(set(routes_M), key=_place)).items():
+        chosen = [m for m, route in enumerate(routes_M) if route in routes]
+        said_MNK = np.stack([for_target(probabilities_M[m], routes_M[m][1], target)
+                             for m in chosen])  # fmt: skip
+        places_M = [routes.index(routes_M[m]) for m in chosen]
+        classes_N, _ = voting.apply(fitted[target], said_MNK, places_M)
+        mean_NK = voting.mean_probabilities(fitted[target], said_MNK, places_M)
+        voted[target] = Answer(classes_N, mean_NK)
+    if "joint" in voted:
+        joint = voted["joint"]
+        assert joint.probabilities_NK is not None
+        for attribute, classes_N in labels.decode(joint.classes_N).items():
+            marginal_NK = labels.marginal(joint.probabilities_NK, attribute)
+            voted[attribute] = Answer(classes_N, marginal_NK)
+    elif set(voted) == set(ATTRIBUTES):
+        parts = {attribute: voted[attribute].classes_N for attribute in ATTRIBUTES}
+        voted["joint"] = Answer(labels.encode(**parts), None)
+    return voted
+
+
+def _aligned(model: ModelVotes, image_ids: list[str]) -> dict[str, FloatArray]:
+    """A model's probabilities [N, K] of each head, in the order of ``image_ids``."""
     place = {image_id: i for i, image_id in enumerate(model.image_ids)}
     missing = [image_id for image_id in image_ids if image_id not in place]
     if missing or len(place) != len(image_ids):
@@ -223,7 +259,7 @@ def _aligned(model: ModelVotes, target: str, image_ids: list[str]) -> FloatArray
             f"{missing[:3]}"
         )
     order = [place[image_id] for image_id in image_ids]
-    return for_target(model.probabilities, model.task, target)[order]
+    return {head: np.asarray(said)[order] for head, said in model.probabilities.items()}
 
 
 def for_target(probabilities: Mapping[str, Any], task: Task, target: str) -> FloatArray:
@@ -246,6 +282,8 @@ def names_of(routes: Iterable[Route]) -> list[str]:
 def disagreement(out_of_fold: pd.DataFrame, target: str) -> pd.DataFrame:
     """The share of training photos on which two routes answer ``target`` differently, [routes,
     routes], rows and columns by name. Members that never disagree add nothing to each other."""
+    import pandas as pd
+
     routes = voters(routes_of(out_of_fold))[target]
     probabilities_MNK, _, _ = stacked(out_of_fold, target, routes)
     answers_MN = probabilities_MNK.argmax(axis=2)
@@ -261,6 +299,8 @@ def stacked(
 
     Raises ValueError where they have no photo in common, or take it for another person or class.
     """
+    import pandas as pd
+
     tables = [_rows_of(out_of_fold, target, route) for route in routes]
     photos = tables[0].index
     for table in tables[1:]:

@@ -93,7 +93,7 @@ def require_same_ids(
     """Raise ValueError, naming some of the ids, unless both name the same photos."""
     expected_ids, found_ids = set(expected), set(found)
     if expected_ids != found_ids:
-        forms = [
+        columns = [
             {unicodedata.normalize("NFC", name) for name in ids}
             for ids in (expected_ids, found_ids)
         ]
@@ -101,7 +101,7 @@ def require_same_ids(
         raise ValueError(
             f"{found_name} must name the same photos as {expected_name}: "
             f"{_some(expected_ids - found_ids)} missing, {_some(found_ids - expected_ids)} too many"
-            + (hint if forms[0] == forms[1] else "")
+            + (hint if columns[0] == columns[1] else "")
         )
 
 

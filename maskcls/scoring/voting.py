@@ -142,6 +142,18 @@ def apply(
     return _leading(shifted_NK).argmax(axis=1), shifted_NK
 
 
+def mean_probabilities(
+    fitted: FittedVote, probabilities_MNK: FloatArray, route_M: npt.ArrayLike | None = None
+) -> FloatArray:
+    """How likely the ensemble takes each class to be, [models, N, K] -> [N, K].
+
+    Those of ``apply``, but of a hard vote the mean probabilities of its models: shares of a few
+    votes say little. The likeliest class may then be another than the voted one.
+    """
+    name = "soft" if fitted.name == "hard" else fitted.name
+    return apply(replace(fitted, name=name), probabilities_MNK, route_M)[1]
+
+
 def nested_score(
     name: str,
     probabilities_MNK: FloatArray,
@@ -234,14 +246,15 @@ def _apply_soft(
 def _apply_stacker(
     parameters: Parameters, probabilities_MNK: FloatArray, route_M: IntArray
 ) -> tuple[IntArray, FloatArray]:
-    from scipy.special import softmax
-
     route_means_RNK = np.stack(
         [probabilities_MNK[route_M == route].mean(axis=0) for route in range(route_M.max() + 1)]
     )
     logits_NC = _log_features(route_means_RNK) @ np.array(parameters["coefficients"]).T
+    logits_NC = logits_NC + np.array(parameters["intercepts"])
+    # A softmax of NumPy's: a bundle is read without SciPy.
+    odds_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True, initial=-np.inf))
     stacked_NK = np.zeros(probabilities_MNK.shape[1:])
-    stacked_NK[:, parameters["classes"]] = softmax(logits_NC + parameters["intercepts"], axis=1)
+    stacked_NK[:, parameters["classes"]] = odds_NC / odds_NC.sum(axis=1, keepdims=True)
     return _leading(stacked_NK).argmax(axis=1), stacked_NK
 
 

@@ -15,10 +15,10 @@ from maskcls.config import checks, layers
 from maskcls.config.recipe import Image, Recipe
 from maskcls.config.schema import Config
 from maskcls.data import coverage, face_table, folds, label_fixes, manifest
-from maskcls.data.manifest import OK
 from maskcls.data.prepared import Prepared
 from maskcls.data.prepared import prepare as prepare_images
 from maskcls.data.preprocess import Preprocessing
+from maskcls.data.status import MISSING_FILE, OK
 from maskcls.labels import Task
 from maskcls.progress import Progress
 from maskcls.storage import files
@@ -143,7 +143,7 @@ def training_photos(
 
 def _require_files(photos: pd.DataFrame, max_bad_share: float) -> None:
     """Missing files are known before any is opened: a run need not decode the others to stop."""
-    missing = photos[photos["status"] == manifest.MISSING_FILE]
+    missing = photos[photos["status"] == MISSING_FILE]
     if len(missing) > max_bad_share * len(photos):
         raise ValueError(
             f"{len(missing):,} of {len(photos):,} photos to train on are not there, the limit is "
@@ -151,19 +151,11 @@ def _require_files(photos: pd.DataFrame, max_bad_share: float) -> None:
         )
 
 
-def photos_to_predict(
-    config: Config, opened: Opened, plain: bool = False
-) -> manifest.Manifest | None:
-    """The photos to predict, fetched if on an object store; None where there are none.
-
-    With ``plain``, data.root itself may hold them.
-    """
-    root = config.place(config.data.root)
+def photos_to_predict(config: Config, opened: Opened) -> manifest.Manifest | None:
+    """The photos to predict, fetched if on an object store; None where there are none."""
     if config.data.table is None:
-        (root / "eval").pull(progress=Progress("eval: files fetched"))
-        if plain and not (root.local / "eval").is_dir():
-            root.pull(progress=Progress("photos fetched"))
-    return opened.source.evaluation(plain)
+        (config.place(config.data.root) / "eval").pull(progress=Progress("eval: files fetched"))
+    return opened.source.evaluation()
 
 
 def prepare_eval(
@@ -171,7 +163,6 @@ def prepare_eval(
     images: Sequence[Image],
     tables: Path,
     uri: str | None = None,
-    plain: bool = False,
     opened: Opened | None = None,
 ) -> Photos | None:
     """Prepare the photos to predict; None where the data has none.
@@ -179,7 +170,7 @@ def prepare_eval(
     Raises ValueError with the list of those that cannot be read, unless data.bad_eval allows them.
     """
     opened = opened or sources.opened(config)
-    found = photos_to_predict(config, opened, plain)
+    found = photos_to_predict(config, opened)
     if found is None:
         if config.data.table:
             log.info("no row of the table has the split eval: nothing to predict")

@@ -58,9 +58,9 @@ def counts(config: Config, photos: pd.DataFrame) -> dict[str, Any] | None:
     if config.pseudo.run is None:
         return None
     found = pseudo.counts(photos, config.folds.count)
-    told = ", ".join(f"{name} {number:,.0f}" for name, number in found.items())
+    counts = ", ".join(f"{name} {number:,.0f}" for name, number in found.items())
     log.info("pseudo-labels: photos to predict that %s is sure of, mean over folds: %s",
-             config.pseudo.run, told)  # fmt: skip
+             config.pseudo.run, counts)  # fmt: skip
     return {
         "run": str(config.pseudo.run),
         "confidence": config.pseudo.confidence,

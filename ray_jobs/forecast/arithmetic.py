@@ -16,7 +16,7 @@ THREADS_ELSEWHERE = 2
 """Threads that prepare photos on a node which has none (``ImageSource.open``)."""
 
 END_S, END_PHOTO_S = 6.0, 0.003
-"""Vote, scores and report: seconds, and seconds a photo. Assumed, and told as such."""
+"""Vote, scores and report: seconds, and seconds a photo. Assumed, and marked so."""
 
 
 @dataclass(frozen=True)

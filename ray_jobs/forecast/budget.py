@@ -194,7 +194,7 @@ def lines_of(config: Config, outlook: Outlook) -> list[str]:
     """What was chosen, and what was given up, for a reader."""
     limit_s, choice = config.budget.time_s, outlook.choice
     assert limit_s is not None
-    told = [
+    lines = [
         f"budget {limit_s:.0f} s: {described(config, choice)}; the run should take "
         f"{outlook.seconds:.0f} s"
     ]
@@ -210,9 +210,9 @@ def lines_of(config: Config, outlook: Outlook) -> list[str]:
     if choice.scale < 1:
         given.append("a quarter of height and width")
     if not given:
-        return [*told, "given up: nothing; all that tasks lists is trained"]
-    told.append(f"given up: {', '.join(given)}")
+        return [*lines, "given up: nothing; all that tasks lists is trained"]
+    lines.append(f"given up: {', '.join(given)}")
     if outlook.refused:
         richer, seconds = outlook.refused[-1]
-        told.append(f"the next richer, {described(config, richer)}, would take {seconds:.0f} s")
-    return told
+        lines.append(f"the next richer, {described(config, richer)}, would take {seconds:.0f} s")
+    return lines

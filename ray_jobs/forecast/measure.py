@@ -21,8 +21,9 @@ from maskcls.config.methods import NoSampler
 from maskcls.config.recipe import People, Recipe
 from maskcls.config.schema import Config
 from maskcls.data import prepared
-from maskcls.data.manifest import OK, Manifest
+from maskcls.data.manifest import Manifest
 from maskcls.data.preprocess import Preprocessing
+from maskcls.data.status import OK
 from maskcls.labels import Task
 from maskcls.learning import heads
 from maskcls.learning.heads import LABEL_COLUMNS

@@ -30,13 +30,13 @@ Severity = Literal["error", "warning"]
 class Clock:
     """How far a node's clock is ahead of the driver's, and how wrong that may be, in seconds."""
 
-    ahead: float
+    offset_s: float
     give_or_take: float
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node: what Ray knows of it, and what it said; ``silence`` tells why it said nothing."""
+    """A node: what Ray knows of it, and what it answered; ``silence`` is why it did not."""
 
     name: str
     gpus_declared: float = 0.0
@@ -285,12 +285,12 @@ def _limits(cluster: Cluster, node: Node, facts: NodeFacts) -> Iterator[Finding]
 def _clock(cluster: Cluster, node: Node, facts: NodeFacts) -> Iterator[Finding]:
     if node.clock is None:
         return
-    off = abs(node.clock.ahead) - node.clock.give_or_take
+    off = abs(node.clock.offset_s) - node.clock.give_or_take
     if off > CLOCK_WARNING_S:
-        way = "ahead of" if node.clock.ahead > 0 else "behind"
+        way = "ahead of" if node.clock.offset_s > 0 else "behind"
         yield Finding(
             "error" if off > CLOCK_ERROR_S else "warning",
-            f"its clock is {abs(node.clock.ahead):.0f} s {way} the driver's",
+            f"its clock is {abs(node.clock.offset_s):.0f} s {way} the driver's",
             "let chrony or ntpd set the clock there",
             [node.name],
         )

@@ -131,7 +131,7 @@ def _ask(node_ids: Sequence[str], asked: Asked) -> tuple[dict[str, NodeFacts], d
 
 
 def _clock(node_id: str) -> Clock | None:
-    """How far a node's clock is ahead; the quickest of three answers tells it best."""
+    """How far a node's clock is ahead; by the quickest of three answers."""
     best = None
     for _ in range(3):
         began = time.time()

@@ -47,9 +47,9 @@ def _gpus(node: Node, facts: NodeFacts) -> str:
 def _clock(node: Node, facts: NodeFacts) -> str:
     if node.clock is None:
         return "not known"
-    if abs(node.clock.ahead) <= node.clock.give_or_take + 0.1:
+    if abs(node.clock.offset_s) <= node.clock.give_or_take + 0.1:
         return "the driver's"
-    return f"{node.clock.ahead:+.1f} s"
+    return f"{node.clock.offset_s:+.1f} s"
 
 
 def _limit(limit: int | None) -> str:

@@ -23,7 +23,7 @@ class Blame(StrEnum):
     PEER = "peer"
 
 
-class NoAccelerator(RuntimeError):  # noqa: N818 -- named as it is told
+class NoAccelerator(RuntimeError):  # noqa: N818 -- users read this name
     """A worker that was given a GPU finds no CUDA."""
 
 

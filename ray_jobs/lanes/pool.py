@@ -153,7 +153,7 @@ def lanes(
     latest with this program (that of a lane which has to be killed before it has a worker).
 
     ``folder`` keeps what Ray Train itself writes, and is removed. Lanes start in the background.
-    Where waiting is in vain, every job fails with the reason: nothing waits without a limit.
+    Where no worker can come, every job fails with the reason: nothing waits without a limit.
     Raises Refused where a node does not see ``folder`` or, with ``uri``, its object store.
     """
     storage = folder / ".ray_train"

@@ -229,7 +229,7 @@ class _JobQueue:
         return sum(entry.state == "pending" for entry in self._waiting)
 
     async def trouble(self, limits: Resources, has_node: bool, busy: bool = False) -> str | None:
-        """Why waiting is in vain: nobody takes a job.
+        """Why no job can go on: no worker takes one.
 
         ``has_node``: whether there is a node that a worker could start on. ``busy``: others have
         what a worker needs, and waiting for that has no limit.

@@ -13,7 +13,8 @@ import ray
 
 from maskcls import labels
 from maskcls.config.schema import Config
-from maskcls.data.manifest import OK, label_column
+from maskcls.data.manifest import label_column
+from maskcls.data.status import OK
 from maskcls.scoring import submission
 from maskcls.scoring.voting import FittedVote
 from maskcls.storage import files

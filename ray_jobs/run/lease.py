@@ -189,8 +189,8 @@ def parse(content: bytes) -> dict[str, Any]:
     if not content:
         return {}
     try:
-        said = json.loads(content)
-        return {"id": None, **said} if said else {}
+        owner = json.loads(content)
+        return {"id": None, **owner} if owner else {}
     except (ValueError, TypeError):
         return {"id": None}
 

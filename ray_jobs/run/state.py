@@ -95,7 +95,7 @@ class Board:
         self._write()
 
     def phase(self, name: str) -> None:
-        """What the program does now; said, so that no step passes in silence."""
+        """What the program does now, with a line for whoever looks on."""
         log.info("%s ...", name)
         self.state.phase = name
         self._write()

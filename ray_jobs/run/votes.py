@@ -1,4 +1,4 @@
-"""The voting actor: gathers what each model says, as it comes, and survives its own death."""
+"""The voting actor: gathers the answers of each model as they come, and survives its own death."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Model = tuple[str, int]
 
 
 class _Ensemble:
-    """Probabilities by (task, fold, image). Said twice, they count once.
+    """Probabilities by (task, fold, image). Added twice, they count once.
 
     Every ``add`` is on disk in ``folder`` before it returns, one file a model; the constructor
     reads them back, so that neither a restarted actor nor a restarted run forgets. With ``uri``
@@ -53,12 +53,12 @@ class _Ensemble:
         image_ids: Sequence[str],
         probabilities: Mapping[str, FloatArray],
     ) -> None:
-        """What model (task, fold) says of some photos: probabilities [N, K] of each head."""
+        """The answers of model (task, fold) on some photos: probabilities [N, K] of each head."""
         known = self._votes.setdefault((task, fold), {})
         for head, values_NK in probabilities.items():
-            said = pd.DataFrame({"probabilities": list(values_NK)}, index=list(image_ids))
-            before = known.get(head, said.iloc[:0])
-            known[head] = pd.concat([before.drop(said.index, errors="ignore"), said])
+            rows = pd.DataFrame({"probabilities": list(values_NK)}, index=list(image_ids))
+            before = known.get(head, rows.iloc[:0])
+            known[head] = pd.concat([before.drop(rows.index, errors="ignore"), rows])
         table = pd.concat(
             [rows.rename_axis("image_id").reset_index().assign(head=head)
              for head, rows in known.items()], ignore_index=True)  # fmt: skip
@@ -68,7 +68,7 @@ class _Ensemble:
         self._place.push(lambda file: file == name)
 
     def has(self, task: str, fold: int) -> bool:
-        """Whether the model has said anything."""
+        """Whether the model has given any answers."""
         return (task, fold) in self._votes
 
     def vote(self, fitted: Mapping[str, FittedVote], models: Sequence[Model]) -> pd.DataFrame:

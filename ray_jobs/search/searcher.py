@@ -25,7 +25,7 @@ class LedgerSearcher(Searcher):
     """Goes on where a ledger ends: trials that had not ended come first, under their names.
 
     Tune copies its snapshots of a search in the background: those of a killed driver may be old, or
-    half a file. So none is read; Optuna is told again what the ledger and the trials' folders say.
+    half a file. So none is read; Optuna gets again what is in the ledger and the trials' folders.
     Each trial is drawn by a sampler that is seeded by its number: what it draws depends on what is
     known by then, not on how often the driver was restarted. Once ``over`` says so, no trial comes.
     """

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from scipy.linalg import block_diag
 
 from maskcls import labels
-from maskcls.data.manifest import OK
+from maskcls.data.status import OK
 from maskcls.learning import checkpoint, tracking
 from maskcls.learning import predict as inference
 from maskcls.learning.heads import LABEL_COLUMNS

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -149,10 +150,14 @@ def test_unreadable_photos_to_predict_are_listed_or_answered_and_marked(
     assert "data.bad_eval=most_frequent" in told
     told = verb("predict", *words, "data.bad_eval=most_frequent")
     written = next(line for line in told.splitlines() if line.startswith("submission: "))
-    answers = pd.read_parquet(written.removeprefix("submission: ").replace(
-        "submission.csv", "predictions.parquet"))  # fmt: skip
-    assert answers.set_index("image_id")["fallback"].to_dict()[bad.name]
-    assert answers["fallback"].sum() == 1
+    submitted = Path(written.removeprefix("submission: "))
+    answers = pd.concat(map(pd.read_parquet, sorted(submitted.parent.glob("part-*.parquet"))))
+    reasons = answers.set_index("photo")["status"].to_dict()
+    assert "not an image" in reasons.pop(bad.name)
+    assert set(reasons.values()) == {"ok"}
+    train = pd.read_parquet(run_dir / "manifest.parquet")
+    answered = submission.read_answers(submitted).set_index("ImageID")["ans"]
+    assert answered[bad.name] == train["joint"].mode().min()
 
 
 def test_one_job_alone_is_the_same_as_in_a_sweep_and_is_taken_over(swept, run_dir, verb, tmp_path):
@@ -202,7 +207,7 @@ def test_the_routes_are_compared_on_what_is_trained(verb, swept, run_dir, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name", ["prepare", "train", "sweep", "predict", "tune", "compare", "status", "doctor"]
+    "name", ["prepare", "train", "sweep", "predict", "tune", "compare", "status", "doctor", "serve"]
 )
 def test_every_verb_has_help(here, name):
     status, told = here(name, "--help")

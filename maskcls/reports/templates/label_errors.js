@@ -11,7 +11,7 @@ let current = null;
 try { decisions = JSON.parse(localStorage.getItem(KEY)) || {}; } catch (error) { keepFailed(); }
 
 function keepFailed() {
-  byId("told").textContent = "This browser keeps no decisions: export before you leave.";
+  byId("message").textContent = "This browser keeps no decisions: export before you leave.";
 }
 
 function keep() {
@@ -27,7 +27,7 @@ function decide(item, verdict) {
   return true;
 }
 
-function shown(item) {
+function isVisible(item) {
   const task = document.querySelector("input[name=task]:checked").value;
   const decided = nameOf(item) in decisions;
   // The one in hand stays until it is left, or it would vanish under the reader's eyes.
@@ -46,7 +46,7 @@ function select(item, focus = true) {
 }
 
 function move(step) {
-  const visible = items.filter(shown);
+  const visible = items.filter(isVisible);
   const at = visible.indexOf(current);
   const next = at < 0 ? 0 : at + step;
   if (visible[next]) select(visible[next]);
@@ -57,7 +57,7 @@ function show() {
   const open = {};
   for (const item of items) {
     const verdict = decisions[nameOf(item)]?.verdict;
-    item.hidden = !shown(item);
+    item.hidden = !isVisible(item);
     for (const name of ["accepted", "rejected"]) item.classList.toggle(name, verdict === name);
     for (const button of item.querySelectorAll("button"))
       button.setAttribute("aria-pressed", button.dataset.do === verdict);
@@ -143,7 +143,7 @@ byId("items").addEventListener("change", event => {
 });
 
 byId("toolbar").addEventListener("change", () => {
-  if (current && !shown(current)) select(null);
+  if (current && !isVisible(current)) select(null);
   show();
 });
 
@@ -151,9 +151,9 @@ byId("copy").addEventListener("click", async () => {
   byId("yaml").select();
   try {
     await navigator.clipboard.writeText(byId("yaml").value);
-    byId("told").textContent = "Copied.";
+    byId("message").textContent = "Copied.";
   } catch (error) {
-    byId("told").textContent = "Selected: press Ctrl-C.";
+    byId("message").textContent = "Selected: press Ctrl-C.";
   }
 });
 

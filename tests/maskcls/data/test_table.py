@@ -275,13 +275,10 @@ def test_photos_with_other_masks_of_unknown_people_are_spread_evenly(table):
     assert (pd.crosstab(photos["mask"], fold) == 4).all(axis=None)
 
 
-def test_to_predict_are_the_rows_of_that_split_or_all_if_there_is_none(table):
+def test_to_predict_are_the_rows_of_that_split(table):
     source = table("path,split\nx/b.jpg,eval\nx/a.jpg,train\ny/b.jpg,eval\n")
     assert source.evaluation().photos["image_id"].tolist() == ["x/b.jpg", "y/b.jpg"]
-    assert len(source.evaluation(plain=True).photos) == 2
-    source = table("path\nx/b.jpg\nx/a.jpg\n")
-    assert source.evaluation() is None
-    assert source.evaluation(plain=True).photos["image_id"].tolist() == ["b.jpg", "a.jpg"]
+    assert table("path\nx/b.jpg\nx/a.jpg\n").evaluation() is None
 
 
 def test_a_task_without_labels_or_with_one_class_is_refused(table):

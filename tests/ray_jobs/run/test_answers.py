@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from maskcls.config.load import load
-from maskcls.data import manifest
 from maskcls.storage.place import Place
 from ray_jobs import status
 from ray_jobs.lanes.records import Event
@@ -79,19 +78,6 @@ def test_one_reason_of_many_jobs_is_said_once():
         "  mask-fold0, mask-fold1: no hub",
         "  age-fold0: no luck",
     ]
-
-
-def test_a_plain_folder_of_photos_can_be_predicted(tmp_path):
-    for name in ("b.jpg", "a.png"):
-        (tmp_path / name).write_bytes(b"x")
-    (tmp_path / "notes.txt").write_text("")
-    (tmp_path / "deeper").mkdir()
-    found = manifest.read_folder(tmp_path)
-    assert found.photos["image_id"].tolist() == ["a.png", "b.jpg"]
-    assert found.photos["key"].tolist() == ["a.png", "b.jpg"]
-    assert any("notes.txt" in note for note in found.notes)
-    with pytest.raises(FileNotFoundError, match="no photo here"):
-        manifest.read_folder(tmp_path / "deeper")
 
 
 def test_a_reader_has_a_copy_of_its_own(tmp_path, monkeypatch):

@@ -1,0 +1,177 @@
+"""The service on Ray Serve: a front that speaks HTTP, and replicas that hold the models.
+
+A replica that dies loses no request: the front asks another one, since an answer changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import cv2
+from fastapi import FastAPI, HTTPException
+from ray import serve
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError
+
+from maskcls.config.serve import Serve
+from maskcls.data.faces import find_face
+from maskcls.data.status import OK
+from maskcls.inference import loading, occlusion, table
+from maskcls.inference.inputs import Source
+from maskcls.inference.prepared_photo import PreparedPhoto, in_pixels, prepare
+from ray_jobs.serving import web
+from ray_jobs.serving.web import Photo
+
+NAME: Final = "maskcls"
+TOKEN: Final = "MASKCLS_TOKEN"
+LEAST_TOKEN: Final = 16
+"""Characters of a token, at least."""
+
+ATTEMPTS: Final = 6
+"""Replicas that a request may lose before it fails."""
+
+
+class Answers:
+    """A replica: the models, asked for batches of photos of different requests."""
+
+    def __init__(self, path: str, settings: Serve) -> None:
+        cv2.setNumThreads(1)
+        device = "cuda" if settings.gpus_per_replica else "cpu"
+        self._model = loading.load(path, device=device, threads=settings.threads_per_replica)
+        self._max_pixels = settings.max_pixels
+        self._decoders = ThreadPoolExecutor(settings.threads_per_replica)
+        self.answer.set_max_batch_size(settings.batch_size)  # type: ignore[attr-defined]
+        self.answer.set_batch_wait_timeout_s(  # type: ignore[attr-defined]
+            settings.batch_wait_ms / 1000
+        )
+        self._compute([("warm-up", b"")])
+
+    @serve.batch
+    async def answer(self, photos: list[Photo]) -> list[dict[str, Any]]:
+        """Rows of photos, one call a photo; see ``table.records``."""
+        return await asyncio.to_thread(self._compute, photos)
+
+    async def explain(self, photo: Photo) -> dict[str, Any]:
+        """A photo's row, and what spoke for it; see ``occlusion.support``."""
+        return await asyncio.to_thread(self._explain, photo)
+
+    def _compute(self, photos: Sequence[Photo]) -> list[dict[str, Any]]:
+        prepared = list(self._decoders.map(self._prepare, photos))
+        return table.records(prepared, self._model.answer(prepared))
+
+    def _prepare(self, photo: Photo) -> PreparedPhoto:
+        source = Source(*photo, max_pixels=self._max_pixels)
+        return prepare(source, self._model.recipes)
+
+    def _explain(self, photo: Photo) -> dict[str, Any]:
+        prepared = self._prepare(photo)
+        (row,) = table.records([prepared], self._model.answer([prepared]))
+        if prepared.status != OK:
+            return row
+        if prepared.box is None:  # the models look for none: shown all the same
+            image_HWC, _ = Source(*photo, max_pixels=self._max_pixels).load()
+            assert image_HWC is not None
+            box = in_pixels(find_face(image_HWC, "centerface"), prepared.size)
+            row |= dict(zip(table.BOX, box or (None,) * 4, strict=True))
+        seen = cv2.cvtColor(prepared.images[0], cv2.COLOR_RGB2BGR)
+        jpeg = base64.b64encode(cv2.imencode(".jpg", seen)[1].tobytes()).decode()
+        support = occlusion.support(self._model, prepared)
+        return row | {
+            "picture": f"data:image/jpeg;base64,{jpeg}",
+            "support": {attribute: parts.round(4).tolist() for attribute, parts in support.items()},
+        }
+
+
+@serve.ingress()
+class Front:
+    """Speaks HTTP and asks the replicas, once more where one dies."""
+
+    def __init__(self, answers: Any, settings: Serve, token_digest: str | None) -> None:
+        self._answers, self._settings, self._token_digest = answers, settings, token_digest
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return web.make_app(self._ask, self._explain, self._settings, self._token_digest)
+
+    async def _ask(self, photos: Sequence[Photo]) -> list[dict[str, Any]]:
+        return list(await asyncio.gather(*(self._retry("answer", photo) for photo in photos)))
+
+    async def _explain(self, photo: Photo) -> dict[str, Any]:
+        return await self._retry("explain", photo)
+
+    async def _retry(self, method: str, photo: Photo) -> dict[str, Any]:
+        for attempt in range(ATTEMPTS):
+            try:
+                row: dict[str, Any] = await getattr(self._answers, method).remote(photo)
+                return row
+            except BackPressureError:
+                raise HTTPException(503, "too many requests wait; try again later") from None
+            except RayTaskError:  # the replica's own error: another one would say the same
+                raise
+            except RayActorError:
+                await asyncio.sleep(0.1 * 2**attempt)
+        raise HTTPException(503, "the models are starting again; try again later")
+
+
+def application(path: str, settings: Serve, token: str | None) -> serve.Application:
+    """The service for the run, job or bundle at ``path``, which every node must see.
+
+    ``token`` None means that nobody is asked for one.
+    """
+    answers = serve.deployment(Answers).options(
+        name="answers",
+        num_replicas=settings.replicas,
+        max_ongoing_requests=4 * settings.batch_size,
+        max_queued_requests=settings.max_waiting * settings.max_files,
+        health_check_period_s=2,
+        ray_actor_options={
+            "num_cpus": settings.threads_per_replica,
+            "num_gpus": settings.gpus_per_replica,
+        },
+    )
+    front = serve.deployment(Front).options(
+        name="front",
+        max_ongoing_requests=settings.max_waiting,
+        max_queued_requests=settings.max_waiting,
+        ray_actor_options={"num_cpus": 0},
+        logging_config={"enable_access_log": False},
+    )
+    kept = web.digest(token) if token else None
+    return front.bind(answers.bind(path, settings), settings, kept)
+
+
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """For `serve deploy`: ``model`` (a path that every node sees), keys of the section ``serve``,
+    and ``require_token`` (true unless set), for which MASKCLS_TOKEN must be set on the head.
+
+    Raises ValueError for anything else.
+    """
+    given = dict(arguments)
+    path, required = given.pop("model", None), given.pop("require_token", True)
+    if not isinstance(path, str) or not isinstance(required, bool):
+        raise ValueError("args: model, the path of a run or bundle, is expected")
+    return application(path, Serve.model_validate(given), token() if required else None)
+
+
+def token() -> str:
+    """The token that users must bring. Raises ValueError where there is none, or a short one."""
+    found = os.environ.get(TOKEN, "")
+    if len(found) < LEAST_TOKEN:
+        raise ValueError(
+            f"this address can be reached from other machines, so users need a token: set {TOKEN} "
+            f"to {LEAST_TOKEN} characters or more, for instance by "
+            f"export {TOKEN}=$(python -c 'import secrets; print(secrets.token_urlsafe())')"
+        )
+    return found
+
+
+def check(path: str) -> None:
+    """Load the models once here, so that what is wrong with them is said before Ray starts.
+
+    Raises what ``loading.load`` raises.
+    """
+    loading.load(path, device="cpu", threads=1)

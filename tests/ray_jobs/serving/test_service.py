@@ -1,0 +1,122 @@
+"""The service on Ray Serve, as programs and people use it: a browser, a killed replica."""
+
+import asyncio
+import socket
+
+import httpx
+import numpy as np
+import pytest
+import ray
+
+import maskcls
+from maskcls.config.load import load
+from maskcls.export import bundle
+from maskcls.labels import Task
+from ray_jobs import serve as verb
+from tests import made_run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    run = made_run.make(folder, people=12, votes=False, folds=1, tasks=(Task.MULTI,))
+    return bundle.write(run, folder / "bundle").path
+
+
+@pytest.fixture(scope="module")
+def address(cluster, model):
+    from ray import serve
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    verb.start(load([], [f"serve.port={port}", "serve.max_megabytes=1"]).config, str(model), None)
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def photos(drawn):
+    return sorted((drawn / "eval" / "images").iterdir())
+
+
+def test_its_answers_are_those_of_maskcls(address, model, photos):
+    expected = maskcls.load(model).records(photos)
+    files = [("photos", (path.name, path.read_bytes())) for path in photos[:9]]
+    answer = httpx.post(f"{address}/predict", files=files, timeout=60)
+    rows = answer.json()["photos"]
+    assert [row["photo"] for row in rows] == [path.name for path in photos[:9]]
+    for row, one in zip(rows, expected[:9], strict=True):
+        assert row["ans"] == one["ans"]
+        names = [name for name in one if name.startswith("p_")]
+        assert np.allclose([row[n] for n in names], [one[n] for n in names], rtol=0, atol=1e-4)
+
+
+def test_bad_files_get_the_reason_and_the_service_lives(address, photos):
+    good = photos[0].read_bytes()
+    for data, status, words in (
+        (b"", 422, "empty file"),
+        (b"hello", 422, "not an image"),
+        (good[: len(good) // 2], 422, "cannot be decoded"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), 422, "cannot be decoded"),
+        (good + bytes(1_000_000), 413, "larger than 1 MB"),
+    ):
+        answer = httpx.post(f"{address}/predict", files={"photos": ("x.jpg", data)}, timeout=60)
+        assert answer.status_code == status and words in answer.text, answer.text
+    assert httpx.get(f"{address}/health").json() == {"status": "ok", "token": False}
+
+
+def test_a_killed_replica_loses_no_request(address, photos):
+    data = photos[0].read_bytes()
+
+    async def go():
+        async with httpx.AsyncClient(timeout=120) as client:
+
+            async def one():
+                return await client.post(f"{address}/predict", files={"photos": ("x", data)})
+
+            first = [asyncio.create_task(one()) for _ in range(8)]
+            await asyncio.sleep(0.02)
+            kill_replicas()
+            return await asyncio.gather(*first, *(one() for _ in range(8)))
+
+    answers = asyncio.run(go())
+    assert [answer.status_code for answer in answers] == [200] * 16
+
+
+def kill_replicas():
+    names = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True)
+             if "#answers#" in one["name"]]  # fmt: skip
+    assert names
+    for name in names:
+        ray.kill(ray.get_actor(name, namespace="serve"), no_restart=True)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_answers_in_a_browser(address, photos, browser, width, tmp_path):
+    page = browser.new_page(viewport={"width": width, "height": 900}, locale="en")
+    faults = []
+    page.on("console", lambda told: faults.append(told.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda asked: asked.url.startswith((address, "blob:", "data:"))
+            or faults.append(asked.url))  # fmt: skip
+    page.goto(address)
+    page.set_input_files("#choose", photos[0])
+    page.wait_for_selector("#maps figure", timeout=60_000)
+    assert page.locator(".answer").count() == 3
+    assert page.locator("#maps figure").count() == 3
+    row = httpx.post(f"{address}/predict", files={"photos": photos[0].read_bytes()}).json()
+    word = {"male": "male", "female": "female"}[row["photos"][0]["gender"]]
+    assert f"Gender: {word}" in page.inner_text("#answers")
+    page.screenshot(path=tmp_path / f"en-{width}.png", full_page=True)
+    page.click("text=한국어")
+    assert "성별: " in page.inner_text("#answers")
+    page.screenshot(path=tmp_path / f"ko-{width}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    bad = {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": b"hello"}
+    assert not faults
+    page.set_input_files("#camera", bad)
+    page.wait_for_selector("#message.wrong")
+    assert "not an image" in page.inner_text("#message")
+    assert page.locator("#result").is_hidden()
+    page.close()
