@@ -39,9 +39,12 @@ def support(model: Model, photo: PreparedPhoto) -> dict[str, FloatArray]:
             )
         )
         for attribute in ATTRIBUTES:
-            if attribute in answers and answers[attribute].probabilities_NK is not None:
+            if attribute not in answers:
+                continue
+            probabilities_NK = answers[attribute].probabilities_NK
+            if probabilities_NK is not None:
                 answered.setdefault(attribute, int(answers[attribute].classes_N[0]))
-                said.setdefault(attribute, []).append(answers[attribute].probabilities_NK)
+                said.setdefault(attribute, []).append(probabilities_NK)
     return {
         attribute: (whole := np.concatenate(parts)[:, answered[attribute]])[0]
         - whole[1:].reshape(GRID)

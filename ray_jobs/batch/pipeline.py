@@ -23,7 +23,7 @@ from maskcls.data.status import OK
 from maskcls.inference import loading, table
 from maskcls.inference.inputs import Source
 from maskcls.inference.model import BATCH
-from maskcls.inference.prepared_photo import PreparedPhoto, prepare
+from maskcls.inference.prepared_photo import PixelBox, PreparedPhoto, prepare
 from maskcls.storage import files
 from maskcls.storage.place import Place
 from ray_jobs.batch.parts import Part
@@ -139,7 +139,7 @@ class Answer:
                     name=str(batch["name"][n]),
                     status=str(batch["status"][n]),
                     images=[batch[f"image{k}"][n] for k in range(len(recipes))],
-                    box=None if batch["box"][n][0] < 0 else tuple(map(int, batch["box"][n])),
+                    box=_box(batch["box"][n]),
                     size=(0, 0),
                 )
                 for n in range(start, min(start + BATCH, count))
@@ -162,3 +162,9 @@ class Answer:
 def unwritten(out: Path, parts: Sequence[Part]) -> list[Part]:
     """Those parts whose answers are not there yet."""
     return [part for part in parts if not (out / part_name(part.number)).is_file()]
+
+
+def _box(numbers_4: Any) -> PixelBox | None:
+    """A face's box from a column of numbers; negative ones stand for none."""
+    left, top, right, bottom = (int(number) for number in numbers_4)
+    return None if left < 0 else (left, top, right, bottom)

@@ -45,10 +45,8 @@ class Answers:
         self._model = loading.load(path, device=device, threads=settings.threads_per_replica)
         self._max_pixels = settings.max_pixels
         self._decoders = ThreadPoolExecutor(settings.threads_per_replica)
-        self.answer.set_max_batch_size(settings.batch_size)  # type: ignore[attr-defined]
-        self.answer.set_batch_wait_timeout_s(  # type: ignore[attr-defined]
-            settings.batch_wait_ms / 1000
-        )
+        self.answer.set_max_batch_size(settings.batch_size)
+        self.answer.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)
         self._compute([("warm-up", b"")])
 
     @serve.batch
