@@ -58,9 +58,13 @@ class _Terminal(logging.StreamHandler[TextIO]):
     goes on without them. A line takes the place of how far the work was."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.stream.isatty():
-            self.stream.write(CLEAR)
-        super().emit(record)
+        try:
+            if self.stream.isatty():
+                self.stream.write(CLEAR)
+        except (OSError, ValueError):
+            self.handleError(record)
+        else:
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]

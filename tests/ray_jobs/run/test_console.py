@@ -11,6 +11,15 @@ from ray_jobs.lanes.records import Event
 from ray_jobs.run import console, jobs
 from tests.conftest import ROOT
 
+
+@pytest.fixture(autouse=True)
+def new_loggers(monkeypatch):
+    """Neither what other tests set up, nor what these do, stays."""
+    for name in console.LOGGERS:
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+
+
 LONG_RUN = """
 import logging, sys
 from pathlib import Path
@@ -82,7 +91,6 @@ def test_predictions_count_the_models_that_have_not_begun(capsys, seconds):
 
 def test_a_long_reason_is_told_whole_only_at_the_end(caplog):
     caplog.set_level("INFO")
-    logging.getLogger("ray_jobs").propagate = True
     reason = "model 'x' cannot be built: " + ", ".join(f"layer{n}.weight" for n in range(99))
     names = ["age-fold0", "age-fold1"]
     hear = console.Progress(2)
