@@ -59,6 +59,12 @@ def located(
         keys = keys.mask(paths.str.startswith(below), paths.str.removeprefix(below))
     rows = _one_a_file(rows.assign(key=keys, path=paths), tables)
     rows["status"] = [_status(path) for path in rows["path"]]
+    notes += _require(rows, tables)
+    return rows, notes
+
+
+def _require(rows: pd.DataFrame, tables: Tables) -> list[str]:
+    """Refuse names that stand for several photos, and photos of which none is there; notes."""
     twice = rows["key"].duplicated(keep=False)
     if twice.any():
         raise ValueError(
@@ -71,9 +77,9 @@ def located(
             f"{tables.paths[0]}: none of the {len(rows):,} photos is there, such as "
             f"{rows['path'].iloc[0]}; paths are relative to data.root or to the table's folder"
         )
-    if missing.any():
-        notes.append(f"photos of the table that are not there: {some(rows['key'][missing])}")
-    return rows, notes
+    if not missing.any():
+        return []
+    return [f"photos of the table that are not there: {some(rows['key'][missing])}"]
 
 
 def train(
