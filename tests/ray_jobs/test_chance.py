@@ -64,6 +64,7 @@ def make_photos(seed):
     table["key"] = table["person"] + "/" + table["stem"]
     table["status"], table["weight"] = "ok", 1.0
     table["age_band"] = labels.age_band(table["age"])
+    table["joint"] = labels.joint_class(table["mask"], table["gender"], table["age_band"])
     images_NHWC = np.clip(patterns[person_N] + noise, 0, 255).astype(np.uint8)
     return table, images_NHWC
 

@@ -12,6 +12,7 @@ from maskcls.data.faces import CENTRE
 from maskcls.data.photos import decode
 from maskcls.data.prepared import Prepared
 from maskcls.data.preprocess import Preprocessing, preprocess
+from ray_jobs.data import sources
 from ray_jobs.data.photos import image_settings, known_images, prepare, training_photos
 
 
@@ -37,7 +38,7 @@ def test_prediction_repeats_from_the_checkpoint_alone(drawn, tmp_path, monkeypat
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     config = settings(drawn, tmp_path / "cache")
     images = image_settings(config, config.tasks)
-    photos = training_photos(config)
+    photos = training_photos(config, sources.opened(config))
     assert known_images(config, photos, images) == images
     data = prepare(config, images, tmp_path)
     assert len(calls) == 42 * 7 + 6 * 7
