@@ -90,15 +90,13 @@ def made(tmp_path):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_published_layout_becomes_a_table_that_can_be_trained_on(
-    made, tmp_path, capsys, name, suffix
-):
+def test_a_published_layout_becomes_a_table_that_can_be_trained_on(made, capsys, name, suffix):
     folder = made(name)
     out = folder / f"photos.{suffix}"
     assert main(["table", name, str(folder), "--out", str(out)]) == 0
     told = capsys.readouterr().out
     assert LICENCES[name] in told and "please cite: " in told and "20" in told
-    photos = Source(tmp_path, Tables((out,))).train().photos.set_index("key")
+    photos = Source(folder, Tables((out,))).train().photos.set_index("key")
     found = {
         key: row.tolist() for key, row in zip(photos.index, photos[COLUMNS].to_numpy(), strict=True)
     }
