@@ -449,7 +449,7 @@ def in_cluster(this: Round) -> list[str]:
         from ray.util import placement_group_table
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
         # The service actors of Ray Data and Train stay as long as the cluster does.
-        service = ("_StatsActor", "_UsageCollectionActor",
+        service = ("_StatsActor", "_UsageCollectionActor", "_AutoscalingCoordinatorActor",
                    "TrainStateActor", "JobSupervisor")
         alive = [a["ActorClassName"] for a in actors().values() if a["State"] == "ALIVE"]
         groups = [g["name"] for g in placement_group_table().values() if g["state"] != "REMOVED"]

@@ -141,7 +141,8 @@ def _description(model: Model, folder: Path) -> dict[str, Any]:
             for member in members
         ],
         "vote": ensemble.to_json(model.fitted),
-        "labels": bundle.label_schema(),
+        "labels": bundle.label_schema(model.age_limits),
+        "age_limits": list(model.age_limits),
         "digests": {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(folder.glob("*.onnx"))

@@ -20,7 +20,7 @@ from maskcls import labels
 from maskcls.data.detectors import DETECTORS
 from maskcls.data.preprocess import Preprocessing
 from maskcls.inference.model import Float32Array, Model, UInt8Array
-from maskcls.labels import HEADS, Task
+from maskcls.labels import HEADS, AgeLimits, Task
 from maskcls.scoring import ensemble
 
 FORMAT: Final = 1
@@ -86,7 +86,9 @@ def load(path: Path, *, device: str = "auto", threads: int | None = None) -> Mod
         raise ValueError(f"{path}: {DESCRIPTION} is damaged ({error!r}); export it again") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Model(str(path), members, fitted, lambda there: load(path, device=there))
+    return Model(
+        str(path), members, fitted, lambda there: load(path, device=there), _limits(description)
+    )
 
 
 def preprocessing_of(path: Path, entry: Mapping[str, Any]) -> Preprocessing:
@@ -131,15 +133,24 @@ def _checked(path: Path, read: Callable[[str], bytes]) -> dict[str, Any]:
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
         raise ValueError(f"{path}: a bundle of format {found}, expected {FORMAT}; export it again")
-    if description.get("labels") != label_schema():
+    if "age_limits" not in description or (
+        description.get("labels") != label_schema(_limits(description))
+    ):
         raise ValueError(f"{path}: its label schema is not that of this version of maskcls")
     assert isinstance(description, dict)
     return description
 
 
-def label_schema() -> dict[str, Sequence[str]]:
+def _limits(description: Mapping[str, Any]) -> AgeLimits:
+    first, second = description["age_limits"]
+    return first, second
+
+
+def label_schema(age_limits: AgeLimits) -> dict[str, Sequence[str]]:
     """The class names of each target, in order: what a bundle must agree with."""
-    return {target: labels.class_names(target) for target in ("joint", *labels.ATTRIBUTES)}
+    return {
+        target: labels.class_names(target, age_limits) for target in ("joint", *labels.ATTRIBUTES)
+    }
 
 
 def session(data: bytes, device: str, threads: int | None) -> Any:

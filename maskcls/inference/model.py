@@ -22,7 +22,7 @@ from maskcls.data.status import OK
 from maskcls.inference import table
 from maskcls.inference.inputs import Source, sources
 from maskcls.inference.prepared_photo import PreparedPhoto, prepare
-from maskcls.labels import Task
+from maskcls.labels import AGE_BAND_STARTS, AgeLimits, Task
 from maskcls.scoring import ensemble
 from maskcls.scoring.ensemble import Answer
 from maskcls.scoring.voting import FittedVote
@@ -51,12 +51,13 @@ class Member(Protocol):
 @dataclass(frozen=True)
 class Model:
     """An ensemble of ``members`` and its vote. ``source`` says where it was loaded from, ``on``
-    loads the same on another device."""
+    loads the same on another device; the bands of age begin at ``age_limits``."""
 
     source: str
     members: Sequence[Member]
     fitted: Mapping[str, FittedVote]
     on: Callable[[str], Model]
+    age_limits: AgeLimits = AGE_BAND_STARTS
 
     @property
     def recipes(self) -> list[Preprocessing]:
@@ -89,18 +90,18 @@ class Model:
             )
         parts, done = [], 0
         for prepared in batched(self.prepared(sources(photos), threads), batch_size):
-            parts.append(table.rows(prepared, self.answer(prepared)))
+            parts.append(table.rows(prepared, self.answer(prepared), self.age_limits))
             done += len(prepared)
             progress(done)
         if not parts:
-            return table.rows([], self.answer([]))
+            return table.rows([], self.answer([]), self.age_limits)
         return pd.concat(parts, ignore_index=True)
 
     def records(self, photos: Any) -> list[dict[str, Any]]:
         """The same rows as plain values, without pandas: one dict a photo, None for no value."""
         made = []
         for prepared in batched(self.prepared(sources(photos)), BATCH):
-            made += table.records(prepared, self.answer(prepared))
+            made += table.records(prepared, self.answer(prepared), self.age_limits)
         return made
 
     def prepared(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from maskcls import labels
 from maskcls.data.status import OK
 from maskcls.inference.prepared_photo import PreparedPhoto
-from maskcls.labels import ATTRIBUTES
+from maskcls.labels import AGE_BAND_STARTS, ATTRIBUTES, AgeLimits
 from maskcls.scoring.ensemble import Answer
 
 if TYPE_CHECKING:
@@ -28,25 +28,32 @@ box_width, box_height   none was found
 """The columns of a table of answers."""
 
 
-def probability_columns(target: str) -> list[str]:
+def probability_columns(target: str, age_limits: AgeLimits = AGE_BAND_STARTS) -> list[str]:
     """The columns of the probabilities of one target, in the order of its classes."""
     if target == "joint":
         return [f"p_joint_{number}" for number in range(labels.NUM_JOINT)]
-    return [f"p_{target}_{name}" for name in labels.class_names(target)]
+    return [f"p_{target}_{name}" for name in labels.class_names(target, age_limits)]
 
 
-def records(photos: Sequence[PreparedPhoto], answers: Mapping[str, Answer]) -> list[dict[str, Any]]:
+def records(
+    photos: Sequence[PreparedPhoto],
+    answers: Mapping[str, Answer],
+    age_limits: AgeLimits = AGE_BAND_STARTS,
+) -> list[dict[str, Any]]:
     """One row a photo, in order, as plain values with None for what is not known.
 
-    ``answers`` are those of ``Model.answer`` for these photos. Needs no pandas.
+    ``answers`` are those of ``Model.answer`` for these photos, whose models tell bands with these
+    ``age_limits``. Needs no pandas.
     """
-    names = {a: labels.class_names(a) for a in ATTRIBUTES if a in answers}
+    names = {a: labels.class_names(a, age_limits) for a in ATTRIBUTES if a in answers}
     said = {
         column: values
         for target, answer in answers.items()
         if answer.probabilities_NK is not None
         for column, values in zip(
-            probability_columns(target), answer.probabilities_NK.T.tolist(), strict=True
+            probability_columns(target, age_limits),
+            answer.probabilities_NK.T.tolist(),
+            strict=True,
         )
     }
     classes = {target: answer.classes_N.tolist() for target, answer in answers.items()}
@@ -67,20 +74,26 @@ def records(photos: Sequence[PreparedPhoto], answers: Mapping[str, Answer]) -> l
     return made
 
 
-def columns(answers: Mapping[str, Answer]) -> dict[str, str]:
+def columns(
+    answers: Mapping[str, Answer], age_limits: AgeLimits = AGE_BAND_STARTS
+) -> dict[str, str]:
     """The columns of ``records`` of these answers, and the type of each in a table."""
     types = {"photo": "str", "status": "str"}
     types |= {"ans": "Int64"} if "joint" in answers else {}
     types |= {attribute: "str" for attribute in ATTRIBUTES if attribute in answers}
     for target, answer in answers.items():
         if answer.probabilities_NK is not None:
-            types |= dict.fromkeys(probability_columns(target), "float64")
+            types |= dict.fromkeys(probability_columns(target, age_limits), "float64")
     return types | dict.fromkeys(BOX, "Int64")
 
 
-def rows(photos: Sequence[PreparedPhoto], answers: Mapping[str, Answer]) -> pd.DataFrame:
+def rows(
+    photos: Sequence[PreparedPhoto],
+    answers: Mapping[str, Answer],
+    age_limits: AgeLimits = AGE_BAND_STARTS,
+) -> pd.DataFrame:
     """``records`` as a table."""
-    return of_records(records(photos, answers), columns(answers))
+    return of_records(records(photos, answers, age_limits), columns(answers, age_limits))
 
 
 def of_records(made: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:

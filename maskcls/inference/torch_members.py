@@ -54,7 +54,10 @@ def load_run(folder: Path, device: str, threads: int | None) -> Model:
     fitted = ensemble.from_json(files.read_json(folder / "ensemble.json"))
     members = [_member(path, device) for path in job_folders(folder)]
     _set_threads(threads)
-    return Model(str(folder), members, fitted, lambda there: load_run(folder, there, threads))
+    limits = members[0].info.recipe.labels.age_limits
+    return Model(
+        str(folder), members, fitted, lambda there: load_run(folder, there, threads), limits
+    )
 
 
 def load_job(folder: Path, device: str, threads: int | None) -> Model:
@@ -65,7 +68,10 @@ def load_job(folder: Path, device: str, threads: int | None) -> Model:
         target: FittedVote("soft", 1, HEADS[member.task][target], {"weights": [1.0]})
         for target in ensemble.targets([member.task])
     }
-    return Model(str(folder), [member], alone, lambda there: load_job(folder, there, threads))
+    limits = member.info.recipe.labels.age_limits
+    return Model(
+        str(folder), [member], alone, lambda there: load_job(folder, there, threads), limits
+    )
 
 
 def _member(folder: Path, device: str) -> TorchMember:

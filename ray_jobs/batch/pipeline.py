@@ -145,8 +145,8 @@ class Answer:
                 for n in range(start, min(start + BATCH, count))
             ]
             answers = self._model.answer(photos)
-            types = table.columns(answers)
-            rows += table.records(photos, answers)
+            types = table.columns(answers, self._model.age_limits)
+            rows += table.records(photos, answers, self._model.age_limits)
         self._write(number, rows, types)
         unreadable = sum(row["status"] != OK for row in rows)
         return {"photos": np.array([count]), "unreadable": np.array([unreadable])}

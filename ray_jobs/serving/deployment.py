@@ -60,7 +60,7 @@ class Answers:
 
     def _compute(self, photos: Sequence[Photo]) -> list[dict[str, Any]]:
         prepared = list(self._decoders.map(self._prepare, photos))
-        return table.records(prepared, self._model.answer(prepared))
+        return table.records(prepared, self._model.answer(prepared), self._model.age_limits)
 
     def _prepare(self, photo: Photo) -> PreparedPhoto:
         source = Source(*photo, max_pixels=self._max_pixels)
@@ -68,7 +68,7 @@ class Answers:
 
     def _explain(self, photo: Photo) -> dict[str, Any]:
         prepared = self._prepare(photo)
-        (row,) = table.records([prepared], self._model.answer([prepared]))
+        (row,) = table.records([prepared], self._model.answer([prepared]), self._model.age_limits)
         if prepared.status != OK:
             return row
         if prepared.box is None:  # the models look for none: shown all the same

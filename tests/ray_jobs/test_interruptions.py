@@ -22,8 +22,7 @@ from tests.conftest import ROOT, command
 @pytest.mark.parametrize("victim", ["worker", "second raylet"])
 def test_whatever_is_broken_the_results_are_the_same_byte_for_byte(undisturbed, drawn, victim):
     # All victims, round after round: `make soak`.
-    # Until the branch that adds it is merged, a case is its victim alone.
-    case = faults.Case(victim, 1, faults.EPOCHS) if hasattr(faults, "Case") else victim
+    case = faults.Case(victim, 1, faults.EPOCHS)
     found = faults.play(case, drawn, random.Random(f"0/{victim}"), undisturbed)
     assert found.startswith("identical"), found
 
@@ -33,7 +32,12 @@ def test_ctrl_c_says_how_to_go_on(verb, monkeypatch, tmp_path):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(tracking, "console_line", interrupt)
-    told = verb("sweep", f"run.dir={tmp_path}", "tasks=[joint]", "train.epochs=3", ok=False)
+    # Tests that a shell runs in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        told = verb("sweep", f"run.dir={tmp_path}", "tasks=[joint]", "train.epochs=3", ok=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "the same command goes on from there" in told
     assert run_state.read(tmp_path).ended == "interrupted"
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -51,6 +52,24 @@ def test_a_run_answers_as_its_models_and_its_vote_do(run, photos):
         of_models = [m.probabilities[attribute] for m in models if m.task == attribute]
         said = table[[f"p_{attribute}_{name}" for name in names]].to_numpy()
         assert np.allclose(said, np.mean(of_models, axis=0), atol=1e-6)
+
+
+def test_bands_of_age_have_the_limits_that_the_models_were_trained_with(run, photos, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    names = labels.class_names("age", (20, 50))
+    for path in tmp_path.glob("run/jobs/*/checkpoint.json"):
+        said = files.read_json(path)
+        said["recipe"]["labels"]["age_limits"] = [20, 50]
+        if "age" in said["classes"]:
+            said["classes"]["age"] = names
+        files.write_json(path, said)
+    model = maskcls.load(tmp_path / "run")
+    table = model.predict(photos)
+    assert table["age"].isin(names).all()
+    assert {f"p_age_{name}" for name in names} <= set(table)
+    assert model.records(photos)[0]["age"] == table["age"][0]
+    (age,) = maskcls.load(tmp_path / "run" / "jobs" / "age-fold0").predict(photos)["age"][:1]
+    assert age in names
 
 
 def test_a_job_alone_answers_its_task_and_a_joint_one_all_of_it(run, photos, tmp_path):
