@@ -111,7 +111,7 @@ def test_missed_faces_are_found_where_they_are_asked_for(data, tmp_path, monkeyp
     person = people_of(data)[3]
     blank = next(person.glob("mask2.*"))
     cv2.imwrite(str(blank), np.full((64, 48, 3), 128, np.uint8))
-    assert "no face" not in kinds(check(data))
+    assert "no face" not in kinds(check(Source(data)))
     monkeypatch.setattr(sys, "argv", ["maskcls"])
     words = ["--faces", "blazeface", "--cache", str(tmp_path / "cache"), "--folds", "2"]
     main([str(data), "--out", str(tmp_path / "out"), *words])
