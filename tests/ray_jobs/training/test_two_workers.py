@@ -18,17 +18,13 @@ pytestmark = pytest.mark.slow
 
 
 class Pair(one_process.Alone):
-    """One of two workers; both end after epoch ``last``, if one is given."""
+    """One of two workers."""
 
     world = 2
 
-    def __init__(self, rank, last):
+    def __init__(self, rank):
         super().__init__()
-        self.rank, self._last = rank, last
-
-    def epoch(self, number, values):
-        if number == self._last:
-            raise KeyboardInterrupt
+        self.rank = rank
 
     def shared(self, value):
         box = [value]
@@ -36,7 +32,7 @@ class Pair(one_process.Alone):
         return box[0]
 
 
-def work(rank, port, folder, epochs, last, answers):
+def work(rank, port, folder, epochs, answers):
     """A worker process; answers with its report."""
     store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
@@ -49,14 +45,10 @@ def work(rank, port, folder, epochs, last, answers):
     job = replace(
         job, companions=(), supervised=False, recipe=job.recipe.model_copy(update={"train": train})
     )
-    try:
-        report = fit.run(job, Pair(rank, last))
-    except KeyboardInterrupt:
-        report = "interrupted"
-    answers.put((rank, report))
+    answers.put((rank, fit.run(job, Pair(rank))))
 
 
-def run(folder, epochs, last=None):
+def run(folder, epochs):
     """The reports of both workers."""
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
@@ -64,7 +56,7 @@ def run(folder, epochs, last=None):
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     processes = [
-        context.Process(target=work, args=(rank, port, folder, epochs, last, answers))
+        context.Process(target=work, args=(rank, port, folder, epochs, answers))
         for rank in range(2)
     ]
     for process in processes:
@@ -73,10 +65,6 @@ def run(folder, epochs, last=None):
         process.join(200)
     assert [process.exitcode for process in processes] == [0, 0]
     return dict(answers.get(timeout=5) for _ in processes)
-
-
-def weights(folder):
-    return (folder / "node0" / "fold0" / "model.safetensors").read_bytes()
 
 
 def test_the_second_worker_never_reads_what_the_first_wrote(tmp_path):
@@ -88,12 +76,3 @@ def test_the_second_worker_never_reads_what_the_first_wrote(tmp_path):
     # Both hear that the job is done.
     again = run(tmp_path, epochs=1)
     assert again[0] == again[1] == reports[0]
-
-
-def test_both_go_on_from_the_state_that_only_the_first_has(tmp_path):
-    whole = tmp_path / "whole"
-    run(whole, epochs=2)
-    torn = tmp_path / "torn"
-    assert run(torn, epochs=2, last=1) == {0: "interrupted", 1: "interrupted"}
-    assert run(torn, epochs=2)[0]["epochs"] == 2
-    assert weights(torn) == weights(whole)
