@@ -108,7 +108,7 @@ def _look(
                 rows.append(row)
                 if progress is not None:
                     progress(len(rows), len(paths))
-        except BaseException:
+        except BaseException:  # Ctrl-C too: what is queued would be looked at to its end
             pool.shutdown(cancel_futures=True)
             raise
     return pd.DataFrame(rows, columns=[*BOX, "face_score"], dtype=np.float64)
