@@ -82,13 +82,16 @@ def main() -> None:
 
 
 def list_photos(config: str, words: Sequence[str], folder: Path) -> Path:
-    """The parquet that the scripts read: our photos and our folds. Nothing of it is timed, and
-    what it prepares is not what our sweep uses."""
+    """The parquet that the scripts read: our photos and folds, and the photos to predict. Nothing
+    of it is timed, and what it prepares is not what our sweep uses."""
     read = load([find(config)], [*words, f"data.cache={folder / 'listing'}"]).config
     data = prepare(read, image_settings(read, read.tasks), folder)
-    photos = pd.read_parquet(data.train.table)[["key", "path", "fold", *COLUMNS.values()]]
+    assert data.evaluation, "the data set needs an eval folder"
+    asked = pd.read_parquet(data.evaluation.table, columns=["path"])
+    asked = asked.assign(fold=-1, **dict.fromkeys(COLUMNS.values(), 0))
     path = folder / "listing.parquet"
-    photos.to_parquet(path)
+    photos = pd.read_parquet(data.train.table, columns=list(asked))
+    pd.concat([photos, asked], ignore_index=True).to_parquet(path)
     return path
 
 
