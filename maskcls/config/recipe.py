@@ -145,6 +145,11 @@ class Model(Section):
         description="A .safetensors or .pth file, or `package:efficientnet_lite0` (also lite1, "
         "lite2); null goes by `model.pretrained`, which else starts at random.",
     )
+    head: Literal["linear", "deep"] | None = Field(
+        None,
+        description="`deep`: two layers of 512 and 256 before the classes, with batch norm; "
+        "`linear`: the classes at once. null: deep for `multi`, linear for tasks with one head.",
+    )
     drop_rate: _BelowOne = Field(0.0, description="Dropout before the classifier, below 1.")
     drop_path_rate: _BelowOne = Field(
         0.0, description="Stochastic depth, where the backbone has it, below 1."

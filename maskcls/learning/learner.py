@@ -47,6 +47,7 @@ class Learner:
         model = backbones.build(
             recipe.model.name,
             heads.sizes(task, recipe),
+            head=recipe.model.head,
             weights=recipe.model.weights or ("hub" if recipe.model.pretrained else None),
             drop_rate=recipe.model.drop_rate,
             drop_path_rate=recipe.model.drop_path_rate,

@@ -125,6 +125,7 @@ def load(folder: Path, device: torch.device) -> tuple[Predictor, checkpoint.Info
     model = backbones.build(
         recipe.model.name,
         heads.sizes(info.task, recipe),
+        head=recipe.model.head,
         weights=None,
         image_size=recipe.image.size,
     )

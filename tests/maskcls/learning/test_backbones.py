@@ -429,3 +429,14 @@ def test_a_model_without_published_weights_says_so():
     name = next(n for n in timm.list_models("vit_*") if not timm.is_model_pretrained(n))
     with pytest.raises(ValueError, match=f"no weights of '{name}' on the hub"):
         build(name, weights="hub")
+
+
+@pytest.mark.parametrize("heads", [{"age": 3}, {"mask": 3, "gender": 2, "age": 3}])
+@pytest.mark.parametrize("head", ["linear", "deep", None])
+def test_heads_are_of_the_kind_that_was_asked_for(heads, head):
+    model = build(heads=heads, head=head)
+    deep = len(heads) > 1 if head is None else head == "deep"
+    assert {type(each) for each in model.heads.values()} == {
+        torch.nn.Sequential if deep else torch.nn.Linear
+    }
+    assert {name: values.shape[1] for name, values in model(images()).items()} == heads
