@@ -27,7 +27,7 @@ COLUMNS: Final = [*BOX, "face_score", "face_detector"]
 """Of a table of photos: the box that was found, as shares of the photo, and its score, NaN where
 no face was found or the photo cannot be used; and what looked for it."""
 
-_FORMAT: Final = 1  # Raise it whenever the same photo and detector would give another box.
+_FORMAT: Final = 2  # Raise it whenever the same photo and detector would give another box.
 
 
 def locate(

@@ -110,6 +110,22 @@ def test_the_largest_near_the_centre_is_chosen(monkeypatch: pytest.MonkeyPatch) 
     assert choose(monkeypatch) is None
 
 
+def test_a_face_that_is_found_only_small_has_its_box_in_the_whole_photo(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def only_small(image_HWC: np.ndarray, _: str) -> detectors.Likely:
+        # The frame adds three tenths on each side; the face is the middle half of the photo.
+        boxes = [(0.5 - 0.25 / 1.6, 0.5 - 0.25 / 1.6, 0.5 / 1.6, 0.5 / 1.6)]
+        seen = boxes if image_HWC.shape == (192, 160, 3) and image_HWC[96, 80, 0] == 7 else []
+        array = np.array(seen, np.float32).reshape(-1, 4)
+        return detectors.Likely(array, np.full(len(array), 0.55, np.float32), np.ones(len(array)))
+
+    monkeypatch.setattr(faces, "detect", only_small)
+    found = find_face(np.full((120, 100, 3), 7, np.uint8), "centerface")
+    assert found is not None
+    assert np.allclose(found.box, (0.25, 0.25, 0.5, 0.5), atol=1e-3)
+
+
 @pytest.mark.parametrize("detector", NAMES)
 def test_what_is_below_the_eyes_does_not_move_the_box(
     detector: str, portraits: list[np.ndarray]
