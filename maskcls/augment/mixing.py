@@ -147,8 +147,8 @@ def may_be_partners(
         of_gender = gender is None or genders_N == Gender[gender.upper()]
         inside_N |= (ages_N >= first) & (ages_N <= last) & of_gender
     if not inside_N.any():
-        told = ", ".join("{} to {}".format(*group["ages"]) for group in groups)
-        raise ValueError(f"augment.mix.partners: nobody in training is {told} years old")
+        ages = ", ".join("{} to {}".format(*group["ages"]) for group in groups)
+        raise ValueError(f"augment.mix.partners: nobody in training is {ages} years old")
     return inside_N
 
 

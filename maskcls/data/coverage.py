@@ -93,7 +93,7 @@ def _too_few(task: Task, head: str, classes: set[int], tasks: Sequence[Task]) ->
     )
 
 
-def told(photos: pd.DataFrame) -> list[str]:
+def summary(photos: pd.DataFrame) -> list[str]:
     """A note on how many photos have each label, where some have not all."""
     found = counts(photos, ATTRIBUTES)
     total = int((photos["status"] == OK).sum())

@@ -37,15 +37,15 @@ def sure_answers(votes: Sequence[ModelVotes], confidence: float) -> pd.DataFrame
     columns: dict[str, pd.Series] = {}
     for fold in sorted({model.fold for model in votes}):
         for attribute in ATTRIBUTES:
-            said = [
+            of_models = [
                 pd.DataFrame(
                     for_target(model.probabilities, model.task, attribute), index=model.image_ids
                 )
                 for model in votes
                 if model.fold == fold and labels.tells(model.task, attribute)
             ]
-            if said:
-                mean = sum(said[1:], said[0]) / len(said)
+            if of_models:
+                mean = sum(of_models[1:], of_models[0]) / len(of_models)
                 sure_N = mean.max(axis=1).to_numpy() >= confidence
                 classes_N = np.where(sure_N, mean.to_numpy().argmax(axis=1), NOT_SURE)
                 columns[_column(attribute, fold)] = pd.Series(classes_N, index=mean.index)
@@ -58,8 +58,8 @@ def further_rows(
     """Those of ``to_predict`` (a manifest of photos to predict) that some fold is sure of, as rows
     to append to ``photos`` (a manifest of training photos)."""
     known = to_predict[to_predict["image_id"].isin(answers.index)]
-    said = answers.loc[known["image_id"]].reset_index(drop=True)
-    rows = known.reset_index(drop=True).join(said)[(said != NOT_SURE).any(axis=1).to_numpy()]
+    sure = answers.loc[known["image_id"]].reset_index(drop=True)
+    rows = known.reset_index(drop=True).join(sure)[(sure != NOT_SURE).any(axis=1).to_numpy()]
     names = "pseudo:" + rows["image_id"]
     unknown = dict.fromkeys(("mask", "gender", "age", "age_band", "joint"), labels.MISSING)
     text = dict.fromkeys(("race", "stem", "variant", "fix"), "")
@@ -78,8 +78,8 @@ def items(photos: pd.DataFrame, fold: int, task: Task) -> pd.DataFrame:
 
     Their age in years is the median of the training photos of their age band.
     """
-    told = [name for name in ATTRIBUTES if labels.tells(task, name)]
-    columns = {name: _column(name, fold) for name in told}
+    attributes = [name for name in ATTRIBUTES if labels.tells(task, name)]
+    columns = {name: _column(name, fold) for name in attributes}
     if not set(columns.values()) <= set(photos):
         return pd.DataFrame(columns=folds.COLUMNS)
     rows = photos.assign(row=np.arange(len(photos)))

@@ -146,8 +146,8 @@ def _take(
     if weights_N is not None and weights_N[members].any():
         return _weighted(members, weights_N[members], count, rng)
     rounds = -(-count // len(members))
-    shown = np.concatenate([rng.permutation(members) for _ in range(rounds)])[:count]
-    return shown, np.repeat(np.arange(rounds), len(members))[:count]
+    taken = np.concatenate([rng.permutation(members) for _ in range(rounds)])[:count]
+    return taken, np.repeat(np.arange(rounds), len(members))[:count]
 
 
 def _weighted(

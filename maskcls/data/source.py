@@ -35,10 +35,10 @@ class Source:
     def _located(self) -> tuple[pd.DataFrame, list[str]]:
         """Raises what ``table.parse`` and ``table_photos.located`` raise."""
         assert self.tables is not None
-        return table_photos.located(self._said, self.tables, self.root, self.stores)
+        return table_photos.located(self._parsed, self.tables, self.root, self.stores)
 
     @cached_property
-    def _said(self) -> Parsed:
+    def _parsed(self) -> Parsed:
         assert self.tables is not None
         return self.parsed or table.parse(self.tables)
 
@@ -50,7 +50,7 @@ class Source:
                 self.root, variants=self.variants, fixes=fixes, age_limits=self.age_limits
             )
         rows, notes = self._located
-        return table_photos.train(rows, self.tables, [*self._said.notes, *notes], fixes)
+        return table_photos.train(rows, self.tables, [*self._parsed.notes, *notes], fixes)
 
     def evaluation(self) -> Manifest | None:
         """The photos to predict; None where there are none."""

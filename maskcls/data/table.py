@@ -212,12 +212,12 @@ def _by_value(path: Path, name: str, texts: pd.Series, understand: Any) -> pd.Se
             results.append(None)
             problems.append((number, text, error))
     if problems:
-        told = [
+        lines = [
             f"{path}: {name} {printable(str(text))!r} in lines {_lines(codes == number)}: {error}"
             for number, text, error in problems[:_NAMED]
         ]
         more = [f"and {len(problems) - _NAMED} more"] if len(problems) > _NAMED else []
-        raise ValueError("\n".join(told + more))
+        raise ValueError("\n".join(lines + more))
     return pd.Series(pd.array(results, dtype=object).take(codes), index=texts.index)
 
 
@@ -251,8 +251,8 @@ def _ages(path: Path, raw: pd.DataFrame, tables: Tables) -> tuple[pd.Series, pd.
         texts = raw[name].astype(str)
         found = _by_value(path, name, texts, understand)
         own_years, own_bands = (found.map(lambda a, k=k: a[k]).astype(np.int64) for k in (0, 1))
-        said = ~texts.str.strip().str.lower().isin(NOTHING)
-        lost = said & (own_bands == MISSING)
+        has_age = ~texts.str.strip().str.lower().isin(NOTHING)
+        lost = has_age & (own_bands == MISSING)
         if lost.any():
             limits = " and ".join(map(str, tables.age_limits))
             notes.append(

@@ -104,7 +104,7 @@ def train(
     if both:
         notes.append(f"people to train on who are also to be predicted: {some(both)}")
     found = labelled(frame, notes, fixes=fixes, age_limits=tables.age_limits)
-    found.notes.extend(coverage.told(found.photos))
+    found.notes.extend(coverage.summary(found.photos))
     return found
 
 
@@ -160,12 +160,12 @@ def _one_a_file(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
         known = some_rows[some_rows[column] != empty].groupby("path", sort=False)[column]
         differ = known.nunique() > 1
         if differ.any():
-            told = [
+            places = [
                 f"{path} ({_where(part, tables)})"
                 for path, part in by_file
                 if path in differ.index[differ]
             ]
-            raise ValueError(f"one photo with two values of {column}: {some(told)}")
+            raise ValueError(f"one photo with two values of {column}: {some(places)}")
         first = known.first()
         merged.loc[first.index, column] = first
     return merged.reset_index()

@@ -118,8 +118,8 @@ def _difference(member: TorchMember, path: Path) -> float:
     images_NHWC = np.asarray(made, np.uint8)
     session = bundle.session(path.read_bytes(), "cpu", None)
     exported = bundle.OnnxMember(member.task, member.info.fold, member.preprocessing, session)
-    said, expected = exported(images_NHWC), member(images_NHWC)
-    return max(float(np.abs(said[head] - expected[head]).max()) for head in expected)
+    answered, expected = exported(images_NHWC), member(images_NHWC)
+    return max(float(np.abs(answered[head] - expected[head]).max()) for head in expected)
 
 
 def _file(member: TorchMember) -> str:

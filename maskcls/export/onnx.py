@@ -40,9 +40,9 @@ class _WholeModel(nn.Module):
 
     def forward(self, photos_NHWC: Tensor) -> tuple[Tensor, ...]:
         images_NCHW = photos_NHWC.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        said = [self._seen(images_NCHW.flip(3) if view == "flip" else images_NCHW)
+        of_views = [self._seen(images_NCHW.flip(3) if view == "flip" else images_NCHW)
                 for view in self.views]  # fmt: skip
-        return tuple(torch.stack(of_head).mean(dim=0) for of_head in zip(*said, strict=True))
+        return tuple(torch.stack(of_head).mean(dim=0) for of_head in zip(*of_views, strict=True))
 
     def _seen(self, images_NCHW: Tensor) -> tuple[Tensor, ...]:
         outputs = self.model(images_NCHW)

@@ -29,8 +29,8 @@ def recipes_of(path: Path) -> tuple[list[Preprocessing], str]:
             raise FileNotFoundError(f"{path}: no finished run here (no ensemble.json)")
         infos, vote = [checkpoint.read_info(path)], None
     recipes = [Preprocessing.of(info.recipe.image) for info in infos]
-    said = [info.model_dump(mode="json") for info in infos]
-    return list(dict.fromkeys(recipes)), layers.digest([said, vote])
+    models = [info.model_dump(mode="json") for info in infos]
+    return list(dict.fromkeys(recipes)), layers.digest([models, vote])
 
 
 def job_folders(run: Path) -> list[Path]:

@@ -26,7 +26,7 @@ def support(model: Model, photo: PreparedPhoto) -> dict[str, FloatArray]:
     answer surer. ``photo`` must be readable. 49 passes through each model.
     """
     hidden = [_with_parts_hidden(image_HWC) for image_HWC in photo.images]
-    said: dict[str, list[FloatArray]] = {}
+    found: dict[str, list[FloatArray]] = {}
     answered: dict[str, int] = {}
     for start in range(0, len(hidden[0]), BATCH):
         answers = model.answer_images(
@@ -44,11 +44,11 @@ def support(model: Model, photo: PreparedPhoto) -> dict[str, FloatArray]:
             probabilities_NK = answers[attribute].probabilities_NK
             if probabilities_NK is not None:
                 answered.setdefault(attribute, int(answers[attribute].classes_N[0]))
-                said.setdefault(attribute, []).append(probabilities_NK)
+                found.setdefault(attribute, []).append(probabilities_NK)
     return {
         attribute: (whole := np.concatenate(parts)[:, answered[attribute]])[0]
         - whole[1:].reshape(GRID)
-        for attribute, parts in said.items()
+        for attribute, parts in found.items()
     }
 
 

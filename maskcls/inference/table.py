@@ -46,7 +46,7 @@ def records(
     ``age_limits``. Needs no pandas.
     """
     names = {a: labels.class_names(a, age_limits) for a in ATTRIBUTES if a in answers}
-    said = {
+    probabilities = {
         column: values
         for target, answer in answers.items()
         if answer.probabilities_NK is not None
@@ -65,7 +65,7 @@ def records(
             row["ans"] = classes["joint"][n] if ok else None
         for attribute, of_class in names.items():
             row[attribute] = of_class[classes[attribute][n]] if ok else None
-        for column, values in said.items():
+        for column, values in probabilities.items():
             row[column] = values[n] if ok else None
         for k, name in enumerate(BOX):
             row[name] = None if photo.box is None else photo.box[k]

@@ -65,10 +65,10 @@ def build(
         "beta": beta,
         "tau": tau,
     }
-    return pick("loss", LOSSES, name, options)(num_classes, class_counts)
+    return builder("loss", LOSSES, name, options)(num_classes, class_counts)
 
 
-def pick(
+def builder(
     kind: str, table: Mapping[str, Callable[..., T]], name: str, options: Mapping[str, Any]
 ) -> Callable[..., T]:
     """The builder ``name`` of ``table`` with the options that are not None filled in.

@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from maskcls.learning.losses import pick
+from maskcls.learning.losses import builder
 
 Factor = Callable[[int], float]
 
@@ -48,7 +48,7 @@ def build_optimizer(
     import timm.optim as timm_optim
 
     options = {"amsgrad": amsgrad, "momentum": momentum, "alpha": alpha}
-    timms_name, own = pick("optimizer", OPTIMIZERS, name, options)()
+    timms_name, own = builder("optimizer", OPTIMIZERS, name, options)()
     # Parameters alone get weight decay without exception; of a model timm makes groups.
     grouped = no_decay_norms or layer_decay is not None or head_lr != 1
     heads_apart = partial(
@@ -121,7 +121,7 @@ def build_schedule(
         "step_epochs": step_epochs,
         "gamma": gamma,
     }
-    factor = pick("schedule", SCHEDULES, name, options)(total - warmup, steps_per_epoch)
+    factor = builder("schedule", SCHEDULES, name, options)(total - warmup, steps_per_epoch)
     return lambda step: (step + 1) / (warmup + 1) if step < warmup else factor(step - warmup)
 
 

@@ -96,10 +96,10 @@ class Predictor:
         with torch.inference_mode():
             for rows_B in _batches(rows_M, self.batch_size):
                 inputs_BCHW = self.normalize(photos_NHWC[rows_B])
-                said = [self._seen(inputs_BCHW, view) for view in self.views]
-                for head in said[0]:
-                    mean_BK = sum(one[head] for one in said[1:]) + said[0][head]
-                    parts.setdefault(head, []).append(mean_BK / np.float32(len(said)))
+                of_views = [self._seen(inputs_BCHW, view) for view in self.views]
+                for head in of_views[0]:
+                    mean_BK = sum(one[head] for one in of_views[1:]) + of_views[0][head]
+                    parts.setdefault(head, []).append(mean_BK / np.float32(len(of_views)))
                 beat()
         return {head: np.concatenate(values) for head, values in parts.items()}
 

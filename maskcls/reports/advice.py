@@ -104,12 +104,12 @@ def _gap(run: FinishedRun, tasks: Sequence[Task]) -> float:
     mended: it counts with a third of its own gap then."""
     first = run.targets[0]
     now = float(run.scores["out_of_fold"][first]["macro_f1"])
-    told = [task for task in tasks if task not in (Task.JOINT, Task.MULTI)]
-    if first != "joint" or len(told) < len(tasks):
+    single = [task for task in tasks if task not in (Task.JOINT, Task.MULTI)]
+    if first != "joint" or len(single) < len(tasks):
         return 1 - now
     perfect = analysis.if_perfect(run.answers)
     scores = run.scores["out_of_fold"]
-    return max(max(perfect[t] - now, (1 - scores[t]["macro_f1"]) / 3) for t in told)
+    return max(max(perfect[t] - now, (1 - scores[t]["macro_f1"]) / 3) for t in single)
 
 
 def _missing(run: FinishedRun) -> list[Advice]:
@@ -153,12 +153,12 @@ def _fit(run: FinishedRun, fits: Mapping[Task, Fit]) -> list[Advice]:
     ):
         tasks = [task for task, fit in fits.items() if fit.verdict == verdict]
         if tasks:
-            told = "; ".join(f"{task}: {fits[task].reason}" for task in tasks)
+            reasons = "; ".join(f"{task}: {fits[task].reason}" for task in tasks)
             words = [word for task in tasks for word in _remedy(task, run.recipes[task], verdict)]
             gain = BAD_FIT * _gap(run, tasks)
             hint = HINTS[verdict]
             steps.append(
-                Advice(f"{title} {named(tasks)}", f"{told}. {hint}", gain,
+                Advice(f"{title} {named(tasks)}", f"{reasons}. {hint}", gain,
                        sweep(run, *words, into=into))
             )  # fmt: skip
     return steps
@@ -260,13 +260,13 @@ def _ensemble(run: FinishedRun, singles: Mapping[str, Single]) -> list[Advice]:
     }
     if not worse:
         return []
-    told = ", ".join(f"{target} ({single.name})" for target, single in worse.items())
+    targets = ", ".join(f"{target} ({single.name})" for target, single in worse.items())
     gain = max(-single.gain.value for single in worse.values() if single.gain)
     other = "stacking" if run.ensemble == "soft" else "soft"
     return [
         Advice(
             "Use another ensemble",
-            f"The {run.ensemble} ensemble is worse than the best single models of {told}. "
+            f"The {run.ensemble} ensemble is worse than the best single models of {targets}. "
             "Other tasks may be left out, too.",
             gain,
             sweep(run, f"ensemble.name={other}"),
@@ -278,9 +278,9 @@ def _confidence(calibrations: Mapping[str, Calibration]) -> list[Advice]:
     sure = {name: c for name, c in calibrations.items() if c.surplus > CALIBRATED}
     if not sure:
         return []
-    told = ", ".join(f"{name} by {c.surplus:.2f}" for name, c in sure.items())
+    surplus = ", ".join(f"{name} by {c.surplus:.2f}" for name, c in sure.items())
     reason = (
-        f"Probabilities are too high on average: {told}. Label smoothing or mixup helps. A hard "
+        f"Probabilities are too high on average: {surplus}. Label smoothing or mixup helps. A hard "
         "vote is hardly affected."
     )
     return [Advice("Do not rely on the probabilities", reason, 0.0)]

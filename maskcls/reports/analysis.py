@@ -99,7 +99,10 @@ def best_single(run: FinishedRun, target: str) -> Single:
         for name, tasks in routes.items()
     }
     answers = {name: table[f"{target}_predicted"].to_numpy() for name, table in alone.items()}
-    f1 = {name: macro_f1(confusion(truth, said, size(target))) for name, said in answers.items()}
+    f1 = {
+        name: macro_f1(confusion(truth, predicted, size(target)))
+        for name, predicted in answers.items()
+    }
     best = max(f1, key=lambda name: f1[name])
     if (answers[best] == voted).all():
         return Single(best, f1[best], None)
@@ -230,7 +233,8 @@ def opinions(run: FinishedRun) -> pd.DataFrame:
             continue
         answers = run.labelled(attribute).set_index("photo")
         by_task = [
-            said(run, task, attribute).loc[answers.index] for task in tasks_of(run, attribute)
+            probabilities_of(run, task, attribute).loc[answers.index]
+            for task in tasks_of(run, attribute)
         ]
         mean_NK = np.mean([np.stack(values.tolist()) for values in by_task], axis=0)
         predicted = answers[f"{attribute}_predicted"].to_numpy()
@@ -251,7 +255,7 @@ def opinions(run: FinishedRun) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def said(run: FinishedRun, task: Task, attribute: str) -> pd.Series:
+def probabilities_of(run: FinishedRun, task: Task, attribute: str) -> pd.Series:
     """The probabilities that the models of ``task`` give ``attribute``, out of fold, by photo."""
     head = "joint" if task is Task.JOINT else attribute
     rows = run.out_of_fold[(run.out_of_fold["task"] == task) & (run.out_of_fold["head"] == head)]

@@ -71,7 +71,7 @@ def render(checked: Checked) -> str:
                 "about": KINDS[kind],
                 "count": len(findings),
                 "pictured": any(finding.photos for finding in findings),
-                "shown": [_shown(finding, photos) for finding in findings[:SHOWN]],
+                "shown": [_row_of(finding, photos) for finding in findings[:SHOWN]],
             }
             for kind, findings in by_kind.items()
             if findings
@@ -79,7 +79,7 @@ def render(checked: Checked) -> str:
     )
 
 
-def _shown(finding: Finding, photos: Mapping[Any, Mapping[Any, str]]) -> dict[str, Any]:
+def _row_of(finding: Finding, photos: Mapping[Any, Mapping[Any, str]]) -> dict[str, Any]:
     """A finding with its pictures, or the paths of photos that cannot be shown."""
     keys = list(finding.photos)
     unreadable = [key for key in keys if photos[key]["status"] != OK]

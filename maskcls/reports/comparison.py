@@ -135,12 +135,12 @@ def write(path: Path, runs: Sequence[FinishedRun]) -> list[Comparison]:
         for run, name in zip(runs[1:], names[1:], strict=True)
     ]
     with matplotlib.rc_context(page.PLOT_STYLE):
-        shown = [_shown(comparison) for comparison in found]
-    page.write(path, "comparison.html.j2", names=names, found=shown, runs=_runs(runs, names))
+        rows = [_row_of(comparison) for comparison in found]
+    page.write(path, "comparison.html.j2", names=names, found=rows, runs=_runs(runs, names))
     return found
 
 
-def _shown(found: Comparison) -> dict[str, Any]:
+def _row_of(found: Comparison) -> dict[str, Any]:
     clear = [target for target, gain in found.gains.items() if gain.clear]
     story = f"clear difference: {', '.join(clear)}" if clear else "no clear difference"
     rows = table([found]).drop(columns=["run", "against", "people"])

@@ -101,7 +101,7 @@ def _groups(table: pd.DataFrame, odd: Sequence[str], limits: AgeLimits) -> list[
                 f"{int(labels.encode(mask, gender, band))} {mask_name}"
                 for mask, mask_name in enumerate(readable("mask"))
             ]
-            shown = mine.sort_values("place", kind="stable").head(OF_A_CLASS).to_dict("records")
+            examples = mine.sort_values("place", kind="stable").head(OF_A_CLASS).to_dict("records")
             groups.append(
                 {
                     "title": f"{gender_name}, {band_name}",
@@ -109,7 +109,7 @@ def _groups(table: pd.DataFrame, odd: Sequence[str], limits: AgeLimits) -> list[
                     "classes": ", ".join(classes),
                     "photos": [
                         _photo(row, f"{row['person']}, {_age(row, limits)}", row["person"] in place)
-                        for row in shown
+                        for row in examples
                     ],
                 }
             )
@@ -122,13 +122,13 @@ def _whole(
     """A few people with all their photos, up to ``OF_A_PERSON``: those with odd photos, then the
     first ones."""
     order = {stem: place for place, stem in enumerate(STEMS)}
-    shown = []
+    examples = []
     for person in list(dict.fromkeys([*odd, *table["person"]]))[:WHOLE]:
         mine = table[table["person"] == person]
         mine = mine.sort_values("stem", key=lambda s: s.map(order)).head(OF_A_PERSON)
         first, reasons = mine.iloc[0], odd.get(person, {})
         names = (named("gender", first["gender"]), _age(first, limits))
-        shown.append(
+        examples.append(
             {
                 "title": f"{person}: {', '.join(names)}",
                 "photos": [
@@ -140,7 +140,7 @@ def _whole(
                 "reasons": [f"{Path(key).name}: {why}" for key, why in reasons.items()],
             }
         )  # fmt: skip
-    return shown
+    return examples
 
 
 def _age(row: Mapping[Any, Any] | pd.Series, limits: AgeLimits) -> str:

@@ -98,11 +98,11 @@ def _speaker(run: FinishedRun, photo: str, attribute: str, answer: int) -> tuple
     speakers = []
     for task in analysis.tasks_of(run, attribute):
         head = "joint" if task is Task.JOINT else attribute
-        told = answers[str(task), head]
-        agrees = (labels.decode(told)[attribute] if head == "joint" else told) == answer
-        speakers.append((not agrees, task, head, told))
-    _, task, head, told = min(speakers, key=lambda speaker: speaker[0])
-    return task, head, told
+        answered = answers[str(task), head]
+        agrees = (labels.decode(answered)[attribute] if head == "joint" else answered) == answer
+        speakers.append((not agrees, task, head, answered))
+    _, task, head, answered = min(speakers, key=lambda speaker: speaker[0])
+    return task, head, answered
 
 
 def overlaid(image_HWC: ImageArray, heat_HW: npt.NDArray[np.float32]) -> ImageArray:
@@ -126,12 +126,12 @@ def cards(
     explained: Mapping[Key, ImageArray],
 ) -> list[dict[str, Any]]:
     """What is shown of each chosen answer: photo, heat map, truth, and what each model said."""
-    said = {
-        (task, attribute): analysis.said(run, task, attribute)
+    probabilities = {
+        (task, attribute): analysis.probabilities_of(run, task, attribute)
         for attribute in chosen["attribute"].unique()
         for task in analysis.tasks_of(run, attribute)
     }
-    shown = []
+    found = []
     for row in chosen.to_dict("records"):
         photo, attribute = row["photo"], row["attribute"]
         person, names = run.photos.loc[photo], readable(attribute, run.age_limits)
@@ -144,10 +144,13 @@ def cards(
                 thumbnail(explained[photo, attribute], f"what led to {answer} in {photo}")
             )
         models = [
-            [f"{task} {person['fold']}", *(f"{p:.2f}" for p in said[task, attribute].loc[photo])]
+            [
+                f"{task} {person['fold']}",
+                *(f"{p:.2f}" for p in probabilities[task, attribute].loc[photo]),
+            ]
             for task in analysis.tasks_of(run, attribute)
         ]
-        shown.append(
+        found.append(
             {
                 "pictures": pictures,
                 "attribute": attribute,
@@ -159,7 +162,7 @@ def cards(
                 "models": Table("", ["", *names], models),
             }
         )
-    return shown
+    return found
 
 
 def _labels(person: pd.Series, limits: labels.AgeLimits) -> str:

@@ -75,8 +75,8 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
     table = folder / "label_errors.csv"
     with files.replacing(table) as temporary:
         suspects.table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.5f")
-    shown = _shown(suspects, top)
-    photos = suspects.photos[suspects.photos["person"].isin(shown["person"])]
+    listed = _top(suspects, top)
+    photos = suspects.photos[suspects.photos["person"].isin(listed["person"])]
     albums = {
         str(person): rows.sort_values("stem", key=lambda stems: stems.map(_FROM_BARE_FACE))
         for person, rows in photos.groupby("person")
@@ -89,13 +89,13 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
         folder / "label_errors.html",
         "label_errors.html.j2",
         name=suspects.name,
-        tasks=list(shown["task"].unique()),
+        tasks=list(listed["task"].unique()),
         facts=[
             _facts(task, rows, top) for task, rows in suspects.table.groupby("task", sort=False)
         ],
         items=[
             _item(row, albums[row["person"]], years) | {"folder": folders[row["person"]]}
-            for row in shown.to_dict("records")
+            for row in listed.to_dict("records")
         ],
         data={
             "run": suspects.name,
@@ -106,12 +106,12 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
     return table, path
 
 
-def _shown(suspects: Suspects, top: int) -> pd.DataFrame:
+def _top(suspects: Suspects, top: int) -> pd.DataFrame:
     """The first ``top`` of each task. A fix is about a stem: of a photo and its copy with the
     background removed, the likelier error stands for both."""
-    shown = suspects.table[suspects.table["rank"] <= top]
-    stem = shown["photo"].map(suspects.photos.set_index("key")["stem"]).fillna("")
-    return shown[~shown.assign(stem=stem).duplicated(["task", "person", "stem"])]
+    listed = suspects.table[suspects.table["rank"] <= top]
+    stem = listed["photo"].map(suspects.photos.set_index("key")["stem"]).fillna("")
+    return listed[~listed.assign(stem=stem).duplicated(["task", "person", "stem"])]
 
 
 def _usual_years(photos: pd.DataFrame, limits: AgeLimits) -> dict[str, int]:

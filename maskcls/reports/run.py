@@ -92,8 +92,8 @@ def _facts(run: FinishedRun) -> list[str]:
     ]
 
 
-def _pseudo(told: Mapping[str, Any] | None) -> list[str]:
-    return [f"{told['photos']['all']:,.0f} pseudo-labelled photos a fold"] if told else []
+def _pseudo(counts: Mapping[str, Any] | None) -> list[str]:
+    return [f"{counts['photos']['all']:,.0f} pseudo-labelled photos a fold"] if counts else []
 
 
 def _result(

@@ -124,7 +124,7 @@ def write(runs: Sequence[FinishedRun], vote: RunVote, name: str, out: Path) -> b
         "disagreement": {t: table.to_dict() for t, table in vote.disagreement.items()},
     }
     files.write_json(out / "vote.json", content)
-    models = [replace(said, run=one) for one, run in by_name.items() for said in run.votes]
+    models = [replace(vote, run=one) for one, run in by_name.items() for vote in run.votes]
     if not all(run.votes for run in runs):
         return False
     answers = ensemble.vote(vote.fitted, models)

@@ -46,21 +46,21 @@ def of_run(run: FinishedRun) -> dict[str, Any]:
     run see them; nothing where no faces were looked for."""
     if "face_detector" not in run.photos:
         return {}
-    forms: dict[Preprocessing, list[str]] = {}
+    tasks_of: dict[Preprocessing, list[str]] = {}
     for task, recipe in run.recipes.items():
-        forms.setdefault(Preprocessing.of(recipe.image), []).append(str(task))
+        tasks_of.setdefault(Preprocessing.of(recipe.image), []).append(str(task))
     photos = run.photos.reset_index().assign(side="train")
     missed = face_table.missed(photos)
     masks = zip(readable("mask"), range(len(readable("mask"))), strict=True)
-    told = [f"{missed[photos['mask'] == k].sum():,} {name}" for name, k in masks]
+    by_mask = [f"{missed[photos['mask'] == k].sum():,} {name}" for name, k in masks]
     return {
-        "missed": f"{missed.sum():,} of {(photos['status'] == OK).sum():,} ({', '.join(told)})",
-        "views": views(photos, {", ".join(tasks): form for form, tasks in forms.items()}),
+        "missed": f"{missed.sum():,} of {(photos['status'] == OK).sum():,} ({', '.join(by_mask)})",
+        "views": views(photos, {", ".join(tasks): form for form, tasks in tasks_of.items()}),
     }
 
 
 def views(
-    photos: pd.DataFrame, settings: Mapping[str, Preprocessing] | None = None, shown: int = SHOWN
+    photos: pd.DataFrame, settings: Mapping[str, Preprocessing] | None = None, count: int = SHOWN
 ) -> list[dict[str, Any]]:
     """Some photos of a located table (``Checked.photos``), of both sides, each with its pictures
     with each of the settings; nothing where no faces were looked for."""
@@ -69,12 +69,12 @@ def views(
     settings = settings_shown() if settings is None else settings
     usable = photos[photos["status"] == OK]
     boxes = pd.Series(boxes_of(usable, fallback_of(usable)), index=usable.index, dtype=object)
-    missed = usable[usable["face_left"].isna()].head(shown // 2)
+    missed = usable[usable["face_left"].isna()].head(count // 2)
     people = usable[usable["face_left"].notna()].groupby(["side", "person"], sort=False)
     # Another kind of photo of each next person, so that all mask states are there.
     others = [rows.iloc[place % len(rows)].name for place, (_, rows) in enumerate(people)]
-    step = max(1, len(others) // max(1, shown - len(missed)))
-    chosen = [*missed.index, *others[::step][: shown - len(missed)]]
+    step = max(1, len(others) // max(1, count - len(missed)))
+    chosen = [*missed.index, *others[::step][: count - len(missed)]]
     rows = []
     for number in chosen:
         photo = usable.loc[number]
@@ -91,9 +91,9 @@ def _view(
 ) -> dict[str, Any]:
     found = bool(np.isfinite(photo["face_left"]))
     name = f"{photo['person']} {page.plain(Path(photo['key']).stem)}".strip()
-    told = f"score {photo['face_score']:.2f}" if found else "no face found: usual place"
+    caption = f"score {photo['face_score']:.2f}" if found else "no face found: usual place"
     images = preprocess_each(image_HWC, list(settings.values()), [box] * len(settings))
-    pictures = [(told, _jpeg(_with_box(image_HWC, box, found), f"{name}: {told}"))]
+    pictures = [(caption, _jpeg(_with_box(image_HWC, box, found), f"{name}: {caption}"))]
     pictures += [
         (words, _jpeg(image, f"{name} with {words}"))
         for words, image in zip(settings, images, strict=True)

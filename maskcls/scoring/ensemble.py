@@ -259,7 +259,7 @@ def _aligned(model: ModelVotes, image_ids: list[str]) -> dict[str, FloatArray]:
             f"{missing[:3]}"
         )
     order = [place[image_id] for image_id in image_ids]
-    return {head: np.asarray(said)[order] for head, said in model.probabilities.items()}
+    return {head: np.asarray(values)[order] for head, values in model.probabilities.items()}
 
 
 def for_target(probabilities: Mapping[str, Any], task: Task, target: str) -> FloatArray:

@@ -280,12 +280,12 @@ def prepare_photos(
 
 def _tell_missed(photos: pd.DataFrame, name: str) -> None:
     missed = photos[face_table.missed(photos)]
-    told = f": {', '.join(missed['key'].head(NAMED))}" if len(missed) else ""
+    names = f": {', '.join(missed['key'].head(NAMED))}" if len(missed) else ""
     if len(missed) > NAMED:
-        told += ", ..."
+        names += ", ..."
     log.info(
         "%s: no face found in %d of %d photos, which are cropped where the face usually is%s",
-        name, len(missed), int((photos["status"] == OK).sum()), told,
+        name, len(missed), int((photos["status"] == OK).sum()), names,
     )  # fmt: skip
 
 

@@ -73,7 +73,9 @@ def choices(config: Config) -> Iterator[Choice]:
     epochs; then, of the fewest tasks that tell all attributes, fewer pixels, folds and epochs.
     """
     tasks = tuple(config.tasks)
-    prefixes = [tasks[:n] for n in range(len(tasks), 0, -1) if _told(tasks[:n]) == _told(tasks)]
+    prefixes = [
+        tasks[:n] for n in range(len(tasks), 0, -1) if _attributes(tasks[:n]) == _attributes(tasks)
+    ]
     most = config.folds.count
     folds = list(dict.fromkeys((most, min(most, FEW_FOLDS))))
     for prefix in prefixes:
@@ -89,7 +91,7 @@ def choices(config: Config) -> Iterator[Choice]:
             yield Choice(least, count, SCALES[-1], _epochs(config, least, share))
 
 
-def _told(tasks: Sequence[Task]) -> set[str]:
+def _attributes(tasks: Sequence[Task]) -> set[str]:
     return {name for name in ATTRIBUTES for task in tasks if labels.tells(task, name)}
 
 

@@ -41,7 +41,7 @@ def chosen_before(config: Config) -> Config | None:
             f"run.dir={config.run.dir} was chosen for budget.time_s={kept['asked']['time_s']:g} or "
             "for other tasks or folds: choose another run.dir (or delete this one)"
         )
-    log.info("chosen for the budget before, and kept: %s", kept["told"][0])
+    log.info("chosen for the budget before, and kept: %s", kept["lines"][0])
     return _with(config, kept["choice"])
 
 
@@ -77,8 +77,8 @@ def choose(config: Config, folder: RunFolder, spent_s: float) -> Config:
         spent_s=spent_s + time.monotonic() - began,
         photos=len(found.photos) + predicted,
     )
-    told = budget.lines_of(config, outlook)
-    for line in told:
+    lines = budget.lines_of(config, outlook)
+    for line in lines:
         log.info("%s", line)
     overlay = outlook.choice.overlay(config)
     content = {
@@ -86,7 +86,7 @@ def choose(config: Config, folder: RunFolder, spent_s: float) -> Config:
         "choice": overlay,
         "predicted_s": round(outlook.seconds, 1),
         "measuring_s": round(measured.took, 1),
-        "told": told,
+        "lines": lines,
     }
     chosen = _with(config, overlay)
     files.write_text(folder.path / "config.yaml", chosen.yaml())

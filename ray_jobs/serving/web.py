@@ -41,7 +41,7 @@ def make_app(ask: Ask, explain: Explain, settings: Serve, token_digest: str | No
         title="maskcls",
         description="Mask, gender and age band of a person in a photo. Photos are not kept.",
     )
-    said = {status: {"description": words} for status, words in _STATUSES.items()}
+    responses = {status: {"description": words} for status, words in _STATUSES.items()}
     body = {"requestBody": {"required": True, "content": _CONTENT}}
 
     @app.get("/health")
@@ -49,7 +49,7 @@ def make_app(ask: Ask, explain: Explain, settings: Serve, token_digest: str | No
         """Whether the service is up, and whether requests need a token."""
         return {"status": "ok", "token": token_digest is not None}
 
-    @app.post("/predict", responses=said, openapi_extra=body)
+    @app.post("/predict", responses=responses, openapi_extra=body)
     async def predict(request: Request) -> dict[str, Any]:
         """Answers for one photo or several, in order: class, probabilities and box of each."""
         _check_token(request, token_digest)
@@ -57,7 +57,7 @@ def make_app(ask: Ask, explain: Explain, settings: Serve, token_digest: str | No
         _refuse_unreadable(rows)
         return {"photos": rows}
 
-    @app.post("/explain", responses=said, openapi_extra=body)
+    @app.post("/explain", responses=responses, openapi_extra=body)
     async def why(request: Request) -> dict[str, Any]:
         """What in one photo spoke for the answers: for each attribute, parts of the picture that
         the models saw, and how much of the probability each carries."""

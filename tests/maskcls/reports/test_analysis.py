@@ -48,7 +48,9 @@ def test_the_best_single_of_several_is_found_on_the_same_photos(mixed):
     single = analysis.best_single(mixed, "gender")
     scores = {}
     for task in (Task.GENDER, Task.JOINT, Task.MULTI):
-        said = np.stack(analysis.said(mixed, task, "gender")[mixed.answers["photo"]].tolist())
+        said = np.stack(
+            analysis.probabilities_of(mixed, task, "gender")[mixed.answers["photo"]].tolist()
+        )
         scores[str(task)] = f1_score(
             mixed.answers["gender_truth"], said.argmax(axis=1), average="macro"
         )
@@ -155,7 +157,10 @@ def test_one_model_agrees_with_nobody(run):
 def test_opinions_are_the_ensembles_answers_with_their_probability(mixed):
     opinions = analysis.opinions(mixed).set_index(["attribute", "photo"])
     photo = mixed.answers["photo"].iloc[3]
-    said = [analysis.said(mixed, task, "age")[photo] for task in (Task.AGE, Task.JOINT, Task.MULTI)]
+    said = [
+        analysis.probabilities_of(mixed, task, "age")[photo]
+        for task in (Task.AGE, Task.JOINT, Task.MULTI)
+    ]
     answer = mixed.answers["age_predicted"].iloc[3]
     assert opinions.loc[("age", photo), "predicted"] == answer
     assert opinions.loc[("age", photo), "sure"] == pytest.approx(np.mean(said, axis=0)[answer])
@@ -208,7 +213,7 @@ def test_folds_are_counted_in_people(run):
 
 
 def test_a_joint_model_speaks_of_attributes_through_its_marginal(mixed):
-    values = np.stack(analysis.said(mixed, Task.JOINT, "mask").tolist())
+    values = np.stack(analysis.probabilities_of(mixed, Task.JOINT, "mask").tolist())
     assert values.shape[1] == 3
     np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-5)
 

@@ -94,7 +94,9 @@ def test_of_several_models_the_one_that_was_wrong_is_explained(tmp_path):
         tmp_path, people=12, tasks=(Task.GENDER, Task.JOINT), weights=False, photos=False
     )
     run = finished_run.read(folder)
-    said = {task: analysis.said(run, task, "gender").map(np.argmax) for task in run.tasks}
+    said = {
+        task: analysis.probabilities_of(run, task, "gender").map(np.argmax) for task in run.tasks
+    }
     photo = next(key for key in run.photos.index if len({said[t][key] for t in run.tasks}) > 1)
     for task in run.tasks:
         chosen = gallery._speaker(run, photo, "gender", int(said[task][photo]))
