@@ -1,13 +1,14 @@
 """What each part of a recipe is worth: out-of-fold scores with and without it, and what it takes.
 
     python -m benchmarks.ablation DATA --out FOLDER [--list benchmarks/ablation.yaml]
-                                  [--only NAME ...] [--seeds 42 43] [--show]
+                                  [--only NAME ...] [--against NAME] [--seeds 42 43] [--show]
 
 The list holds `base`, words of `ray_jobs.sweep`, and `overlays`, a name with the words that it adds
-to those. Each is one sweep a seed: the same people, folds and order for all. The gain over the base
-is paired, its 95 % interval is over people, who bring the answers of all their seeds along; seconds
-are those of the whole command. The same command goes on where it stopped; `--show` only writes the
-table of what there is: FOLDER/ablation.md.
+to those; the name of an overlay above it stands for that one's words. Each is one sweep a seed: the
+same people, folds and order for all. The gain over the base, or over the variant that ``--against``
+names, is paired, its 95 % interval is over people, who bring the answers of all their seeds along;
+seconds are those of the whole command. The same command goes on where it stopped; `--show` only
+writes the table of what there is: FOLDER/ablation.md.
 """
 
 from __future__ import annotations
@@ -52,8 +53,11 @@ class Overlays:
         """
         content = yaml_files.read(path)
         base = content["base"]
-        words = {name: [*base, *extra] for name, extra in content["overlays"].items()}
-        overlays = cls(content["config"], {BASE: base, **words})
+        words: dict[str, list[str]] = {}
+        for name, added in content["overlays"].items():
+            words[name] = [word for one in added for word in words.get(one, [one])]
+        added_to_base = {name: [*base, *of_name] for name, of_name in words.items()}
+        overlays = cls(content["config"], {BASE: base, **added_to_base})
         for each in overlays.words.values():
             load([find(overlays.config)], each)
         return overlays
@@ -91,21 +95,23 @@ def answers_of(folders: Mapping[int, Path]) -> pd.DataFrame:
 
 
 def row(name: str, runs: Mapping[int, Path], base: Mapping[int, Path]) -> dict[str, str]:
-    """One line of the table: scores, gains over the base on the seeds that both have, seconds."""
+    """One line of the table: scores, gains over ``base`` on the seeds that both have, seconds."""
     shared = sorted(runs.keys() & base.keys())
     ours, first = (answers_of({seed: of[seed] for seed in shared}) for of in (runs, base))
     if not ours[["seed", "photo"]].equals(first[["seed", "photo"]]):
-        raise ValueError(f"{name} and the base were not scored on the same photos")
+        raise ValueError(f"{name} and what it is compared with were scored on different photos")
     cells = {"variant": name, "seeds": str(len(shared))}
     for target in TARGETS:
-        truth, said = (ours[f"{target}_{kind}"].to_numpy() for kind in ("truth", "predicted"))
-        cells[target] = f"{metrics.macro_f1(metrics.confusion(truth, said, CLASSES[target])):.3f}"
+        truth, answers = (ours[f"{target}_{kind}"].to_numpy() for kind in ("truth", "predicted"))
+        cells[target] = (
+            f"{metrics.macro_f1(metrics.confusion(truth, answers, CLASSES[target])):.3f}"
+        )
     for target in ("joint", "age"):
         truth, people = ours[f"{target}_truth"].to_numpy(), ours["person"].to_numpy()
         before, now = (table[f"{target}_predicted"].to_numpy() for table in (first, ours))
         gain = analysis.difference(truth, before, now, people, classes=CLASSES[target], seed=0)
-        told = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
-        cells[f"{target} against the base"] = "" if name == BASE else told
+        interval = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+        cells[f"{target}, gain"] = "" if runs == base else interval
     seconds = statistics.mean(read_seconds(runs[seed]) for seed in shared)
     return {**cells, "seconds": f"{seconds:.0f}"}
 
@@ -124,11 +130,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--list", type=Path, default=LIST)
     parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--against", default=BASE, metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42])
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
     overlays = Overlays.read(arguments.list)
-    if unknown := set(arguments.only or []) - overlays.words.keys():
+    if unknown := {*(arguments.only or []), arguments.against} - overlays.words.keys():
         parser.error(f"no such variant: {', '.join(unknown)}; known: {', '.join(overlays.words)}")
     out = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
@@ -141,7 +148,8 @@ def main() -> None:
         name: {s: run for s in arguments.seeds if is_done(run := folder_of(out, name, s))}
         for name in overlays.words
     }
-    rows = [row(name, of, runs[BASE]) for name, of in runs.items() if of.keys() & runs[BASE].keys()]
+    base = runs[arguments.against]
+    rows = [row(name, of, base) for name, of in runs.items() if of.keys() & base.keys()]
     if rows:
         files.write_text(out / "ablation.md", table(rows))
         print(table(rows))

@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--weights", default="package:efficientnet_lite0")
     parser.add_argument("--rows", type=Path, help="where `benchmarks.bench` gathers rows")
     parser.add_argument("words", nargs="*", help="of our sweep")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = [
