@@ -64,6 +64,22 @@ def class_shares(
     return np.append(wanted * (1 - unknown_N.mean()), unknown_N.mean())
 
 
+def balanced_combinations(
+    labels_NA: IntArray,
+) -> tuple[IntArray, npt.NDArray[np.float64]]:
+    """Classes and shares where some labels are ``MISSING``: what is known of an item, [N, labels],
+    is its class. Items of which the same labels are known keep the share of an epoch that they have
+    together; of that, each combination of labels that occurs gets as much as the others.
+
+    Returns the class of each item, [N], and the share of each class.
+    """
+    combinations_CA, class_N = np.unique(labels_NA, axis=0, return_inverse=True)
+    _, known_C = np.unique(combinations_CA != MISSING, axis=0, return_inverse=True)
+    items_K = np.bincount(known_C.ravel()[class_N.ravel()])
+    shares_C = (items_K / len(labels_NA) / np.bincount(known_C.ravel()))[known_C.ravel()]
+    return class_N.ravel(), shares_C
+
+
 def steps(items: int, batch_size: int, workers: int = 1) -> int:
     """Steps of an epoch: as few as ``batch_size`` allows, or fewer where a worker would get less
     than two photos; such steps are larger than ``batch_size``, but less than twice as large.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from maskcls import labels
@@ -41,22 +43,35 @@ def epoch_plan(
     task: labels.Task, recipe: Recipe, seed: int, training: pd.DataFrame, rank: int, world: int
 ) -> source.EpochPlan:
     """What every epoch shows, in which steps. Raises ValueError for shares that cannot be had."""
-    head, classes = next(iter(labels.HEADS[task].items()))
-    if task is labels.Task.MULTI:
-        head, classes = "joint", labels.NUM_JOINT
-    labels_N = training[LABEL_COLUMNS[head]].to_numpy()
+    labels_N, shares = _shares(task, recipe, training)
     weights_N = training["weight"].to_numpy(float)
     if not weights_N.any():
         raise ValueError("weight: every photo of the training side has 0, so none would be shown")
     return source.EpochPlan(
         rows=source.training_rows(training),
         labels_N=labels_N,
-        shares=sampling.class_shares(
-            labels_N=labels_N, num_classes=classes, **options(recipe.sampler)
-        ),
+        shares=shares,
         batch_size=recipe.train.batch_size,
         seed=seed,
         rank=rank,
         world=world,
         weights_N=None if (weights_N == weights_N[0]).all() else weights_N,
     )
+
+
+def _shares(
+    task: labels.Task, recipe: Recipe, training: pd.DataFrame
+) -> tuple[labels.IntArray, npt.NDArray[np.float64] | None]:
+    """The class of each item that the sampler goes by, and the share of an epoch of each class."""
+    head, classes = next(iter(labels.HEADS[task].items()))
+    if task is labels.Task.MULTI:
+        head, classes = "joint", labels.NUM_JOINT
+    labels_N = training[LABEL_COLUMNS[head]].to_numpy()
+    incomplete = task is labels.Task.MULTI and (labels_N == labels.MISSING).any()
+    if incomplete and recipe.sampler.name == "class_balanced":
+        columns = [LABEL_COLUMNS[name] for name in labels.HEADS[task]]
+        return sampling.balanced_combinations(training[columns].to_numpy())
+    shares = sampling.class_shares(
+        labels_N=labels_N, num_classes=classes, **options(recipe.sampler)
+    )
+    return labels_N, shares

@@ -4,6 +4,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from maskcls.data import sampling
+from maskcls.labels import MISSING
 
 LABELS = np.array([0] * 50 + [1] * 7 + [2] * 3)
 
@@ -81,6 +82,18 @@ def test_class_balanced_shows_each_class_that_occurs_equally_often():
     assert np.flatnonzero(shares).tolist() == [0, 2, 5]
     epoch = make_epoch(labels_N, "class_balanced")
     assert np.bincount(labels_N[epoch.items_N]).tolist() == [16, 0, 16, 0, 0, 16]
+
+
+def test_what_is_known_is_balanced_within_its_share():
+    # Masks of 60 items, of which 6 are worn incorrectly; gender and age of 40 others.
+    masks = [[0, MISSING, MISSING]] * 54 + [[1, MISSING, MISSING]] * 6
+    people = [[MISSING, 0, 0]] * 30 + [[MISSING, 1, 0]] * 8 + [[MISSING, 1, 2]] * 2
+    class_N, shares_C = sampling.balanced_combinations(np.array(masks + people))
+    of_items = shares_C[class_N]
+    assert of_items[:60] == pytest.approx(0.3)  # .6 over two combinations
+    assert of_items[60:] == pytest.approx(0.4 / 3)
+    assert len(shares_C) == 5
+    assert shares_C.sum() == pytest.approx(1)
 
 
 @given(requests())
