@@ -79,22 +79,32 @@ def _of_run(run: FinishedRun, half: bool) -> str:
 
 
 def _scores(run: FinishedRun) -> Iterator[str]:
-    """A table: everybody, then each gender and age band, over the classes that they have."""
     columns = [target for target in ("joint", *labels.ATTRIBUTES) if target in run.targets]
+    scores = ensemble.scores(run.answers, seed=run.seed)
+    yield "| who | photos | " + " | ".join(columns) + " |"
+    yield "|---|---|" + "---|" * len(columns)
+    cells = [
+        f"{scores[c]['macro_f1']:.3f} ({scores[c]['macro_f1_interval'][0]:.3f} to "
+        f"{scores[c]['macro_f1_interval'][1]:.3f}), {scores[c]['accuracy']:.3f}"
+        for c in columns
+    ]
+    yield f"| everybody | {len(run.answers):,} | " + " | ".join(cells) + " |"
+    yield from ["", "By group: the mean recall over the classes that the group has.", ""]
     yield "| who | photos | " + " | ".join(columns) + " |"
     yield "|---|---|" + "---|" * len(columns)
     for who, answers in _groups(run):
-        scores = ensemble.scores(answers, seed=run.seed)
-        cells = [
-            f"{scores[c]['macro_f1']:.3f} ({scores[c]['macro_f1_interval'][0]:.3f} to "
-            f"{scores[c]['macro_f1_interval'][1]:.3f}), {scores[c]['accuracy']:.3f}"
-            for c in columns
-        ]
+        cells = [_mean_recall(answers, target) for target in columns]
         yield f"| {who} | {len(answers):,} | " + " | ".join(cells) + " |"
 
 
+def _mean_recall(answers: pd.DataFrame, target: str) -> str:
+    """Unlike F1 it does not depend on how often other groups get the same answer."""
+    labelled = answers[answers[f"{target}_truth"] != labels.MISSING]
+    right = labelled[f"{target}_truth"] == labelled[f"{target}_predicted"]
+    return f"{right.groupby(labelled[f'{target}_truth']).mean().mean():.3f}" if len(right) else "-"
+
+
 def _groups(run: FinishedRun) -> Iterator[tuple[str, pd.DataFrame]]:
-    yield "everybody", run.answers
     for column, attribute in (("gender", "gender"), ("age_band", "age")):
         truth = run.answers["photo"].map(run.photos[column])
         for number, name in enumerate(readable(attribute)):

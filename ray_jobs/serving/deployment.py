@@ -37,7 +37,7 @@ ATTEMPTS: Final = 6
 
 
 class Answers:
-    """A replica: the models, asked for batches of photos of different requests."""
+    """A replica: the models."""
 
     def __init__(self, path: str, settings: Serve) -> None:
         cv2.setNumThreads(1)
@@ -45,13 +45,10 @@ class Answers:
         self._model = loading.load(path, device=device, threads=settings.threads_per_replica)
         self._max_pixels = settings.max_pixels
         self._decoders = ThreadPoolExecutor(settings.threads_per_replica)
-        self.answer.set_max_batch_size(settings.batch_size)
-        self.answer.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)
         self._compute([("warm-up", b"")])
 
-    @serve.batch
     async def answer(self, photos: list[Photo]) -> list[dict[str, Any]]:
-        """Rows of photos, one call a photo; see ``table.records``."""
+        """Rows of photos; see ``table.records``."""
         return await asyncio.to_thread(self._compute, photos)
 
     async def explain(self, photo: Photo) -> dict[str, Any]:
@@ -87,25 +84,40 @@ class Answers:
 
 @serve.ingress()
 class Front:
-    """Speaks HTTP and asks the replicas, once more where one dies."""
+    """Speaks HTTP and asks the replicas, once more where one dies.
+
+    Photos of different requests go to a replica in one call: on CPUs a call costs as much as a
+    small model. A batch a replica is under way, and what arrives meanwhile is the next.
+    """
 
     def __init__(self, answers: Any, settings: Serve, token_digest: str | None) -> None:
         self._answers, self._settings, self._token_digest = answers, settings, token_digest
+
+        @serve.batch(
+            max_batch_size=settings.batch_size,
+            batch_wait_timeout_s=settings.batch_wait_ms / 1000,
+            max_concurrent_batches=settings.replicas,
+        )
+        async def answer(photos: list[Photo]) -> list[dict[str, Any]]:
+            rows: list[dict[str, Any]] = await self._retry("answer", photos)
+            return rows
+
+        self._answer = answer
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return web.make_app(self._ask, self._explain, self._settings, self._token_digest)
 
     async def _ask(self, photos: Sequence[Photo]) -> list[dict[str, Any]]:
-        return list(await asyncio.gather(*(self._retry("answer", photo) for photo in photos)))
+        return list(await asyncio.gather(*map(self._answer, photos)))
 
     async def _explain(self, photo: Photo) -> dict[str, Any]:
-        return await self._retry("explain", photo)
+        row: dict[str, Any] = await self._retry("explain", photo)
+        return row
 
-    async def _retry(self, method: str, photo: Photo) -> dict[str, Any]:
+    async def _retry(self, method: str, given: Any) -> Any:
         for attempt in range(ATTEMPTS):
             try:
-                row: dict[str, Any] = await getattr(self._answers, method).remote(photo)
-                return row
+                return await getattr(self._answers, method).remote(given)
             except BackPressureError:
                 raise HTTPException(503, "too many requests wait; try again later") from None
             except RayTaskError:  # the replica's own error: another one would say the same
@@ -123,8 +135,8 @@ def application(path: str, settings: Serve, token: str | None) -> serve.Applicat
     answers = serve.deployment(Answers).options(
         name="answers",
         num_replicas=settings.replicas,
-        max_ongoing_requests=4 * settings.batch_size,
-        max_queued_requests=settings.max_waiting * settings.max_files,
+        max_ongoing_requests=2,  # a batch, and a photo to explain
+        max_queued_requests=settings.max_waiting,
         health_check_period_s=2,
         ray_actor_options={
             "num_cpus": settings.threads_per_replica,
