@@ -1,6 +1,7 @@
 """Runs on tables: what folders give, byte for byte; and labels that only some photos have."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from maskcls.__main__ import main
 from maskcls.labels import MISSING, NUM_JOINT
+from tests.object_store import ObjectStore
 
 HEADS = ("mask", "gender", "age")
 
@@ -36,6 +38,25 @@ def test_a_table_gives_what_its_folders_give_byte_for_byte(verb, rows, tmp_path)
     for name in names:
         assert (folders / name).read_bytes() == (table / name).read_bytes(), name
     assert scores_of(folders) == scores_of(table)
+
+
+def test_a_table_and_its_photos_on_a_store(verb, drawn, rows, tmp_path, monkeypatch):
+    store = ObjectStore()
+    try:
+        for name, value in store.environment().items():
+            monkeypatch.setenv(name, value)
+        relative = rows["path"].map(lambda path: Path(path).relative_to(drawn).as_posix())
+        for path, key in zip(rows["path"], relative, strict=True):
+            store.put(f"set/{key}", Path(path).read_bytes())
+        store.put("set/photos.csv", rows.assign(path=relative).to_csv(index=False).encode())
+        verb("sweep", "tasks=[multi]", f"run.dir={tmp_path / 'folders'}")
+        verb("sweep", "tasks=[multi]", f"run.dir={tmp_path / 'store'}",
+             "data.root=s3://bucket/set", "data.table=s3://bucket/set/photos.csv")  # fmt: skip
+    finally:
+        store.server.stop()
+    submissions = [pd.read_csv(tmp_path / run / "submission.csv") for run in ("folders", "store")]
+    assert submissions[0]["ans"].tolist() == submissions[1]["ans"].tolist()
+    assert scores_of(tmp_path / "folders") == scores_of(tmp_path / "store")
 
 
 def test_masks_of_some_people_and_ages_of_others(verb, rows, tmp_path):
