@@ -1,6 +1,6 @@
 """Tables in place of folders, on a data set in the competition's layout.
 
-    python -m benchmarks.tables DATA --out FOLDER [--only same mixed million] [key.sub=value ...]
+    python -m benchmarks.tables DATA [key.sub=value ...] --out FOLDER [--only same mixed million]
 
 `same`: a sweep of the folders and one of the table that `maskcls table competition` writes of them,
 and whether their files agree byte for byte. `mixed`: masks known of every second person, gender and
