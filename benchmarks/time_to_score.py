@@ -87,11 +87,12 @@ def list_photos(config: str, words: Sequence[str], folder: Path) -> Path:
     read = load([find(config)], [*words, f"data.cache={folder / 'listing'}"]).config
     data = prepare(read, image_settings(read, read.tasks), folder)
     assert data.evaluation, "the data set needs an eval folder"
+    columns = ["path", "fold", *COLUMNS.values()]
     asked = pd.read_parquet(data.evaluation.table, columns=["path"])
     asked = asked.assign(fold=-1, **dict.fromkeys(COLUMNS.values(), 0))
+    photos = pd.read_parquet(data.train.table, columns=columns)
     path = folder / "listing.parquet"
-    photos = pd.read_parquet(data.train.table, columns=list(asked))
-    pd.concat([photos, asked], ignore_index=True).to_parquet(path)
+    pd.concat([photos, asked[columns]], ignore_index=True).to_parquet(path)
     return path
 
 
