@@ -19,7 +19,9 @@ from maskcls.labels import HEADS, Task
 from maskcls.reports.finished_run import FinishedRun
 
 RISE: Final = 1.1
-"""A validation loss this many times its lowest has risen."""
+SMALL_RISE: Final = 0.02
+"""A validation loss this many times its lowest has risen, if the difference is also above this
+share of the loss of guessing: one that is next to nothing doubles by chance."""
 
 GAP: Final = 0.25
 """Of the loss of guessing: a validation loss this far above the training loss, and more than twice
@@ -61,7 +63,7 @@ def judge(task: Task, recipe: Recipe, histories: Sequence[pd.DataFrame], best_at
     if not ends:
         return Fit("good", "no losses were recorded")
     train, last, lowest = (float(np.median(values)) for values in zip(*ends, strict=True))
-    rose = sum(end[1] > RISE * end[2] for end in ends)
+    rose = sum(end[1] > RISE * end[2] and end[1] - end[2] > SMALL_RISE * guessing for end in ends)
     losses = f"validation loss {last:.2f}"
     if not math.isnan(train):
         losses = f"training loss {train:.2f}, {losses}"

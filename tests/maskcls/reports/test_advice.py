@@ -69,6 +69,11 @@ def test_a_validation_loss_that_rose_is_overfitting(tmp_path):
     assert "validation loss rose from 0.40 to 0.46" in first.reason
 
 
+def test_a_validation_loss_that_is_next_to_nothing_has_not_risen(tmp_path):
+    run = made(tmp_path, losses=((0.05, 0.02, 0.02), (0.04, 0.026, 0.031)), **GOOD)
+    assert not [title for title in titles(run) if "overfitting" in title]
+
+
 def test_models_that_do_not_fit_their_training_photos_underfit(tmp_path):
     run = made(tmp_path, losses=((1.1, 1.09, 1.08), (1.1, 1.09, 1.09)), tasks=[Task.AGE], **GOOD)
     first = steps(run)[0]
