@@ -7,6 +7,7 @@ Trains what is missing in run.dir, and scores each route (and all together) out 
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 
 import pandas as pd
 
@@ -18,6 +19,7 @@ from maskcls.reports import finished_run
 from maskcls.scoring import ensemble
 from maskcls.storage import files
 from ray_jobs.cluster import connect, nodes, packing
+from ray_jobs.data import sources
 from ray_jobs.data.photos import image_settings, prepare
 from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import RunFolder, claim, make_jobs, read_out_of_fold
@@ -31,11 +33,11 @@ ROUTES = finished_run.ROUTES | {"all together": list(Task)}
 
 def main() -> None:
     config = from_command_line(__doc__ or "", arguments.words())
-    with (
-        console.report_errors("compare", config),
-        claim(config, list(Task)) as folder,
-        state.keeping(folder.place, "compare") as board,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(console.report_errors("compare", config))
+        sources.check(config)
+        folder = stack.enter_context(claim(config, list(Task)))
+        board = stack.enter_context(state.keeping(folder.place, "compare"))
         console.setup(folder.log)
         weights.check(config, list(Task), folder)
         connect.connect()

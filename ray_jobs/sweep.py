@@ -32,6 +32,7 @@ from maskcls.scoring.voting import FittedVote
 from maskcls.storage import files
 from ray_jobs.cluster import connect, nodes, packing
 from ray_jobs.cluster.errors import RunFailed
+from ray_jobs.data import sources
 from ray_jobs.data.photos import image_settings, prepare
 from ray_jobs.lanes.pool import Lanes
 from ray_jobs.run import arguments, console, state, weights
@@ -60,6 +61,7 @@ def main() -> None:
 
             chosen = choosing.chosen_before(config)
         config = chosen or config
+        sources.check(config)
         folder = stack.enter_context(claim(config, config.tasks))
         console.setup(folder.log)
         if "plan" in asked:

@@ -10,6 +10,7 @@ import logging
 from maskcls.config.load import from_command_line
 from ray_jobs.cluster import connect, nodes, packing
 from ray_jobs.cluster.errors import RunFailed
+from ray_jobs.data import sources
 from ray_jobs.data.photos import prepare
 from ray_jobs.lanes import pool
 from ray_jobs.run import arguments, console, state, weights
@@ -23,6 +24,7 @@ def main() -> None:
     with console.report_errors("train", config):
         if config.task is None:
             raise ValueError("task is not set: say which, as in task=age fold=0")
+        sources.check(config)
         with (
             claim(config, [config.task]) as folder,
             state.keeping(folder.place, "train") as board,

@@ -12,6 +12,7 @@ from pathlib import Path
 from maskcls.config import search_space
 from maskcls.config.load import from_command_line
 from ray_jobs.cluster import connect
+from ray_jobs.data import sources
 from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import claim
 from ray_jobs.search.run import check_ends, check_search, search, searched_images
@@ -33,6 +34,7 @@ def main() -> None:
         space = search_space.parse(config.tune.space, recipe)
         images = list(searched_images(space, recipe))
         check_ends(config, space, recipe)
+        sources.check(config)
         with claim(config, []) as folder, state.keeping(folder.place, "tune") as board:
             console.setup(folder.log)
             # Tune logs the traceback of a failed trial; the ledger tells its reason in a line.

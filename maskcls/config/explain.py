@@ -29,6 +29,8 @@ def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[str
                 expected = problem["ctx"]["expected_tags"]
                 message = f"Input should be one of {expected}"
                 value += _nearest(given["name"], expected)
+            case "list_type" if isinstance(given, str | int | float):
+                message = f"a list is expected, as in {key}=[{given}]"
             case "literal_error" | "enum":
                 value += _nearest(given, str(problem.get("ctx", {}).get("expected", "")))
             case "extra_forbidden" if methods:

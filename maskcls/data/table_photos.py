@@ -32,7 +32,8 @@ def located(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The rows with ``key``, ``path`` and ``status``, one a file; and notes.
 
-    A relative path is looked up in ``root``, or else in the folder of its table: whichever has more
+    Keys seed the augmentation: they do not depend on where the folder of all photos lies. A
+    relative path is looked up in ``root``, or else in the folder of its table: whichever has more
     of them. ``stores`` are local copies of what URIs begin with. Rows of one file become one, with
     what each of them knows. Raises FileNotFoundError where no file is there, and ValueError for
     rows of one file that contradict each other.
@@ -53,7 +54,8 @@ def located(
         paths = paths.mask(mine, f"{base}/" + rows["location"])
         if base != first:
             keys = keys.mask(mine, f"{base.name}/" + rows["location"])
-    if absolute.any() and (inside := first or root):
+    if absolute.any():
+        inside = first or root or _common(rows.loc[absolute, "location"])
         keys = keys.mask(absolute, keys.str.removeprefix(f"{inside}/"))
     for prefix, local in stores.items():
         mine = uri & rows["location"].str.startswith(prefix + "/")
@@ -65,6 +67,12 @@ def located(
     rows["status"] = _statuses(rows["path"].tolist())
     notes += _require(rows, tables)
     return rows, notes
+
+
+def _common(paths: pd.Series) -> str:
+    """The deepest folder that holds all of these absolute paths."""
+    # What the first and the last in order have in common, all between them have.
+    return os.path.commonpath([path.rpartition("/")[0] for path in (paths.min(), paths.max())])
 
 
 def _require(rows: pd.DataFrame, tables: Tables) -> list[str]:

@@ -212,7 +212,7 @@ def _search(run: FinishedRun) -> list[Advice]:
     return [
         Advice(
             f"Work on {worst}",
-            f"{reason} The hardest {worst} class is {hard} {readable(worst, run.age_limits)[hard]} "
+            f"{reason} The hardest {worst} class is {readable(worst, run.age_limits)[hard]} "
             f"(F1 {f1_K[hard]:.2f}). A search finds a better learning rate.",
             SEARCH * (perfect[worst] - now),
             _command("tune", run, f"task={task}", space, f"run.dir={run.folder}-tune-{task}"),

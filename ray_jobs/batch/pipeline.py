@@ -7,6 +7,7 @@ photo is written anywhere; Ray Data holds back the tasks while the actors are bu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,7 @@ def run(
     """Answer for these parts; yields, as each is written, its photos and those unreadable."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it has a terminal handler of its own
     items = [{"part": cloudpickle.dumps(part)} for part in parts]
     data = ray.data.from_items(items, override_num_blocks=len(items))
     # Not less than one task: a fraction of a CPU lets tasks and actors share it.
@@ -79,7 +81,7 @@ def run(
     data = data.map_batches(
         Answer,
         fn_constructor_args=(work,),
-        compute=ActorPoolStrategy(size=actors),
+        compute=ActorPoolStrategy(size=min(actors, len(parts))),
         batch_size=None,
         num_cpus=CPUS_A_TASK,
         num_gpus=gpus or None,

@@ -24,6 +24,24 @@ class Opened:
     places: tuple[Place, ...] = ()
 
 
+def check(config: Config) -> None:
+    """Refuse a folder of this machine that holds no photos, before anything starts.
+
+    Raises FileNotFoundError.
+    """
+    root = config.place(config.data.root)
+    folder = root.local / "train" / "images"
+    if config.data.table is not None or root.uri or folder.is_dir():
+        return
+    above = (root.local / "images").is_dir() and (root.local.parent / "train" / "images").is_dir()
+    hint = f": did you mean data.root={root.local.parent}?" if above else (
+        "; name your folder by data.root=PHOTOS, or a table by data.table=FILE"
+    )  # fmt: skip
+    raise FileNotFoundError(
+        f"{folder}: no such folder; data.root must hold train/images and eval/images{hint}"
+    )
+
+
 def opened(config: Config) -> Opened:
     """The source that ``config`` names. Tables, and the photos in them, are fetched if they lie on
     an object store; those in the competition's folders are not yet.

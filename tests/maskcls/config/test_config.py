@@ -423,6 +423,7 @@ def test_a_typo_is_answered_with_the_likely_name(word, meant):
         ("train.lr=fast", "valid number.*got 'fast'"),
         ("train.lr=.nan", "finite number"),
         ("image.size=128", r"image\.size .*height and width in pixels.*image\.size=\[128,96\]"),
+        ("tasks=gender", r"a list is expected, as in tasks=\[gender\]"),
         ("image.size=[64]", r"image\.size\.1 \(command line\): Field required"),
         ("folds.count=1", "greater than or equal to 2, got 1"),
         ("folds.only=[5]", r"fold 5 does not exist: folds\.count=5 numbers them 0 to 4"),

@@ -316,3 +316,19 @@ def test_blends_and_age_drops_work_where_ages_are_known(table):
     assert len(blends) == 2 * 7 and (blends["age"] == 65).all() and (blends["age_band"] == 2).all()
     assert (items["age_band"] == MISSING).sum() == 2 * 7  # of unknown ages nothing is dropped
     assert np.isin(blends["mask"], MISSING).all() and (blends["joint"] == MISSING).all()
+
+
+def test_names_do_not_depend_on_where_the_folder_of_all_photos_lies(tmp_path):
+    """They seed the augmentation: the competition's folders as a table name photos alike."""
+    found = []
+    for place in ("here", "deeper/there"):
+        paths = [tmp_path / place / "set" / name for name in ("train/a/1.jpg", "train/b/2.jpg",
+                                                             "eval/3.jpg")]  # fmt: skip
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"photo")
+        lines = [f"{path},worn,{path.parts[-3 if 'train' in path.parts else -2]}" for path in paths]
+        file = tmp_path / f"{place.replace('/', '-')}.csv"
+        file.write_text("\n".join(["path,mask,split", *lines]))
+        found.append(Source(None, Tables((file,))).train().photos["key"].tolist())
+    assert found[0] == found[1] == ["train/a/1.jpg", "train/b/2.jpg"]

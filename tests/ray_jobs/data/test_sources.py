@@ -69,3 +69,15 @@ def test_a_photo_that_is_not_on_the_store_is_told(bucket, tmp_path):
 def test_the_folder_of_each_bucket_is_the_longest_that_holds_all():
     uris = ["s3://a/x/1.jpg", "s3://a/x/y/2.jpg", "gs://b/3.jpg"]
     assert sources._folders(uris) == ["s3://a/x", "gs://b"]
+
+
+def test_a_folder_without_photos_is_refused_before_anything_starts(tmp_path):
+    (tmp_path / "set" / "train" / "images").mkdir(parents=True)
+    sources.check(load([], [f"data.root={tmp_path / 'set'}"]).config)
+    sources.check(load([], ["data.root=s3://bucket/set"]).config)  # fetched later
+    inside = load([], [f"data.root={tmp_path / 'set' / 'train'}"]).config
+    with pytest.raises(FileNotFoundError, match=f"did you mean data.root={tmp_path / 'set'}[?]"):
+        sources.check(inside)
+    nowhere = load([], [f"data.root={tmp_path / 'nowhere'}"]).config
+    with pytest.raises(FileNotFoundError, match=r"train/images: no such folder.*data.table=FILE"):
+        sources.check(nowhere)
