@@ -7,6 +7,8 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,19 @@ def _join(named: Address) -> Any:
         ) from None
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Ray says nothing itself: where it does not start, its guesses (broken dependencies, an issue
+    to report) hide the reason, which comes with the error."""
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _start() -> Any:
     """A cluster on this machine alone, for as long as this program runs. Tried twice: where other
     programs keep all cores busy, Ray's processes may be too late the first time."""
@@ -125,8 +140,9 @@ def _start() -> Any:
     _check_writable(temp)
     for attempt in (1, 2):
         try:
-            # The dashboard costs seconds to start, and nothing here asks it.
-            return ray.init(include_dashboard=False, **_OPTIONS)
+            with _silent():
+                # The dashboard costs seconds to start, and nothing here asks it.
+                return ray.init(include_dashboard=False, **_OPTIONS)
         except OSError as error:
             raise ConnectionError(_os_fault(error, temp)) from None
         except Exception as error:  # Ray raises this very class

@@ -1,6 +1,7 @@
 """What is said of an address where no cluster is, within seconds; nothing here starts Ray."""
 
 import http.server
+import logging
 import socket
 import threading
 import time
@@ -113,6 +114,7 @@ def test_a_slow_start_is_tried_once_more_and_then_said(failures, monkeypatch, ca
     def init(**options):
         tries.append(options)
         if len(tries) <= failures:
+            logging.getLogger("ray._private.services").error("Failed to start the dashboard")
             raise SLOW
         return "context"
 
@@ -123,6 +125,7 @@ def test_a_slow_start_is_tried_once_more_and_then_said(failures, monkeypatch, ca
         with pytest.raises(ConnectionError, match=r"not up within 30 s.*Wait"):
             connect._start()
     assert len(tries) == 2
+    assert "dashboard" not in caplog.text
 
 
 @pytest.mark.parametrize(
