@@ -96,7 +96,7 @@ def test_the_ablation_compares_with_the_base_on_the_seeds_that_both_have(tmp_pat
     assert told["age"] == f"{expected:.3f}"
     before = ablation.answers_of({s: base[s] for s in (1, 3)})
     gain = expected - f1_score(before["age_truth"], before["age_predicted"], average="macro")
-    assert told["age against the base"].startswith(f"{gain:+.3f} (+")
+    assert told["age, gain"].startswith(f"{gain:+.3f} (+")
     assert ablation.row("base", base, base)["seconds"] == "200"
     assert ablation.table([told]).count("|") == 3 * (len(told) + 1)
 
@@ -104,7 +104,7 @@ def test_the_ablation_compares_with_the_base_on_the_seeds_that_both_have(tmp_pat
 def test_the_ablation_refuses_other_people(tmp_path):
     base = {1: finished(tmp_path / "base", 1.0)}
     others = {1: finished(tmp_path / "others", 1.0, first=100)}
-    with pytest.raises(ValueError, match="not scored on the same photos"):
+    with pytest.raises(ValueError, match="scored on different photos"):
         ablation.row("others", others, base)
 
 

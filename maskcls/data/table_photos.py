@@ -55,7 +55,9 @@ def located(
         if base != first:
             keys = keys.mask(mine, f"{base.name}/" + rows["location"])
     if absolute.any():
-        inside = first or root or _common(rows.loc[absolute, "location"])
+        common = _common(rows.loc[absolute, "location"])
+        bases = [base for base in (first, root) if base and f"{common}/".startswith(f"{base}/")]
+        inside = bases[0] if bases else common
         keys = keys.mask(absolute, keys.str.removeprefix(f"{inside}/"))
     for prefix, local in stores.items():
         mine = uri & rows["location"].str.startswith(prefix + "/")

@@ -330,5 +330,6 @@ def test_names_do_not_depend_on_where_the_folder_of_all_photos_lies(tmp_path):
         lines = [f"{path},worn,{path.parts[-3 if 'train' in path.parts else -2]}" for path in paths]
         file = tmp_path / f"{place.replace('/', '-')}.csv"
         file.write_text("\n".join(["path,mask,split", *lines]))
-        found.append(Source(None, Tables((file,))).train().photos["key"].tolist())
-    assert found[0] == found[1] == ["train/a/1.jpg", "train/b/2.jpg"]
+        for root in (None, Path("/elsewhere"), tmp_path / place / "set"):
+            found.append(Source(root, Tables((file,))).train().photos["key"].tolist())
+    assert found == [["train/a/1.jpg", "train/b/2.jpg"]] * 6

@@ -106,7 +106,7 @@ def test_a_choice_is_kept_and_not_made_again(tmp_path):
     config = config_of("5m", f"run.dir={tmp_path}")
     assert choosing.chosen_before(config) is None
     choice = choose(config).choice
-    told = {"asked": choosing._asked(config), "choice": choice.overlay(config), "told": ["so"]}
+    told = {"asked": choosing._asked(config), "choice": choice.overlay(config), "lines": ["so"]}
     files.write_json(RunFolder.of(config).path / "budget.json", told)
     chosen = choosing.chosen_before(config_of("300s", f"run.dir={tmp_path}"))
     assert chosen == choosing._with(config, choice.overlay(config))
