@@ -79,6 +79,15 @@ def predict(model: torch.nn.Module, batches: DataLoader[Any]) -> npt.NDArray[np.
     return values
 
 
+def write_listing(train: Path, asked: Path, path: Path) -> None:
+    """The listing of two tables of ours: photos to train on with their folds, photos to predict."""
+    columns = ["path", "fold", *CLASSES]
+    to_predict = pd.read_parquet(asked, columns=["path"])
+    to_predict = to_predict.assign(fold=-1, **dict.fromkeys(CLASSES, 0))
+    photos = pd.read_parquet(train, columns=columns)
+    pd.concat([photos, to_predict[columns]], ignore_index=True).to_parquet(path)
+
+
 def main() -> None:
     """Train, keep the best epoch, predict; writes out_of_fold.npy, answers.npy and times.json."""
     parser = argparse.ArgumentParser(

@@ -29,7 +29,7 @@ import pandas as pd
 import psutil
 from safetensors.torch import save_file
 
-from benchmarks import rows
+from benchmarks import conventional, rows
 from maskcls.config.load import load
 from maskcls.learning import backbones
 from maskcls.storage import files
@@ -140,11 +140,7 @@ class Bench:
             config = load([], self.words(setting, self.folder / "prepared")).config
             data = prepare(config, image_settings(config, config.tasks), self.folder)
             assert data.evaluation, "the data set needs an eval folder"
-            asked = pd.read_parquet(data.evaluation.table)[["path"]]
-            asked = asked.assign(fold=-1, **dict.fromkeys(TASKS.values(), 0))
-            photos = pd.read_parquet(data.train.table)
-            pd.concat([photos, asked], ignore_index=True)[["path", "fold", *TASKS.values()]] \
-                .to_parquet(path)  # fmt: skip
+            conventional.write_listing(data.train.table, data.evaluation.table, path)
         if setting.weights and not weights.exists():
             model = backbones.build(setting.model, {"x": 1}, weights=setting.weights,
                                  image_size=setting.size)  # fmt: skip

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import save_file
 
-from benchmarks import rows
+from benchmarks import conventional, rows
 from maskcls import labels
 from maskcls.config.load import load
 from maskcls.config.shipped import find
@@ -87,12 +87,8 @@ def list_photos(config: str, words: Sequence[str], folder: Path) -> Path:
     read = load([find(config)], [*words, f"data.cache={folder / 'listing'}"]).config
     data = prepare(read, image_settings(read, read.tasks), folder)
     assert data.evaluation, "the data set needs an eval folder"
-    columns = ["path", "fold", *COLUMNS.values()]
-    asked = pd.read_parquet(data.evaluation.table, columns=["path"])
-    asked = asked.assign(fold=-1, **dict.fromkeys(COLUMNS.values(), 0))
-    photos = pd.read_parquet(data.train.table, columns=columns)
     path = folder / "listing.parquet"
-    pd.concat([photos, asked[columns]], ignore_index=True).to_parquet(path)
+    conventional.write_listing(data.train.table, data.evaluation.table, path)
     return path
 
 

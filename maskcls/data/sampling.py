@@ -64,9 +64,7 @@ def class_shares(
     return np.append(wanted * (1 - unknown_N.mean()), unknown_N.mean())
 
 
-def balanced_combinations(
-    labels_NA: IntArray,
-) -> tuple[IntArray, npt.NDArray[np.float64]]:
+def balanced_combinations(labels_NA: IntArray) -> tuple[IntArray, npt.NDArray[np.float64]]:
     """Classes and shares where some labels are ``MISSING``: what is known of an item, [N, labels],
     is its class. Items of which the same labels are known keep the share of an epoch that they have
     together; of that, each combination of labels that occurs gets as much as the others.
@@ -75,9 +73,9 @@ def balanced_combinations(
     """
     combinations_CA, class_N = np.unique(labels_NA, axis=0, return_inverse=True)
     _, known_C = np.unique(combinations_CA != MISSING, axis=0, return_inverse=True)
-    items_K = np.bincount(known_C.ravel()[class_N.ravel()])
-    shares_C = (items_K / len(labels_NA) / np.bincount(known_C.ravel()))[known_C.ravel()]
-    return class_N.ravel(), shares_C
+    items_K = np.bincount(known_C[class_N])
+    shares_C = (items_K / len(labels_NA) / np.bincount(known_C))[known_C]
+    return class_N, shares_C
 
 
 def steps(items: int, batch_size: int, workers: int = 1) -> int:

@@ -86,8 +86,9 @@ class Answers:
 class Front:
     """Speaks HTTP and asks the replicas, once more where one dies.
 
-    Photos of different requests go to a replica in one call: on CPUs a call costs as much as a
-    small model. A batch a replica is under way, and what arrives meanwhile is the next.
+    Photos of different requests go to a replica in one call: with a call a photo, two replicas of a
+    small model answered a fifth less (benchmarks/serve_load.py). Each replica has one batch under
+    way, and what arrives meanwhile is the next.
     """
 
     def __init__(self, answers: Any, settings: Serve, token_digest: str | None) -> None:

@@ -286,7 +286,7 @@ def _keep(
     """Copy what the next epoch needs, for training goes on; returns what writes it: the best
     weights first (``save``), then the state, or after the last epoch its weights."""
     learned = checkpoint.copied(learner.state())
-    counters = {"identity": job.identity, "history": [*history], "confusion": confusion_KK.tolist()}
+    progress = {"identity": job.identity, "history": [*history], "confusion": confusion_KK.tolist()}
     last = len(history) == job.recipe.train.epochs
     weights = learned.get("averaged", learned["model"])
 
@@ -296,7 +296,7 @@ def _keep(
         if last:
             checkpoint.save_weights(job.folder / "last.safetensors", weights)
         else:
-            checkpoint.save_resume(job.folder, {**counters, **learned})
+            checkpoint.save_resume(job.folder, {**progress, **learned})
 
     return write
 
