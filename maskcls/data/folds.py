@@ -178,7 +178,7 @@ def _items(photos: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
 def _table(items: pd.DataFrame) -> pd.DataFrame:
     items = items.assign(
         joint=joint_class(items["mask"], items["gender"], items["age_band"]),
-        key=np.array([number_of(key) for key in items["key"]], dtype=np.int64),
+        key=np.fromiter(map(number_of, items["key"].tolist()), np.int64, len(items)),
     )
     return items[COLUMNS].reset_index(drop=True)
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from pyarrow.fs import FileInfo, LocalFileSystem
 
 from maskcls.data import coverage
 from maskcls.data.label_fixes import STEMS, LabelFixes
@@ -154,19 +155,25 @@ def _base(locations: pd.Series, table: Path, root: Path | None) -> Path:
 
 
 def _statuses(paths: Sequence[str]) -> list[str]:
-    """Of every file, whether it is there: several at once, since each waits for a disk."""
-    parts = [paths[start : start + _PART] for start in range(0, len(paths), _PART)]
+    """Of every file, whether it is there: several at once, since each waits for a disk, and by
+    Arrow, whose threads need not wait for Python's lock (8 s for 19 s in a million files)."""
+    parts = [list(paths[start : start + _PART]) for start in range(0, len(paths), _PART)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda part: [_status(path) for path in part], parts)
-        return [status for part in found for status in part]
+        return [status for part in pool.map(_of_part, parts) for status in part]
 
 
-def _status(path: str) -> str:
+def _of_part(paths: list[str]) -> list[str]:
     try:
-        # A Path takes ten times as long, seconds in a million rows.
-        return OK if os.stat(path).st_size else "empty file"  # noqa: PTH116
-    except OSError:
+        found = LocalFileSystem().get_file_info(paths)
+    except (OSError, ValueError):  # one of them: a folder that may not be read, a NUL in its name
+        return [MISSING_FILE] if len(paths) == 1 else [_of_part([path])[0] for path in paths]
+    return [_status(info) for info in found]
+
+
+def _status(found: FileInfo) -> str:
+    if not found.is_file:
         return MISSING_FILE
+    return OK if found.size else "empty file"
 
 
 def _one_a_file(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:

@@ -190,6 +190,17 @@ def test_missing_files_are_told_and_none_at_all_is_refused(table, photo):
     assert any("not there: 1 (b.jpg)" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("name", ["folder", "x" * 300, "a.jpg/b.jpg", "a\0.jpg"])
+def test_what_cannot_be_a_file_is_missing_and_the_others_are_found(table, photo, tmp_path, name):
+    photo("a.jpg")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.jpg").touch()
+    text = f'path\na.jpg\nempty.jpg\n"{name}"\n'
+    photos = table(text, files=False).train().photos.set_index("key")
+    expected = {"a.jpg": "ok", "empty.jpg": "empty file", name: "missing file"}
+    assert photos["status"].to_dict() == expected
+
+
 def test_columns_that_are_not_used_are_told(table):
     notes = table("path,race,x\na.jpg,,\n").train().notes
     assert any("not used: 2 (race, x)" in note for note in notes)
