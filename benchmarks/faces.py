@@ -19,7 +19,7 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from sklearn.metrics import f1_score
 from maskcls.config.recipe import DETECTORS
 from maskcls.data import face_table
 from maskcls.data.face_table import BOX
+from maskcls.data.faces import Box
 from maskcls.data.manifest import read_train
 from maskcls.data.photos import ImageArray, decode
 from maskcls.labels import class_names
@@ -60,10 +61,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as aside:
-        root = arguments.data
+        root, places = arguments.data, {}
         if arguments.surroundings:
             root = arguments.write or Path(aside, "data")
-            paste_all(arguments.data, root, arguments.people, arguments.threads)
+            places = paste_all(arguments.data, root, arguments.people, arguments.threads)
         photos = read_train(root).photos
         people = sorted(photos["person"].unique())[: arguments.people]
         photos = photos[photos["person"].isin(people)].reset_index(drop=True)
@@ -81,7 +82,7 @@ def main() -> None:
                 f"\n{detector}: {len(photos):,} photos of {len(people)} people, {pace:.0f} ms a "
                 f"photo with {arguments.threads} thread(s), decoding included\n"
             )
-            print(table(located))
+            print(table(located, places))
             leak, chance = leaks(located)
             print(
                 f"\nmask state told by the box alone: macro F1 {leak:.3f}, by chance {chance:.3f}: "
@@ -89,9 +90,9 @@ def main() -> None:
             )
 
 
-def table(located: pd.DataFrame) -> str:
+def table(located: pd.DataFrame, places: Mapping[str, Box]) -> str:
     """A Markdown table: photos without a face and with a wrong box, by group."""
-    missing, wrong = located["face_left"].isna(), wrong_boxes(located)
+    missing, wrong = located["face_left"].isna(), wrong_boxes(located, places)
     rows = ["| | photos | no face | wrong box | found and right |", "|---|---|---|---|---|"]
     groups = {
         f"{attribute} {name}": located["age_band" if attribute == "age" else attribute] == value
@@ -106,11 +107,19 @@ def table(located: pd.DataFrame) -> str:
     return "\n".join(rows)
 
 
-def wrong_boxes(located: pd.DataFrame) -> BoolArray:
-    """Which boxes hardly overlap the one on the same person's photo without a mask."""
-    bare = located[located["stem"] == "normal"].set_index("person")[BOX]
-    theirs_N4 = bare.reindex(located["person"]).to_numpy()
-    return np.asarray(overlap(located[BOX].to_numpy(), theirs_N4) < 0.3)
+def wrong_boxes(located: pd.DataFrame, places: Mapping[str, Box]) -> BoolArray:
+    """Which boxes hardly overlap the one on the same person's photo without a mask.
+
+    ``places``: by key, where in its photo a portrait was pasted; boxes are compared within it.
+    """
+    places_N4 = np.array([places.get(key, (0.0, 0.0, 1.0, 1.0)) for key in located["key"]])
+    boxes_N4 = located[BOX].to_numpy()
+    within_N4 = np.concatenate([boxes_N4[:, :2] - places_N4[:, :2], boxes_N4[:, 2:]], axis=1)
+    within_N4 /= places_N4[:, [2, 3, 2, 3]]
+    bare = (located["stem"] == "normal").to_numpy()
+    of_bare = pd.DataFrame(within_N4[bare], index=located["person"][bare])
+    theirs_N4 = of_bare.reindex(located["person"]).to_numpy()
+    return np.asarray(overlap(within_N4, theirs_N4) < 0.3)
 
 
 def overlap(
@@ -158,37 +167,46 @@ def _told(
     return float(f1_score(mask, answers, average="macro"))
 
 
-def paste_all(data: Path, root: Path, people: int, threads: int) -> None:
-    """The data set with surroundings: every photo of train and eval, pasted; lists are copied."""
+def paste_all(data: Path, root: Path, people: int, threads: int) -> dict[str, Box]:
+    """The data set with surroundings: every photo of train and eval, pasted; lists are copied.
+
+    By key, where each portrait is in its photo.
+    """
     folders = sorted((data / "train" / "images").iterdir())
     every = [path for folder in folders[:people] for path in sorted(folder.iterdir())]
     every += sorted((data / "eval" / "images").glob("*"))
     behind = [folder / "normal.jpg" for folder in folders]
     progress = Progress("photos pasted")
+    places = {}
     with ThreadPoolExecutor(threads) as pool:
         jobs = pool.map(lambda path: _paste_file(path, data, root, behind), every)
-        for done, _ in enumerate(jobs, 1):
-            progress(done, len(every))
+        for path, place in zip(every, jobs, strict=True):
+            places[str(path.relative_to(data))] = place
+            progress(len(places), len(every))
     for name in ("eval/info.csv", "answers.csv"):
         if (data / name).is_file():
             shutil.copy(data / name, root / name)
+    return places
 
 
-def _paste_file(path: Path, data: Path, root: Path, behind: Sequence[Path]) -> None:
+def _paste_file(path: Path, data: Path, root: Path, behind: Sequence[Path]) -> Box:
     key = path.relative_to(data)
     # Another place, size and background for each photo, told by its name alone.
     seed = int.from_bytes(hashlib.blake2b(str(key).encode(), digest_size=8).digest(), "big")
     rng = np.random.default_rng(seed)
     background = behind[int(rng.integers(len(behind)))]
-    image = paste(decode(path.read_bytes()), decode(background.read_bytes()), rng)
+    image, place = paste(decode(path.read_bytes()), decode(background.read_bytes()), rng)
     out = root / key
     out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(out), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return place
 
 
-def paste(portrait: ImageArray, behind: ImageArray, rng: np.random.Generator) -> ImageArray:
+def paste(
+    portrait: ImageArray, behind: ImageArray, rng: np.random.Generator
+) -> tuple[ImageArray, Box]:
     """A portrait, small and with soft edges, somewhere in the middle of a blurred background, for
-    which another photo is cut up and shuffled: nobody stands in it."""
+    which another photo is cut up and shuffled: nobody stands in it. And where the portrait is."""
     height, width = portrait.shape[:2]
     tall, wide = height // PATCHES, width // PATCHES
     whole = cv2.resize(behind, (wide * PATCHES, tall * PATCHES))
@@ -208,7 +226,8 @@ def paste(portrait: ImageArray, behind: ImageArray, rng: np.random.Generator) ->
     soft = cv2.GaussianBlur(soft, (0, 0), columns / 40)[:, :, None]
     place = np.s_[top : top + rows, left : left + columns]
     canvas[place] = (small * soft + canvas[place] * (1 - soft)).astype(np.uint8)
-    return np.asarray(canvas, np.uint8)
+    box = (left / width, top / height, columns / width, rows / height)
+    return np.asarray(canvas, np.uint8), box
 
 
 if __name__ == "__main__":

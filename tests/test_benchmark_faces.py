@@ -37,8 +37,22 @@ def test_boxes_that_masks_move_leak_and_others_do_not():
 def test_a_pasted_portrait_is_small_and_stands_before_nobody():
     portrait = np.full((128, 96, 3), (250, 0, 0), np.uint8)
     behind = np.full((128, 96, 3), (0, 0, 250), np.uint8)
-    image = faces.paste(portrait, behind, np.random.default_rng(0))
+    image, (left, top, width, height) = faces.paste(portrait, behind, np.random.default_rng(0))
     assert image.shape == portrait.shape
     share = (image[:, :, 0] > 125).mean()
     assert 0.3**2 * 0.5 < share < 0.6**2 * 0.8
     assert (image[0] == (0, 0, 250)).all()
+    rows, columns = np.nonzero(image[:, :, 0] > 125)
+    assert left <= columns.min() / 96 < columns.max() / 96 <= left + width
+    assert top <= rows.min() / 128 < rows.max() / 128 <= top + height
+
+
+def test_boxes_are_compared_within_the_portraits_wherever_these_are_pasted():
+    rows = [("a/normal.jpg", "normal", 0.2, 0.2, 0.2, 0.2),
+            ("a/mask1.jpg", "mask1", 0.6, 0.6, 0.1, 0.1),
+            ("a/mask2.jpg", "mask2", 0.2, 0.2, 0.2, 0.2)]  # fmt: skip
+    located = pd.DataFrame(rows, columns=["key", "stem", *BOX]).assign(person="a")
+    places = {"a/normal.jpg": (0.1, 0.1, 0.4, 0.4), "a/mask1.jpg": (0.55, 0.55, 0.2, 0.2),
+              "a/mask2.jpg": (0.3, 0.3, 0.4, 0.4)}  # fmt: skip
+    assert faces.wrong_boxes(located, places).tolist() == [False, False, True]
+    assert faces.wrong_boxes(located, {}).tolist() == [False, True, False]

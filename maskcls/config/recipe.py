@@ -48,8 +48,11 @@ class Image(Section):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
         None, description="RGB standard deviation, 0 to 1; null takes that of the loaded weights."
     )
-    crop: Literal["none", "face"] = Field(
-        "none", description="`face` cuts out the face: the largest near the centre."
+    crop: Literal["none", "face", "auto"] = Field(
+        "none",
+        description="`face` cuts out the face: the largest near the centre. `auto` does so where "
+        "faces are small: where that of the median photo to train on, of a sample, is narrower "
+        "than half of the photo.",
     )
     crop_margin: NonNegativeFloat = Field(
         0.3, description="Margin around the face, as a share of its size."

@@ -28,7 +28,9 @@ DETECTORS: Final = {
     "centerface": FOLDER / "centerface.onnx",
     "blazeface": FOLDER / "blazeface_short_range.tflite",
 }
-_CENTERFACE_SHAPES: Final = ((256, 192), (192, 256), (256, 256))
+_CENTERFACE_SHAPES: Final = ((224, 160), (160, 224), (192, 192))
+"""Multiples of 32; a network takes as long as it has pixels."""
+
 _CENTERFACE_OUTPUTS: Final = ("537", "538", "539", "540")
 _CENTERFACE_CHANNELS: Final = [1, 2, 2, 10]
 _BLAZEFACE_SIDE: Final = 128

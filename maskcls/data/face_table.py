@@ -27,7 +27,10 @@ COLUMNS: Final = [*BOX, "face_score", "face_detector"]
 """Of a table of photos: the box that was found, as shares of the photo, and its score, NaN where
 no face was found or the photo cannot be used; and what looked for it."""
 
-_FORMAT: Final = 2  # Raise it whenever the same photo and detector would give another box.
+_PART: Final = 500
+"""Photos after which what was found is kept: some ten seconds."""
+
+_FORMAT: Final = 3  # Raise it whenever the same photo and detector would give another box.
 
 
 def locate(
@@ -59,9 +62,11 @@ def locate(
         cache.mkdir(parents=True, exist_ok=True)
         with files.lock(cache / "faces.lock", wait_s, "looking for faces"):
             if not path.is_file():  # Whoever had the lock before may have looked.
-                found = _look(paths, digests, detector, threads, progress)
+                found = _look(paths, digests, detector, threads, progress, path)
                 with files.replacing(path) as temporary:
                     found.to_parquet(temporary, index=False)
+                for part in path.parent.glob(f"{path.name}.part*"):
+                    part.unlink()
     boxes = files.read_parquet(path)
     columns = {column: boxes[column].to_numpy() for column in COLUMNS[:-1]}
     return photos.assign(**columns, face_detector=key)
@@ -90,7 +95,10 @@ def _look(
     detector: str,
     threads: int,
     progress: Callable[[int, int], None] | None,
+    keep: Path,
 ) -> pd.DataFrame:
+    """The boxes of all photos. Each ``_PART`` of them is kept beside ``keep``, so that a search
+    that was stopped goes on from there."""
     detectors.network(detectors.file_of(detector))  # a file that is no network fails at once
 
     def one(position: int) -> tuple[float, ...]:
@@ -101,17 +109,25 @@ def _look(
             face = None
         return (*face.box, face.score) if face else (np.nan,) * 5
 
-    rows = []
+    parts = []
     with one_opencv_thread(), ThreadPoolExecutor(threads) as pool:
-        try:
-            for row in pool.map(one, range(len(paths))):
-                rows.append(row)
-                if progress is not None:
-                    progress(len(rows), len(paths))
-        except BaseException:  # Ctrl-C too: what is queued would be looked at to its end
-            pool.shutdown(cancel_futures=True)
-            raise
-    return pd.DataFrame(rows, columns=[*BOX, "face_score"], dtype=np.float64)
+        for start in range(0, len(paths), _PART):
+            part = keep.with_name(f"{keep.name}.part{start}")
+            if not part.is_file():
+                rows = []
+                try:
+                    for row in pool.map(one, range(start, min(start + _PART, len(paths)))):
+                        rows.append(row)
+                        if progress is not None:
+                            progress(start + len(rows), len(paths))
+                except BaseException:  # Ctrl-C too: what is queued would be looked at to its end
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                frame = pd.DataFrame(rows, columns=[*BOX, "face_score"], dtype=np.float64)
+                with files.replacing(part) as temporary:
+                    frame.to_parquet(temporary, index=False)
+            parts.append(files.read_parquet(part))
+    return pd.concat(parts, ignore_index=True)
 
 
 def missed(photos: pd.DataFrame) -> pd.Series:

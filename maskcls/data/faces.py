@@ -25,7 +25,9 @@ _LARGEST: Final = 1.5  # of the photo's width or height
 _BELOW_EYES: Final = 0.13  # of the box's height: under the eyelids, above any mask
 _SAME: Final = 0.4  # of the box's size between the middles of two boxes of one face
 _ASPECT: Final = 1.2  # of a face, height to width
-_FRAME: Final = 0.3  # of the photo's height and width, on each side
+_REGIONS: Final[tuple[Box, ...]] = ((-0.3, -0.3, 1.6, 1.6), (0.15, 0.1, 0.7, 0.7))
+"""Parts of a photo without a face to look in: masked faces that fill a photo are found better when
+they are small, and those of people far away when they are large."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +44,27 @@ def find_face(image_HWC: ImageArray, detector: str) -> Face | None:
     Of several, the one with the largest product of area, nearness (1 at the centre of the photo, 0
     in its corners) and score squared. Its box is that of a second look, which sees nothing below
     the eyes: else a mask moves and stretches it, and the crop alone tells whether one is worn. For
-    the same reason its height goes by its width. A photo without a face is looked at once more
-    within a grey frame. Raises what ``detectors.detect`` raises.
+    the same reason its height goes by its width. A photo without a face is looked at again as a
+    whole within a grey frame, and then its middle alone. Raises what ``detectors.detect`` raises.
     """
-    return _find(image_HWC, detector) or _find_in_frame(image_HWC, detector)
+    looks = (_find_within(image_HWC, region, detector) for region in _REGIONS)
+    return _find(image_HWC, detector) or next(filter(None, looks), None)
 
 
-def _find_in_frame(image_HWC: ImageArray, detector: str) -> Face | None:
-    """The same in a smaller copy of the photo: masked faces that fill it are found better small."""
+def _find_within(image_HWC: ImageArray, region: Box, detector: str) -> Face | None:
+    """The same in a part of the photo, grey where it goes beyond it."""
     height, width = image_HWC.shape[:2]
-    down, right = round(height * _FRAME), round(width * _FRAME)
-    framed = cv2.copyMakeBorder(
-        image_HWC, down, down, right, right, cv2.BORDER_CONSTANT, value=(128, 128, 128)
-    )
-    face = _find(np.asarray(framed, np.uint8), detector)
+    left, top = round(region[0] * width), round(region[1] * height)
+    right, bottom = left + round(region[2] * width), top + round(region[3] * height)
+    inside = image_HWC[max(0, top) : bottom, max(0, left) : right]
+    around = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
+    part = cv2.copyMakeBorder(inside, *around, cv2.BORDER_CONSTANT, value=(128, 128, 128))
+    face = _find(np.asarray(part, np.uint8), detector)
     if face is None:
         return None
-    left, top, wide, tall = face.box
-    across, along = 1 + 2 * right / width, 1 + 2 * down / height
-    box = (left * across - right / width, top * along - down / height, wide * across, tall * along)
-    return Face(_rounded(np.array(box)), face.score)
+    shares_4 = np.array(part.shape[1::-1] * 2) / np.array((width, height) * 2)
+    start_4 = np.array((left / width, top / height, 0, 0))
+    return Face(_rounded(np.array(face.box) * shares_4 + start_4), face.score)
 
 
 def _find(image_HWC: ImageArray, detector: str) -> Face | None:

@@ -60,7 +60,10 @@ class Preprocessing:
 
     @classmethod
     def of(cls, image: Image) -> Preprocessing:
-        """That of the section ``image`` of a configuration or checkpoint."""
+        """That of the section ``image`` of a checkpoint, or of a configuration whose crop is
+        decided: raises ValueError for ``auto``."""
+        if image.crop == "auto":
+            raise ValueError("image.crop=auto is decided by photos, which are not looked at here")
         return cls(
             height=image.size[0],
             width=image.size[1],

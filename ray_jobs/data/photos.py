@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from maskcls.config import checks, layers
@@ -30,6 +31,13 @@ from ray_jobs.data.sources import Opened
 log = logging.getLogger(__name__)
 NAMED = 10
 """Bad files that a message names; the manifest lists all."""
+
+SAMPLE = 120
+"""Photos by which ``image.crop=auto`` is decided."""
+
+NARROW = 0.5
+"""Faces of this share of the photo's width, or more, are not cropped to. Measured at .29, where the
+crop is worth .22 of joint macro F1, and at .72, where it is worth nothing clear."""
 
 
 @dataclass(frozen=True)
@@ -194,19 +202,49 @@ def locate_faces(
     """Look for the faces of the photos to train on, where an image section needs them.
 
     Gives the photos with the boxes of the first detector that is asked for, and each image section
-    with its ``fallback``: the median box of all photos to train on. These four numbers of no label
-    are the same for all folds.
+    with its crop decided and its ``fallback``: the median box of all photos to train on. These are
+    of no label, and the same for all folds.
     """
-    photos, completed = found.photos, {}
-    for image in images:
-        completed[image] = image
+    photos, completed = found.photos, decide_crops(config, found, images)
+    for asked, image in completed.items():
         if not Preprocessing.of(image).needs_face or image.fallback is not None:
             continue
         located = _located(config, found.photos, image.detector, "train: faces looked for")
         photos = photos if "face_detector" in photos else located
         update = {"fallback": face_table.fallback_of(located)}
-        completed[image] = image.model_copy(update=update)
+        completed[asked] = image.model_copy(update=update)
     return replace(found, photos=photos), completed
+
+
+def decide_crops(
+    config: Config, found: manifest.Manifest, images: Sequence[Image]
+) -> dict[Image, Image]:
+    """Each image section, and the same with ``crop="auto"`` decided by a sample of the photos to
+    train on: to the face where it is narrower than ``NARROW`` in the median photo."""
+    asked = dict.fromkeys(image.detector for image in images if image.crop == "auto")
+    crops = {detector: _crop_of(config, found.photos, detector) for detector in asked}
+    return {
+        image: image.model_copy(update={"crop": crops[image.detector]})
+        if image.crop == "auto"
+        else image
+        for image in images
+    }
+
+
+def _crop_of(config: Config, photos: pd.DataFrame, detector: str) -> Literal["none", "face"]:
+    numbers = photos["key"].map(folds.number_of)
+    sample = photos.loc[numbers.nsmallest(SAMPLE).index].reset_index(drop=True)
+    located = _located(config, sample, detector, "faces of a sample looked for")
+    width = float(located["face_width"].median())
+    if np.isnan(width):
+        log.info("image.crop=auto: no face in %d photos, so none is cropped", len(sample))
+        return "none"
+    crop: Literal["none", "face"] = "face" if width < NARROW else "none"
+    log.info(
+        "image.crop=auto: faces are %.0f %% as wide as the photos (median of %d): crop=%s",
+        100 * width, len(sample), crop,
+    )  # fmt: skip
+    return crop
 
 
 def known_images(
@@ -214,6 +252,7 @@ def known_images(
 ) -> Sequence[Image]:
     """The image sections as ``locate_faces`` completes them, if that takes no search for faces."""
     threads = os.cpu_count() or 1
+    images = list(decide_crops(config, found, images).values())
     for image in images:
         if Preprocessing.of(image).needs_face and not face_table.is_cached(
             found.photos, image.detector, config.data.cache, threads

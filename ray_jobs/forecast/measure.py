@@ -38,7 +38,7 @@ from ray_jobs.cluster.packing import Plan
 from ray_jobs.data import sources
 from ray_jobs.data.photos import (
     Dataset,
-    Photos,
+    decide_crops,
     image_settings,
     known_images,
     photos_to_predict,
@@ -155,7 +155,8 @@ def measure(
     the recipe of its task; after ``enough_s`` seconds no further one is begun."""
     began = time.monotonic()
     measured = Measured()
-    images = image_settings(config, config.tasks)
+    decided = decide_crops(config, found, image_settings(config, config.tasks))
+    images = list(dict.fromkeys(decided.values()))
     recipes = list(dict.fromkeys(map(Preprocessing.of, known_images(config, found, images))))
     threads = os.cpu_count() or 1
     for side in filter(None, (found, evaluation)):
@@ -176,7 +177,8 @@ def measure(
         measured.decode = (time.monotonic() - sampled) / len(sample)
         lanes = None if folder.uri and len(nodes) > 1 else _lanes_now(config, plan, nodes)
         if lanes is not None:
-            _rehearse(config, lanes, kinds, photos, aside, measured, began + enough_s)
+            data = Dataset(photos, None, "rehearsal", completed=decided)
+            _rehearse(config, lanes, kinds, data, aside, measured, began + enough_s)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     measured.took = time.monotonic() - began
@@ -203,13 +205,12 @@ def _rehearse(
     config: Config,
     plan: Plan,
     kinds: Mapping[str, Task],
-    photos: Photos,
+    data: Dataset,
     folder: Path,
     measured: Measured,
     until: float,
 ) -> None:
     """Every kind of job for a few seconds, in all lanes at the same time."""
-    data = Dataset(photos, None, "rehearsal")
     began = time.monotonic()
     with pool.lanes(plan, config.resources, folder=folder) as lanes:
         for kind, task in kinds.items():

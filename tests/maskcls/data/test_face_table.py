@@ -56,6 +56,26 @@ def test_every_photo_is_looked_at_once(tmp_path: Path, looks: list[str]) -> None
     assert looks == ["centerface"] * 6 + ["blazeface"] * 6 + ["centerface"] * 6
 
 
+def test_a_search_that_was_stopped_goes_on(
+    tmp_path: Path, looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, cache = write_photos(tmp_path / "p"), tmp_path / "cache"
+    expected = locate(photos, "centerface", tmp_path / "other cache", threads=1)
+    monkeypatch.setattr(face_table, "_PART", 2)
+
+    def stop(done: int, _: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        locate(photos, "centerface", cache, threads=1, progress=stop)
+    looks.clear()
+    found = locate(photos, "centerface", cache, threads=1)
+    assert len(looks) == 2  # the last part alone
+    pd.testing.assert_frame_equal(found, expected)
+    assert not list(cache.glob("*.part*"))
+
+
 def test_photos_that_cannot_be_used_are_not_missed_faces(tmp_path: Path, looks: list[str]) -> None:
     photos = write_photos(tmp_path / "p")
     Path(photos["path"][4]).write_bytes(b"")

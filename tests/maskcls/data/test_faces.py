@@ -110,17 +110,29 @@ def test_the_largest_near_the_centre_is_chosen(monkeypatch: pytest.MonkeyPatch) 
     assert choose(monkeypatch) is None
 
 
-def test_a_face_that_is_found_only_small_has_its_box_in_the_whole_photo(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("size", "left", "top"),
+    # Within a frame that adds three tenths on each side; of seven tenths of the photo.
+    [((192, 160), 30, 36), ((84, 70), -15, -12)],
+    ids=["only small", "only large"],
+)
+def test_a_face_that_is_found_only_in_another_size_has_its_box_in_the_whole_photo(
+    size: tuple[int, int], left: int, top: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def only_small(image_HWC: np.ndarray, _: str) -> detectors.Likely:
-        # The frame adds three tenths on each side; the face is the middle half of the photo.
-        boxes = [(0.5 - 0.25 / 1.6, 0.5 - 0.25 / 1.6, 0.5 / 1.6, 0.5 / 1.6)]
-        seen = boxes if image_HWC.shape == (192, 160, 3) and image_HWC[96, 80, 0] == 7 else []
+    def only_so(image_HWC: np.ndarray, _: str) -> detectors.Likely:
+        rows, columns = size
+        # It has the middle half of the photo, 50 by 60 of 100 by 120 pixels.
+        box = ((25 + left) / columns, (30 + top) / rows, 50 / columns, 60 / rows)
+        # The second look, which covers what is below the eyes, leaves the middle as it is.
+        seen = (
+            [box]
+            if image_HWC.shape == (*size, 3) and image_HWC[60 + top, 50 + left, 0] == 7
+            else []
+        )
         array = np.array(seen, np.float32).reshape(-1, 4)
         return detectors.Likely(array, np.full(len(array), 0.55, np.float32), np.ones(len(array)))
 
-    monkeypatch.setattr(faces, "detect", only_small)
+    monkeypatch.setattr(faces, "detect", only_so)
     found = find_face(np.full((120, 100, 3), 7, np.uint8), "centerface")
     assert found is not None
     assert np.allclose(found.box, (0.25, 0.25, 0.5, 0.5), atol=1e-3)

@@ -4,16 +4,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from maskcls.config.load import load
 from maskcls.config.recipe import Image, Recipe
 from maskcls.data import face_table
-from maskcls.data.faces import CENTRE
+from maskcls.data.faces import CENTRE, Face
 from maskcls.data.photos import decode
 from maskcls.data.prepared import Prepared
 from maskcls.data.preprocess import Preprocessing, preprocess
 from ray_jobs.data import sources
-from ray_jobs.data.photos import image_settings, known_images, prepare, training_photos
+from ray_jobs.data.photos import (
+    SAMPLE,
+    image_settings,
+    known_images,
+    prepare,
+    training_photos,
+)
 
 
 def settings(drawn, cache, *words):
@@ -64,6 +71,30 @@ def test_prediction_repeats_from_the_checkpoint_alone(drawn, tmp_path, monkeypat
     assert [known.fallback for known in known_images(config, photos, images)] == [again.fallback]
     prepare(config, images, tmp_path)
     assert len(calls) == 42 * 7 + 6 * 7
+
+
+@pytest.mark.parametrize(("width", "crop"), [(0.49, "face"), (0.5, "none"), (None, "none")])
+def test_faces_are_cropped_to_where_they_are_small(width, crop, drawn, tmp_path, monkeypatch):
+    """`auto` looks at a sample alone; what it decides is what a checkpoint keeps."""
+    calls = []
+
+    def find(image_HWC, detector):
+        calls.append(detector)
+        return width and Face((0.2, 0.2, width, 0.5), 0.9)
+
+    monkeypatch.setattr(face_table, "find_face", find)
+    config = settings(drawn, tmp_path / "cache", "image.crop=auto", "image.background=keep")
+    images = image_settings(config, config.tasks)
+    photos = training_photos(config, sources.opened(config))
+    (known,) = known_images(config, photos, images)
+    assert (known.crop, known.fallback) == (crop, None)
+    assert len(calls) == SAMPLE < len(photos.photos)
+    data = prepare(config, images, tmp_path)
+    assert len(calls) == SAMPLE + (42 * 7 + 6 * 7 if crop == "face" else 0)
+    image = data.complete(config.recipe(config.tasks[0])).image
+    assert image.crop == crop
+    assert (image.fallback is not None) == (crop == "face")
+    assert list(data.train.images) == list(data.evaluation.images) == [image]
 
 
 def test_settings_that_need_no_face_look_for_none(drawn, tmp_path, monkeypatch):
