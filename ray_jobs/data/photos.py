@@ -37,7 +37,7 @@ SAMPLE = 120
 
 NARROW = 0.5
 """Faces of this share of the photo's width, or more, are not cropped to. Measured at .29, where the
-crop is worth .22 of joint macro F1, and at .72, where it is worth nothing clear."""
+crop is worth .22 of joint macro F1, and at .72, where it costs .06: see benchmarks/RESULTS.md."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import shlex
 import signal
 import sys
 import textwrap
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LOGGERS = ("maskcls", "ray_jobs", "__main__")
-INTERRUPTED = "Interrupted: what is finished is kept; the same command goes on from there."
+INTERRUPTED = "Interrupted: what is finished is kept; the same command goes on from there:\n  %s"
 
 REASON = 160
 """Characters of a reason in the line of a job that failed."""
@@ -166,7 +167,7 @@ def report_errors(program: str, config: Config | None = None) -> Iterator[None]:
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         # By Ctrl-C, or by SIGTERM, which `ray job stop` sends; see ``cluster.connect``.
-        log.info(INTERRUPTED)
+        log.info(INTERRUPTED, shlex.join(["python", *sys.orig_argv[1:]]))
         sys.exit(128 + signal.SIGINT)
     except ray.exceptions.RayError as error:
         lost = f"the cluster was lost ({type(error).__name__}); what is finished is kept"
