@@ -1,9 +1,11 @@
 """python -m ray_jobs.predict RUN data.root=PHOTOS: a finished run or a bundle on new photos.
 
 PHOTOS is a folder, with its sub-folders; one that holds the photos in eval/images; a folder on an
-object store; or a .parquet file with a column `path` or `bytes`. However many there are, they are
-streamed: nothing is kept but the answers, in files of answers.photos_per_part rows. The same
-command goes on where it stopped. A photo that cannot be read is a row with the reason.
+object store; or a .parquet file with a column `path` or `bytes`. data.table=photos.csv in its place
+names a table as in training: its rows of the split eval, or all where none is. However many photos
+there are, they are streamed: nothing is kept but the answers, in files of answers.photos_per_part
+rows. The same command goes on where it stopped. A photo that cannot be read is a row with the
+reason.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from maskcls.storage.remote import Store
 from ray_jobs.batch import parts, pipeline
 from ray_jobs.batch.parts import Listing
 from ray_jobs.cluster import connect, nodes
+from ray_jobs.data import sources
 from ray_jobs.run import arguments, console
 from ray_jobs.run.folder import RunFolder, reading
 
@@ -42,19 +45,17 @@ def main() -> None:
 
 
 def predict(config: Config, run: RunFolder) -> None:
-    """Answer for the photos in data.root.
+    """Answer for the photos in data.root or data.table.
 
     Raises FileNotFoundError where there is no finished run or no photo, and ValueError where a
     submission is due and photos to submit cannot be read.
     """
-    if config.data.table is not None:
-        raise ValueError(
-            "data.table is for training, and a sweep answers its rows to predict: give photos as "
-            "data.root, a folder or a .parquet file with a column `path`"
-        )
     recipes, identity = recipes_of(run.path)
     size = pipeline.part_size(recipes, config.answers.photos_per_part)
-    listing = parts.find(_root(config), size)
+    if config.data.table is None:
+        listing = parts.find(_root(config), size)
+    else:
+        listing = parts.of_table(sources.opened(config).source, size)
     for note in listing.notes:
         log.info("%s", note)
     out = _out(config, run, layers.digest([listing.digest, identity, size]))

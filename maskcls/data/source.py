@@ -58,6 +58,14 @@ class Source:
             return table_photos.evaluation(self._located[0])
         return manifest.read_eval(self.root) if (self.root / "eval").is_dir() else None
 
+    def to_predict(self) -> Manifest:
+        """The rows of the tables to predict, whatever is known of them: those of the split eval, or
+        all where none is. Raises as ``train`` does."""
+        rows, notes = self._located
+        chosen = rows[rows["split"] == 1]
+        kept = rows if chosen.empty else chosen
+        return Manifest(kept[["key", "path"]].reset_index(drop=True), notes)
+
     @property
     def name(self) -> str:
         """What to call the data set."""

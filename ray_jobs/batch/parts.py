@@ -15,6 +15,7 @@ from typing import Any, Final
 from maskcls.config import layers
 from maskcls.data import manifest
 from maskcls.data.photos import read_bytes
+from maskcls.data.source import Source
 from maskcls.data.status import OK
 from maskcls.inference.inputs import EXTENSIONS, photos_under
 from maskcls.storage import uri as uris
@@ -187,6 +188,14 @@ def _in_table(path: Path, size: int) -> Listing:
         raise FileNotFoundError(f"data.root={path}: no rows")
     state = path.stat()
     return Listing(parts, total, layers.digest([str(path), state.st_size, state.st_mtime_ns]), [])
+
+
+def of_table(source: Source, size: int) -> Listing:
+    """The photos of ``Source.to_predict`` in parts of ``size``. Raises what that raises."""
+    found = source.to_predict()
+    return _of_files(
+        found.photos["key"].tolist(), found.photos["path"].tolist(), size, notes=found.notes
+    )
 
 
 def _names(column: Any) -> list[str]:

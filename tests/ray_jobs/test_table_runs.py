@@ -38,6 +38,14 @@ def test_a_table_gives_what_its_folders_give_byte_for_byte(verb, rows, tmp_path)
     for name in names:
         assert (folders / name).read_bytes() == (table / name).read_bytes(), name
     assert scores_of(folders) == scores_of(table)
+    # Its rows to predict, by their classes alone; without a split all rows.
+    submitted = pd.read_csv(table / "submission.csv")["ans"]
+    there[["path"]].to_csv(tmp_path / "new.csv", index=False)
+    for name in ("photos.parquet", "new.csv"):
+        verb("predict", f"run.dir={table}", f"data.table={tmp_path / name}",
+             f"answers.out={tmp_path / name}.answers")  # fmt: skip
+        (part,) = (tmp_path / f"{name}.answers").glob("*/part-*.parquet")
+        assert pd.read_parquet(part)["ans"].tolist() == submitted.tolist()
 
 
 def test_a_table_and_its_photos_on_a_store(verb, drawn, rows, tmp_path, monkeypatch):
