@@ -11,7 +11,7 @@
     maskcls export RUN --out BUNDLE       a run as ONNX files that need neither PyTorch nor Ray
 
 Each takes --help. Training and tuning, and prediction of very many photos, are the verbs of
-ray_jobs: python -m ray_jobs.sweep --help.
+ray_jobs: python -m ray_jobs lists them.
 """
 
 from __future__ import annotations
