@@ -16,7 +16,7 @@ ROOMS = {
     ],
     "ray_jobs": [
         "cluster", "data", "training", "lanes", "run", "batch", "serving", "search", "forecast",
-        "health",
+        "health", "__main__",
     ],
 }  # fmt: skip
 """The rooms of each package from the ground up; a room imports only from those below it."""
