@@ -227,10 +227,10 @@ def _learning(run: FinishedRun, fits: Mapping[Task, Fit]) -> list[Picture]:
 
 
 def _calibrations(run: FinishedRun) -> dict[str, Calibration]:
-    """The calibration of each head, named by its task and, where that has several, itself."""
+    """The calibration of each head, by its task's name or, where that has several, its own too."""
     rows_of = dict(iter(run.out_of_fold.groupby(["task", "head"])))
     return {
-        str(task) if len(HEADS[task]) == 1 else f"{task} {head}": analysis.calibration(
+        str(task) if len(HEADS[task]) == 1 else f"{head} of task {task}": analysis.calibration(
             rows_of[str(task), head]
         )
         for task in run.tasks
