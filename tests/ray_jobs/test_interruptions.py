@@ -68,7 +68,8 @@ def test_a_sweep_that_is_told_to_end_says_how_to_go_on(cluster, drawn, cache, tm
     finally:
         process.kill()
     assert "the same command goes on from there" in told.read_text()
-    assert f"  python -m ray_jobs.sweep run.dir={tmp_path / 'run'}" in told.read_text()
+    again = told.read_text().rpartition("\n  python -m ray_jobs.sweep ")[2].splitlines()[0]
+    assert f"run.dir={tmp_path / 'run'}" in again
     assert "Traceback" not in told.read_text()
     assert run_state.read(tmp_path / "run").ended == "interrupted"
 
