@@ -250,9 +250,9 @@ def _crop_of(config: Config, photos: pd.DataFrame, detector: str) -> Literal["no
 def known_images(
     config: Config, found: manifest.Manifest, images: Sequence[Image]
 ) -> Sequence[Image]:
-    """The image sections as ``locate_faces`` completes them, if that takes no search for faces."""
+    """The image sections, whose crops are decided, as ``locate_faces`` completes them, if that
+    takes no search for faces."""
     threads = os.cpu_count() or 1
-    images = list(decide_crops(config, found, images).values())
     for image in images:
         if Preprocessing.of(image).needs_face and not face_table.is_cached(
             found.photos, image.detector, config.data.cache, threads

@@ -16,6 +16,7 @@ from maskcls.data.preprocess import Preprocessing, preprocess
 from ray_jobs.data import sources
 from ray_jobs.data.photos import (
     SAMPLE,
+    decide_crops,
     image_settings,
     known_images,
     prepare,
@@ -86,7 +87,8 @@ def test_faces_are_cropped_to_where_they_are_small(width, crop, drawn, tmp_path,
     config = settings(drawn, tmp_path / "cache", "image.crop=auto", "image.background=keep")
     images = image_settings(config, config.tasks)
     photos = training_photos(config, sources.opened(config))
-    (known,) = known_images(config, photos, images)
+    decided = list(decide_crops(config, photos, images).values())
+    (known,) = known_images(config, photos, decided)
     assert (known.crop, known.fallback) == (crop, None)
     assert len(calls) == SAMPLE < len(photos.photos)
     data = prepare(config, images, tmp_path)
