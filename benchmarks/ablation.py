@@ -98,9 +98,17 @@ def row(name: str, runs: Mapping[int, Path], base: Mapping[int, Path]) -> dict[s
     """One line of the table: scores, gains over ``base`` on the seeds that both have, seconds."""
     shared = sorted(runs.keys() & base.keys())
     ours, first = (answers_of({seed: of[seed] for seed in shared}) for of in (runs, base))
+    cells = {"variant": name, "seeds": str(len(shared)), **compared(ours, first, runs == base)}
+    seconds = statistics.mean(read_seconds(runs[seed]) for seed in shared)
+    return {**cells, "seconds": f"{seconds:.0f}"}
+
+
+def compared(ours: pd.DataFrame, first: pd.DataFrame, same: bool) -> dict[str, str]:
+    """Scores of a variant's answers, and its gains over those of the ``first``, unless it is the
+    ``same``. Raises ValueError where the two are about different photos."""
     if not ours[["seed", "photo"]].equals(first[["seed", "photo"]]):
-        raise ValueError(f"{name} and what it is compared with were scored on different photos")
-    cells = {"variant": name, "seeds": str(len(shared))}
+        raise ValueError("two variants to compare were scored on different photos")
+    cells = {}
     for target in TARGETS:
         truth, answers = (ours[f"{target}_{kind}"].to_numpy() for kind in ("truth", "predicted"))
         cells[target] = (
@@ -108,12 +116,11 @@ def row(name: str, runs: Mapping[int, Path], base: Mapping[int, Path]) -> dict[s
         )
     for target in ("joint", "age"):
         truth, people = ours[f"{target}_truth"].to_numpy(), ours["person"].to_numpy()
-        before, now = (table[f"{target}_predicted"].to_numpy() for table in (first, ours))
+        before, now = (answers[f"{target}_predicted"].to_numpy() for answers in (first, ours))
         gain = analysis.difference(truth, before, now, people, classes=CLASSES[target], seed=0)
         interval = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
-        cells[f"{target}, gain"] = "" if runs == base else interval
-    seconds = statistics.mean(read_seconds(runs[seed]) for seed in shared)
-    return {**cells, "seconds": f"{seconds:.0f}"}
+        cells[f"{target}, gain"] = "" if same else interval
+    return cells
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -38,8 +37,8 @@ from maskcls.scoring import ensemble
 from maskcls.scoring.ensemble import ModelVotes
 from maskcls.storage import files
 from ray_jobs.cluster import connect, nodes, packing
+from ray_jobs.data import augmented, stream
 from ray_jobs.data import source as pipeline
-from ray_jobs.data import stream
 from ray_jobs.data.source import EpochPlan, ImageSource
 from ray_jobs.lanes import pool
 from ray_jobs.lanes.pool import Lanes
@@ -112,19 +111,18 @@ def _plan_an_epoch(table: pd.DataFrame, folder: Path) -> None:
     a_task = stream.IMAGES_PER_TASK // plan.batch_size
     with (
         mock.patch.object(ImageSource, "open"),
-        mock.patch.object(stream, "_augmented", lambda photos, plan, epochs, items, *_: items),
+        mock.patch.object(augmented, "_augmented", lambda photos, plan, epochs, items, *_: items),
     ):
         for first in range(0, plan.steps, a_task):
             orders = {"epoch": np.array([1]), "first": np.array([first]),
                       "last": np.array([min(first + a_task, plan.steps)])}  # fmt: skip
-            stream.augment_steps(orders, source=source, plan=plan, augment={"name": "flip"})
+            augmented.augment_steps(orders, source=source, plan=plan, augment={"name": "flip"})
 
 
 def _told(task: Task, photos: pd.DataFrame, side: pd.DataFrame) -> pd.DataFrame:
     """The out-of-fold rows of one model."""
     side = side.assign(photo=photos["key"].to_numpy()[side["row"]])
-    job = replace(sleeping.named(task), task=task)
-    return evaluate.out_of_fold_rows(job, _probabilities(side, task), side)
+    return evaluate.out_of_fold_rows(task, 0, _probabilities(side, task), side)
 
 
 def _probabilities(photos: pd.DataFrame, task: Task) -> dict[str, npt.NDArray[Any]]:

@@ -56,7 +56,7 @@ def main() -> None:
             began = time.monotonic()
             said = replace(predictor, views=views)(job.train.open(), validation["row"].to_numpy())
             spent, photos = spent + time.monotonic() - began, photos + len(validation)
-            rows.append(out_of_fold_rows(job, said, validation))
+            rows.append(out_of_fold_rows(job.task, job.fold, said, validation))
         table = ensemble.out_of_fold_answers("soft", pd.concat(rows), seed=run.seed)
         answers[name], seconds[name] = table.sort_values("photo"), spent / photos
     print(table_of(answers, seconds, run.seed).to_string(index=False))

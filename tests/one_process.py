@@ -7,8 +7,8 @@ import ray.train
 import torch
 from ray.runtime_context import RuntimeContext
 
+from ray_jobs.data import augmented, stream
 from ray_jobs.data import source as pipeline
-from ray_jobs.data import stream
 
 
 class Alone:
@@ -41,7 +41,7 @@ def batches(source, plan, augment, *, first_epoch, last_epoch, title, streams):
     for epoch in range(first_epoch, last_epoch + 1):
         for step in range(plan.steps):
             orders = {"epoch": [epoch], "first": [step], "last": [step + 1]}
-            made = stream.augment_steps(orders, source=source, plan=plan, augment=augment)
+            made = augmented.augment_steps(orders, source=source, plan=plan, augment=augment)
             yield pipeline.Batch(epoch, step, made["item"], made["image"])
 
 

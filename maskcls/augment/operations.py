@@ -116,7 +116,7 @@ def equalize(image: ImageArray) -> ImageArray:
     """Spread the levels of each channel evenly, by Pillow's integer scheme."""
     tables = np.tile(_LEVELS[:, None], 3)
     for channel in range(3):
-        counts = cv2.calcHist([image], [channel], None, [256], [0, 256])[:, 0].astype(np.int64)
+        counts = cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
         step = (counts.sum() - counts[counts.nonzero()[0][-1]]) // 255
         if step:
             tables[1:, channel] = (counts.cumsum()[:-1] + step // 2) // step

@@ -219,9 +219,9 @@ class Predict(Section):
         list[Literal["plain", "flip"]], Field(min_length=1), AfterValidator(each_once)
     ] = Field(
         ["plain"],
-        description="What the model sees of a photo, in validation as in prediction; the mean of "
-        "the probabilities is its answer. `[plain, flip]` adds the mirrored photo, for twice the "
-        "time of both.",
+        description="What the finished model sees of a photo, for its answers out of fold as for "
+        "those to predict; the mean of the probabilities is its answer. `[plain, flip]` adds the "
+        "mirrored photo, for twice the time. Epochs are compared by the plain photo.",
     )
 
 

@@ -67,6 +67,11 @@ def labels_of(task: Task, age_limits: AgeLimits = AGE_BAND_STARTS) -> dict[str, 
 def save(folder: Path, state: Mapping[str, torch.Tensor], info: Info) -> None:
     """Write weights, then their description: a folder without description is no checkpoint."""
     save_weights(folder / "model.safetensors", state)
+    save_info(folder, info)
+
+
+def save_info(folder: Path, info: Info) -> None:
+    """Write the description alone."""
     files.write_text(folder / "checkpoint.json", info.model_dump_json(indent=2) + "\n")
 
 

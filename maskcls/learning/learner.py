@@ -136,7 +136,8 @@ class Learner:
         return self.model if self._ema is None else self._ema.module
 
     def predictor(self) -> Predictor:
-        """``averaged`` as it stands, to validate with. All processes of a job must call it."""
+        """``averaged`` as it stands, to validate with: it sees the plain photo alone, whatever
+        ``predict.views`` asks of the finished model. All processes of a job must call it."""
         if self._world > 1:
             # Each process kept its own batch-norm statistics: validate on one and the same model.
             for model in dict.fromkeys((self.model, self.averaged)):
@@ -148,7 +149,6 @@ class Learner:
             self.dtype,
             self.recipe.train.eval_batch_size,
             self._heads,
-            self.recipe.predict.views,
         )
 
     def state(self) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class Work:
     validation: int
     epochs: int
     predicted: int
+    views: int = 1
+    """Of each photo, that the finished model sees."""
 
 
 @dataclass
@@ -82,8 +84,10 @@ class Forecast:
 def job_seconds(work: Work, costs: Mapping[str, float], workers: int) -> float:
     """How long a job takes in a lane that is up, at most: patience may end it sooner."""
     epoch = work.steps * costs["step"] + work.validation / workers * costs["photo"] + costs["save"]
-    prediction = costs["load"] + work.predicted * costs["photo"] if work.predicted else 0.0
-    return costs["build"] + work.epochs * epoch + prediction
+    again = work.validation if work.views > 1 else 0
+    answers = (work.predicted + again) * work.views * costs["photo"]
+    loads = (work.predicted > 0) + (again > 0)
+    return costs["build"] + work.epochs * epoch + loads * costs["load"] + answers
 
 
 def packed(seconds: Mapping[str, float], ready: Sequence[float]) -> list[Slot]:

@@ -116,7 +116,8 @@ def work_of(
                 problems[name] = str(error)
                 continue
             kind = _kind(task, recipe)
-            sizes = (len(training), plan.steps, len(validation), recipe.train.epochs, predicted)
+            sizes = (len(training), plan.steps, len(validation), recipe.train.epochs, predicted,
+                     len(recipe.predict.views))  # fmt: skip
             work.append(Work(name, task, fold, kind, *sizes))
     pixels = {task: int(np.prod(config.recipe(task).image.size)) for task in config.tasks}
     work.sort(key=lambda job: -job.epochs * pixels[job.task])

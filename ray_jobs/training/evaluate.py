@@ -22,6 +22,7 @@ from maskcls.learning.learner import Learner
 from maskcls.scoring import metrics
 from maskcls.storage import files
 from ray_jobs.data import source
+from ray_jobs.training import plans
 from ray_jobs.training.job import Job
 from ray_jobs.training.session import FloatArray, Session
 
@@ -95,9 +96,7 @@ def save_best(
     weights: Mapping[str, torch.Tensor],
 ) -> None:
     """Write what the best epoch so far leaves: its ``weights`` and what it says out of fold."""
-    out_of_fold = out_of_fold_rows(job, probabilities, validation)
-    with files.replacing(job.folder / "out_of_fold.parquet") as temporary:
-        out_of_fold.to_parquet(temporary, index=False)
+    _write_out_of_fold(job, probabilities, validation)
     checkpoint.save(
         job.folder,
         weights,
@@ -121,8 +120,35 @@ def save_best(
     )
 
 
-def out_of_fold_rows(
+def answer_in_all_views(job: Job, session: Session) -> None:
+    """What the best model says out of fold as it will predict, where that is more than what epochs
+    are compared by, the plain photo. In the first process alone: it has the model.
+
+    Does the same again where it is called again, so an interruption loses nothing.
+    """
+    assert job.train is not None
+    if job.recipe.predict.views == ["plain"]:
+        return
+    predictor, info = inference.load(job.folder, session.device)
+    photos = job.train.photos()
+    _, validation = plans.tables(photos, job.task, job.fold, job.recipe, job.seed)
+    validation["photo"] = photos["key"].to_numpy()[validation["row"]]
+    probabilities = predictor(job.train.open(), validation["row"].to_numpy(), session.beat)
+    scores, _ = score(probabilities, validation)
+    _write_out_of_fold(job, probabilities, validation)
+    checkpoint.save_info(job.folder, info.model_copy(update={"scores": scores}))
+
+
+def _write_out_of_fold(
     job: Job, probabilities: dict[str, FloatArray], validation: pd.DataFrame
+) -> None:
+    rows = out_of_fold_rows(job.task, job.fold, probabilities, validation)
+    with files.replacing(job.folder / "out_of_fold.parquet") as temporary:
+        rows.to_parquet(temporary, index=False)
+
+
+def out_of_fold_rows(
+    task: labels.Task, fold: int, probabilities: dict[str, FloatArray], validation: pd.DataFrame
 ) -> pd.DataFrame:
     """One row a photo and head that the photo has a label for: photo, person, task, head, fold,
     truth, predicted, probabilities."""
@@ -132,9 +158,9 @@ def out_of_fold_rows(
                 {
                     "photo": validation["photo"].to_numpy(),
                     "person": validation["person"].to_numpy(),
-                    "task": str(job.task),
+                    "task": str(task),
                     "head": head,
-                    "fold": job.fold,
+                    "fold": fold,
                     "truth": validation[LABEL_COLUMNS[head]].to_numpy(),
                     "predicted": values.argmax(axis=1),
                     "probabilities": list(values),

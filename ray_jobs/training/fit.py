@@ -22,7 +22,14 @@ from maskcls.storage import files
 from ray_jobs.data import source
 from ray_jobs.data import stream as pipeline
 from ray_jobs.training import plans
-from ray_jobs.training.evaluate import predict, save_best, score, show_mistakes, validate
+from ray_jobs.training.evaluate import (
+    answer_in_all_views,
+    predict,
+    save_best,
+    score,
+    show_mistakes,
+    validate,
+)
 from ray_jobs.training.job import Job
 from ray_jobs.training.session import Session
 
@@ -85,6 +92,8 @@ def _conclude(
     started: float,
 ) -> dict[str, Any]:
     """Write that the job is done, and what it reports."""
+    for one in (job, *job.companions):
+        answer_in_all_views(one, session)
     info = checkpoint.read_info(job.folder)
     outcome = {
         "identity": job.identity,

@@ -35,7 +35,7 @@ MOST_STEPS = 300
 
 def run(job: Job, session: Session) -> dict[str, Any]:
     """Seconds of each part: ``build`` (tables, model, first batch and step), ``step``, ``photo``
-    (of validation and prediction), ``save`` (of an epoch) and ``load`` (of a finished model), and
+    (in one view), ``save`` (of an epoch) and ``load`` (of a finished model), and
     ``cold``, what the first job of a process takes longer to build than the next."""
     began = time.monotonic()
     *_, stream = _begin(job, session, epochs=1)

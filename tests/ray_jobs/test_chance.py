@@ -18,7 +18,7 @@ from maskcls.learning import checkpoint
 from maskcls.reports import analysis
 from maskcls.scoring import ensemble, voting
 from ray_jobs.data import stream
-from ray_jobs.training import fit
+from ray_jobs.training import evaluate, fit
 from ray_jobs.training import job as jobs
 from ray_jobs.training.job import Job
 from tests import one_process
@@ -93,6 +93,7 @@ def out_of_fold(task, table, images_NHWC, fold_of, folder, monkeypatch, extra=()
         )  # fmt: skip
         for report in fit.train(job, one_process.Alone()):
             report.keep()()
+        evaluate.answer_in_all_views(job, one_process.Alone())
         parts.append(pd.read_parquet(job.folder / "out_of_fold.parquet"))
     return pd.concat(parts, ignore_index=True)
 

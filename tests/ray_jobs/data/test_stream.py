@@ -12,8 +12,8 @@ from maskcls.data import prepared as images
 from maskcls.data.preprocess import Preprocessing
 from ray_jobs.cluster import ray_internals
 from ray_jobs.data import stream as pipeline
+from ray_jobs.data.augmented import augment_steps
 from ray_jobs.data.source import EPOCHS_KEPT, EpochPlan, ImageSource, _epochs, training_rows
-from ray_jobs.data.stream import augment_steps
 
 pytestmark = pytest.mark.ray
 AUGMENT = {"name": "autoaugment", "flip": 0.5}

@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from maskcls.config.load import load
 from maskcls.data import folds
 from maskcls.labels import Task
-from maskcls.learning import checkpoint, tracking
+from maskcls.learning import checkpoint, predict, tracking
+from maskcls.scoring import metrics
 from ray_jobs.data import stream
 from ray_jobs.training import fit
 from ray_jobs.training import job as jobs
@@ -48,7 +51,7 @@ def photos():
 def job_of_two_folds(folder, photos):
     words = ["model.name=test_efficientnet", "model.pretrained=false", "image.size=[32,24]",
              f"train.epochs={EPOCHS}", "train.batch_size=24", "folds.count=2",
-             "train.ema=0.9"]  # fmt: skip
+             "train.ema=0.9", "predict.views=[plain,flip]"]  # fmt: skip
     config = load([], words).config
     recipe = config.recipe(Task.GENDER)
     first, second = (
@@ -100,6 +103,32 @@ def test_it_may_die_at_any_beat(undisturbed, photos, tmp_path, monkeypatch):
             fit.run(job, Mortal(beat))
         fit.run(job, one_process.Alone())
         assert_same(left_by(job), expected)
+
+
+def test_epochs_are_compared_by_the_plain_photo_and_answers_are_of_all_views(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stream, "batches", one_process.batches)
+    job = replace(job_of_two_folds(tmp_path, photos), companions=())
+    fit.run(job, one_process.Alone())
+    predictor, info = predict.load(job.folder, torch.device("cpu"))
+    rows = pd.read_parquet(job.folder / "out_of_fold.parquet")
+    row_of = pd.Series(range(len(photos.photos())), index=photos.photos()["key"])
+    rows_M = row_of[rows["photo"]].to_numpy()
+    said = {
+        views: replace(predictor, views=views)(photos.open(), rows_M)["gender"]
+        for views in (("plain",), ("plain", "flip"))
+    }
+    truth = rows["truth"].to_numpy()
+    f1 = {
+        views: metrics.scores(metrics.confusion(truth, of.argmax(axis=1), 2))["macro_f1"]
+        for views, of in said.items()
+    }
+    np.testing.assert_allclose(np.stack(rows["probabilities"]), said["plain", "flip"], atol=1e-6)
+    assert np.abs(said["plain", "flip"] - said["plain",]).max() > 1e-3
+    assert info.scores["macro_f1"] == pytest.approx(f1["plain", "flip"])
+    epochs = tracking.read_metrics(job.folder)
+    assert epochs["val/macro_f1"].max() == pytest.approx(f1["plain",])
 
 
 def test_it_may_die_between_the_states_of_two_folds(undisturbed, photos, tmp_path, monkeypatch):

@@ -1,0 +1,192 @@
+"""The ablation on one GPU, without Ray: many variants of a recipe in minutes.
+
+    python -m benchmarks.gpu_ablation DATA --out FOLDER --list benchmarks/gpu_ablation.yaml
+                                      [--jobs 14] [--budget-s 400] [--seeds 42 43 44]
+                                      [--against NAME] [--show] [--tiny]
+
+The list is one of ``benchmarks.ablation``. Photos, folds, order, augmentation, training and scores
+are the project's own; only the lanes are not: the folds of all variants are jobs of ``--jobs``
+processes that share the card. All variants are trained with one seed before the next; when the
+budget ends no further fold is begun, and the same command goes on where it stopped. ``--show``
+trains nothing and writes FOLDER/gpu_ablation.md from what there is, gains paired over people as in
+``benchmarks.ablation``. ``--tiny`` is for tests: small photos on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.ablation import BASE, LIST, Overlays, compared, folder_of, table
+from maskcls.config import layers
+from maskcls.config.load import load
+from maskcls.config.schema import Config
+from maskcls.config.shipped import find
+from maskcls.labels import Task
+from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.learning.learner import Learner, options
+from maskcls.scoring import ensemble
+from maskcls.storage import files
+from ray_jobs.data import photos as datasets
+from ray_jobs.data.augmented import augment_steps
+from ray_jobs.training import evaluate, plans
+
+TINY = ["image.size=[64,48]", "train.epochs=2", "folds.count=2"]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of a variant, and what it trains on. ``out`` is the file of its answers."""
+
+    config: Config
+    data: datasets.Dataset
+    fold: int
+    device: str
+    out: Path
+
+
+def train(job: Fold) -> None:
+    """Train a fold and write the answers of its best epoch, those of a sweep's job."""
+    torch.set_num_threads(1)
+    task, seed = Task.MULTI, job.config.run.seed
+    recipe = job.data.complete(job.config.recipe(task))
+    source = job.data.train.images[recipe.image]
+    training, validation = plans.tables(source.photos(), task, job.fold, recipe, seed)
+    validation["photo"] = source.photos()["key"].to_numpy()[validation["row"]]
+    plan = plans.epoch_plan(task, recipe, seed, training, rank=0, world=1)
+    torch.manual_seed(seed)
+    labels = {name: training[name].to_numpy() for name in (*LABEL_COLUMNS.values(), "age")}
+    learner = Learner(
+        task, recipe, labels, steps_per_epoch=plan.steps, device=torch.device(job.device), seed=seed
+    )
+    best: tuple[float, float] | None = None
+    for epoch in range(1, recipe.train.epochs + 1):
+        learner.start_epoch(epoch)
+        for step in range(plan.steps):
+            order = {"epoch": np.array([epoch]), "first": np.array([step]),
+                     "last": np.array([step + 1])}  # fmt: skip
+            made = augment_steps(order, source=source, plan=plan, augment=options(recipe.augment))
+            number = (epoch - 1) * plan.steps + step
+            learner.step(made["image"], made["item"], epoch=epoch, number=number)
+        predictor, rows_M = learner.predictor(), validation["row"].to_numpy()
+        probabilities = predictor(source.open(), rows_M)
+        scores, _ = evaluate.score(probabilities, validation)
+        rank = scores["macro_f1"], -scores["loss"]
+        if best is None or rank > best:
+            best = rank
+            if recipe.predict.views != ["plain"]:
+                in_all = replace(predictor, views=recipe.predict.views)
+                probabilities = in_all(source.open(), rows_M)
+            rows = evaluate.out_of_fold_rows(task, job.fold, probabilities, validation)
+    with files.replacing(job.out) as temporary:
+        rows.to_parquet(temporary, index=False)
+
+
+def jobs_of(
+    overlays: Overlays, data: Path, out: Path, seeds: Sequence[int], tiny: bool
+) -> Iterator[Fold]:
+    """All folds of all variants, with their photos prepared."""
+    device = "cpu" if tiny else "cuda"
+    prepared: dict[str, datasets.Dataset] = {}
+    for seed, (name, words) in itertools.product(seeds, overlays.words.items()):
+        given = [*words, *(TINY if tiny else ()), f"run.seed={seed}"]
+        given += [f"data.root={data}", f"data.cache={out / 'cache'}"]
+        config = load([find(overlays.config)], given).config
+        images = datasets.image_settings(config, [Task.MULTI])
+        key = layers.digest(str(images), seed, config.folds.count)
+        if key not in prepared:
+            prepared[key] = datasets.prepare(config, images, out / "tables" / key)
+        folder = folder_of(out, name, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        for fold in range(config.folds.count):
+            yield Fold(config, prepared[key], fold, device, folder / f"fold{fold}.parquet")
+
+
+def answers(out: Path, name: str, seeds: Mapping[int, int]) -> pd.DataFrame:
+    """Out-of-fold answers of a variant with these seeds (seed -> folds), in a stable order."""
+    parts = []
+    for seed, count in seeds.items():
+        folder = folder_of(out, name, seed)
+        rows = pd.concat(pd.read_parquet(folder / f"fold{fold}.parquet") for fold in range(count))
+        told = ensemble.out_of_fold_answers("soft", rows.reset_index(drop=True), seed=seed)
+        parts.append(told.assign(seed=seed))
+    return pd.concat(parts).sort_values(["seed", "photo"], ignore_index=True)
+
+
+def report(jobs: Sequence[Fold], names: Sequence[str], out: Path, against: str) -> str:
+    """The table of the variants that have all folds of a seed."""
+    done: dict[Path, set[bool]] = {}
+    for job in jobs:
+        done.setdefault(job.out.parent, set()).add(job.out.is_file())
+    counts = {job.out.parent: job.config.folds.count for job in jobs}
+    seeds = {job.out.parent: job.config.run.seed for job in jobs}
+    of = {
+        name: {seed: counts[folder] for folder, seed in seeds.items()
+               if folder == folder_of(out, name, seed) and done[folder] == {True}}
+        for name in names
+    }  # fmt: skip
+    rows = []
+    for name in names:
+        shared = {seed: count for seed, count in of[name].items() if seed in of[against]}
+        if shared:
+            first = answers(out, against, {seed: of[against][seed] for seed in shared})
+            cells = compared(answers(out, name, shared), first, name == against)
+            rows.append({"variant": name, "seeds": str(len(shared)), **cells})
+    return table(rows) if rows else "no variant is done\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--list", type=Path, default=LIST.with_name("gpu_ablation.yaml"))
+    parser.add_argument("--against", default=BASE, metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44])
+    parser.add_argument("--jobs", type=int, default=14)
+    parser.add_argument("--budget-s", type=float, default=400)
+    parser.add_argument("--show", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
+    arguments = parser.parse_args()
+    ends = time.monotonic() + arguments.budget_s
+    overlays, out = Overlays.read(arguments.list), arguments.out.absolute()
+    data = arguments.data.absolute()
+    jobs = list(jobs_of(overlays, data, out, arguments.seeds, arguments.tiny))
+    print(f"[{ends - time.monotonic():4.0f} s left] photos prepared", flush=True)
+    if arguments.show:
+        told = report(jobs, list(overlays.words), out, arguments.against)
+        files.write_text(out / "gpu_ablation.md", told)
+        print(told)
+        return
+    waiting = [job for job in jobs if not job.out.is_file()]
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        for number, late in enumerate(pool.map(partial(_in_time, ends), waiting), 1):
+            if late:
+                print(f"out of time: {len(waiting) - number + 1} folds are not begun")
+                break
+            print(f"[{ends - time.monotonic():4.0f} s left] {number} of {len(waiting)} folds",
+                  flush=True)  # fmt: skip
+
+
+def _in_time(ends: float, job: Fold) -> bool:
+    """Train unless it is too late; whether it is."""
+    late = time.monotonic() > ends
+    if not late:
+        train(job)
+    return late
+
+
+if __name__ == "__main__":
+    main()

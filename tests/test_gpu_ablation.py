@@ -1,0 +1,73 @@
+"""The ablation without Ray trains what a sweep's job trains, and goes on where it stopped."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import gpu_ablation
+from benchmarks.ablation import Overlays
+from maskcls.labels import Task
+from ray_jobs.data import stream
+from ray_jobs.training import fit
+from ray_jobs.training import job as jobs
+from ray_jobs.training.job import Job
+from tests import one_process
+
+LIST = """
+config: best-cpu
+base: [model.name=test_efficientnet, model.weights=null, image.crop=none]
+overlays:
+  plain view: ["predict.views=[plain]"]
+"""
+
+
+@pytest.fixture
+def listed(tmp_path):
+    path = tmp_path / "list.yaml"
+    path.write_text(LIST, encoding="utf-8")
+    return path
+
+
+def test_a_fold_is_that_of_a_sweep(drawn, listed, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "batches", one_process.batches)
+    overlays = Overlays.read(listed)
+    for mine in gpu_ablation.jobs_of(overlays, drawn, tmp_path / "out", [42], tiny=True):
+        gpu_ablation.train(mine)
+        recipe = mine.data.complete(mine.config.recipe(Task.MULTI))
+        theirs = Job(
+            name="job", task=Task.MULTI, fold=mine.fold, recipe=recipe, seed=42,
+            identity=jobs.identity(recipe, task=Task.MULTI, fold=mine.fold, seed=42, data=""),
+            folder=tmp_path / mine.out.parent.name / str(mine.fold),
+            train=mine.data.train.images[recipe.image], evaluation=None, group="run",
+            tracking=mine.config.tracking,
+        )  # fmt: skip
+        fit.run(theirs, one_process.Alone())
+        ours = pd.read_parquet(mine.out)
+        expected = pd.read_parquet(theirs.folder / "out_of_fold.parquet")
+        columns = ["photo", "person", "head", "truth"]
+        pd.testing.assert_frame_equal(ours[columns], expected[columns])
+        for one, other in zip(ours["probabilities"], expected["probabilities"], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_it_stops_in_time_goes_on_and_tells_what_there_is(
+    drawn, listed, tmp_path, monkeypatch, capsys
+):
+    def run(*words):
+        given = ["gpu_ablation", str(drawn), "--out", str(tmp_path / "out"), "--list", str(listed),
+                 "--seeds", "42", "--jobs", "1", "--tiny", *words]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", given)
+        gpu_ablation.main()
+        return capsys.readouterr().out
+
+    assert "out of time: 4 folds are not begun" in run("--budget-s", "0")
+    assert "no variant is done" in run("--show")
+    assert "4 of 4 folds" in run()
+    table = run("--show")
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    assert [row[0].strip("| ") for row in rows] == ["variant", "---", "base", "plain view"]
+    assert rows[2][6].strip() == ""
+    assert " to " in rows[3][6]
+    assert (tmp_path / "out" / "gpu_ablation.md").read_text(encoding="utf-8") in table
