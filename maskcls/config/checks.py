@@ -14,7 +14,7 @@ from typing import Any, Final
 from maskcls.config import backbone_names
 from maskcls.config.ages import AgeClasses, AgeDistribution, AgeOrdinal
 from maskcls.config.layers import flatten
-from maskcls.config.recipe import Model, Recipe
+from maskcls.config.recipe import DETECTORS, Model, Recipe
 from maskcls.config.schema import Config
 from maskcls.labels import AGE_BAND_STARTS, HEADS, NUM_JOINT, Task, tells
 from maskcls.storage import uri
@@ -31,7 +31,7 @@ JOB_VARIABLE: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 _PATHS: Final = (
     "run.dir", "data.root", "data.table", "data.cache", "data.label_fixes", "model.weights",
-    "pseudo.run",
+    "pseudo.run", "answers.out", "image.detector",
 )  # fmt: skip
 
 
@@ -180,4 +180,6 @@ def relative_paths(tree: Mapping[str, Any]) -> Problems:
 
 
 def _lasts(path: str) -> bool:
+    if path in DETECTORS:
+        return True
     return path.startswith(("~", "package:")) or uri.is_uri(path) or PurePath(path).is_absolute()

@@ -77,8 +77,10 @@ def validate(
         return mine
     shares: list[Any] = [None] * session.world
     dist.all_gather_object(shares, mine)
+    # Where there are fewer photos than processes, the first of these have all.
     merged = {
-        head: np.empty((len(rows_M), values.shape[1]), np.float32) for head, values in mine.items()
+        head: np.empty((len(rows_M), values.shape[1]), np.float32)
+        for head, values in shares[0].items()
     }
     for rank, share in enumerate(shares):
         for head, values in share.items():

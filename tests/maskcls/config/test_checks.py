@@ -171,6 +171,10 @@ HERE = ["run.dir=/runs/a", "data.root=/data"]
         ("model.weights=w.pth", "model.weights"),
         ("data.label_fixes=fixes.yaml", "data.label_fixes"),
         ("recipes.age.model.weights=w.pth", "recipes.age.model.weights"),
+        ("data.table=photos.csv", "data.table"),
+        ("pseudo.run=runs/a", "pseudo.run"),
+        ("answers.out=answers", "answers.out"),
+        ("image.detector=w.onnx", "image.detector"),
     ],
 )
 def test_a_relative_path_in_a_submitted_job_is_refused(submitted, tmp_path, monkeypatch, word, key):
@@ -188,7 +192,12 @@ def test_relative_defaults_are_refused_there_as_well(submitted):
 def test_what_outlives_the_job_is_taken(submitted, tmp_path):
     weights = tmp_path / "w.pth"
     weights.touch()
-    words = [f"model.weights={weights}", "run.dir=s3://bucket/run", "data.root=~/data"]
+    words = [
+        "image.detector=blazeface",
+        f"model.weights={weights}",
+        "run.dir=s3://bucket/run",
+        "data.root=~/data",
+    ]
     load(words=[*words, "data.cache=/cache", "data.label_fixes=/shared/fixes.yaml"])
 
 

@@ -1,11 +1,14 @@
 """What a run says of a cluster whose GPUs others have; nothing here starts Ray."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from maskcls.config.schema import Resources
 from ray_jobs.cluster import nodes
+from ray_jobs.cluster.packing import Lane, Plan
+from ray_jobs.lanes import pool
 from ray_jobs.lanes import queue as queue_module
 from ray_jobs.lanes.queue import _JobQueue
 from ray_jobs.training.job import Call
@@ -18,6 +21,7 @@ from ray_jobs.training.job import Call
         (1.0, 4, 0.5, "PENDING", "3.5 of 4"),
         (1.0, 4, 0, "CREATED", None),  # its workers start, or die as they start
         (1.0, 4, 2, "PENDING", None),
+        (4.0, 4, 2, "PENDING", "4 GPU(s): 2 of 4 are in use"),  # a job of four workers
         (1.0, 0, 0, "PENDING", None),  # nodes are to come
         (0.0, 4, 0, "PENDING", None),
     ],
@@ -28,6 +32,14 @@ def test_waiting_for_gpus_that_are_in_use(gpus, total, free, state, waits, monke
     monkeypatch.setattr(nodes.ray.util, "placement_group_table", lambda: {"a": {"state": state}})
     found = nodes.busy(gpus)
     assert found is None if waits is None else waits in found
+
+
+def test_a_lane_wants_the_gpus_of_all_its_workers(monkeypatch):
+    asked = []
+    monkeypatch.setattr(pool, "busy", asked.append)
+    running = SimpleNamespace(waits_for=None)
+    pool._note_busy(running, Plan([Lane(0)], 4, 1, 0.5, "nccl", "one lane"))
+    assert asked == [2.0]
 
 
 @pytest.mark.parametrize("busy", [True, False])
