@@ -14,6 +14,9 @@ LIVE_S: Final = 0.2
 PLAIN_S: Final = 10.0
 """Seconds between two lines where there is no terminal."""
 
+WAIT_S: Final = 30.0
+"""The same, where nothing is known but how long it has lasted."""
+
 CLEAR: Final = "\r\x1b[K"
 """Wipes out the line of a terminal, for another one to be written."""
 
@@ -51,12 +54,12 @@ class Progress:
         )
 
     def wait(self) -> None:
-        """On a terminal, show for how many seconds this has lasted."""
-        if self._live and self._due():
+        """Show for how many seconds this has lasted."""
+        if self._due(WAIT_S):
             self._print(f"{self._what}: {time.monotonic() - self._began:.0f} s", last=False)
 
-    def _due(self) -> bool:
-        pause_s = LIVE_S if self._live else PLAIN_S
+    def _due(self, plain_s: float = PLAIN_S) -> bool:
+        pause_s = LIVE_S if self._live else plain_s
         return time.monotonic() - self._printed >= pause_s
 
     def _print(self, line: str, *, last: bool) -> None:

@@ -1,7 +1,7 @@
 """python -m ray_jobs.sweep: every (task, fold), then the vote, the submission and the scores.
 
 With --plan: what that needs, takes and costs, and what cannot run. It starts Ray and lanes for a
-minute or two to measure, and writes plan.json and nothing else into run.dir.
+minute or two to measure; in run.dir it writes plan.json, beside the run's log and configuration.
 
 With --budget 30m (also 900s, 2h): measures, and trains as much of the tasks, in their order, as
 ends in that time. The choice is kept in run.dir: the same command goes on with it.
@@ -69,6 +69,7 @@ def main() -> None:
                 measure,  # imports PyTorch, which a sweep leaves to its lanes
             )
 
+            weights.check(config, config.tasks, folder)
             connect.connect()
             if not measure.show(config, folder, imports + time.monotonic() - began):
                 sys.exit(1)

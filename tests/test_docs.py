@@ -56,6 +56,23 @@ def test_the_commands_of_the_readme_exist(name):
         assert (ROOT / path).is_file(), path
 
 
+PAGES = sorted(
+    page.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "examples/**/*.md", "configs/**/*.md")
+    for page in ROOT.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    for link in links:
+        if "://" not in link and not link.startswith("#"):
+            there = (ROOT / page).parent / link.partition("#")[0]
+            assert there.exists(), link
+
+
 def test_every_kind_of_bad_input_is_tested():
     rows = re.findall(r"^\| .* \| `([\w/]+\.py)::(\w+)` \|$", BAD_INPUT, re.MULTILINE)
     assert len(rows) >= 40

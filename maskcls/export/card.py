@@ -47,12 +47,6 @@ def text(source: Path, *, half: bool = False) -> str:
 
 def _of_run(run: FinishedRun, half: bool) -> str:
     used = run.photos[run.photos["status"] == "ok"]
-    ages = f"{used['age'].min()} to {used['age'].max()} years"
-    by_gender = used.drop_duplicates("person")["gender"].value_counts()
-    people = ", ".join(
-        f"{by_gender.get(int(gender), 0):,} {gender.name.lower()}" for gender in labels.Gender
-    )
-    races = ", ".join(sorted(map(str, used["race"].unique())))
     folds = len({job["fold"] for job in run.scores["jobs"]})
     models = "\n".join(
         f"- {task}: {folds} x {recipe.model.name} at {recipe.image.size[0]} x "
@@ -66,9 +60,8 @@ def _of_run(run: FinishedRun, half: bool) -> str:
             f"An ensemble of {len(run.scores['jobs'])} models (vote: {run.ensemble}). From a photo "
             f"of a person it tells {', '.join(run.targets)}.", "", _precision(half), "",
             "## Trained on", "",
-            f"{len(used):,} photos of {used['person'].nunique():,} people ({people}), {ages}; as "
-            f"their folders name it: {races}. Each model saw the people of all folds but one of "
-            f"{folds}.", "",
+            f"{len(used):,} photos of {used['person'].nunique():,} people ({_people(used)}). Each "
+            f"model saw the people of all folds but one of {folds}.", "",
             "## Models, and the licence of the weights that they started from", "", models, "",
             "## Scores", "",
             "Out of fold: each person is answered for by models that never saw the person. "
@@ -76,6 +69,22 @@ def _of_run(run: FinishedRun, half: bool) -> str:
             *_scores(run), "", LIMITS,
         ]
     )  # fmt: skip
+
+
+def _people(used: pd.DataFrame) -> str:
+    """Gender, ages and race, as far as they are known."""
+    of_person = used.groupby("person")["gender"].max()  # MISSING is the least
+    parts = [
+        f"{(of_person == int(gender)).sum():,} {gender.name.lower()}" for gender in labels.Gender
+    ]
+    if unknown := int((of_person == labels.MISSING).sum()):
+        parts.append(f"{unknown:,} of unknown gender")
+    ages = used.loc[used["age"] != labels.MISSING, "age"]
+    parts.append(f"{ages.min()} to {ages.max()} years" if len(ages) else "no age in years")
+    races = sorted(name for name in map(str, used["race"].unique()) if name)
+    if races:
+        parts.append(f"as their folders name it: {', '.join(races)}")
+    return ", ".join(parts)
 
 
 def _scores(run: FinishedRun) -> Iterator[str]:

@@ -72,6 +72,7 @@ def _heads_apart(
     model: Any, *, layer_decay: float | None, head_lr: float, **decay: Any
 ) -> list[dict[str, Any]]:
     """timm's parameter groups, each split into heads and backbone."""
+    # timm.optim offers them too, but not to mypy.
     from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
 
     groups = (

@@ -138,6 +138,7 @@ def _start() -> Any:
             f"{limit // 1024}`): run `ulimit -v unlimited`, or raise it where it is set"
         )
     _check_writable(temp)
+    log.info("starting Ray on this machine: some seconds, on a busy machine a minute or more")
     for attempt in (1, 2):
         try:
             with _silent():

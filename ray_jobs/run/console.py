@@ -93,8 +93,8 @@ def setup(log_file: Path | None = None) -> None:
 
 
 class Progress:
-    """Lines about a run's jobs, as the events come, and how far the first epoch is (on a terminal
-    also how long workers and first batches take): later each epoch has its line.
+    """Lines about a run's jobs, as the events come, and how far the first epoch is, and before
+    that how long workers and first batches take: later each epoch has its line.
 
     ``trains`` is False where jobs only predict: then how far all of them are.
     """

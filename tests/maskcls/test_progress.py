@@ -62,9 +62,13 @@ def test_short_work_prints_nothing_unless_it_always_does(capsys, seconds):
     assert capsys.readouterr().err == "photos checked: 5 of 5, 0 s left\n"
 
 
-def test_waiting_is_shown_on_a_terminal_alone(monkeypatch, seconds, capsys):
-    Progress("starting workers").wait()
-    assert capsys.readouterr().err == ""
+def test_waiting_is_shown_on_a_terminal_and_now_and_then_elsewhere(monkeypatch, seconds, capsys):
+    line = Progress("starting workers")
+    for _ in range(65):
+        line.wait()
+        seconds[0] += 1
+    told = capsys.readouterr().err
+    assert told.splitlines() == ["starting workers: 30 s", "starting workers: 60 s"]
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     line = Progress("starting workers")

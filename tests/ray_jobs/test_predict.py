@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 import maskcls
+from maskcls.__main__ import main
 from maskcls.export import bundle
 from maskcls.labels import Task
 from tests import made_run
@@ -69,6 +70,10 @@ def test_all_ways_give_the_same_answers_and_a_stopped_one_goes_on(verb, run, pho
     verb("predict", f"run.dir={made}", f"data.root={table}", f"answers.out={tmp_path / 'out'}")
     (out,) = (tmp_path / "out").iterdir()
     same(answers(out), expected)
+
+    # The command line; the service has its own test.
+    assert main(["predict", str(run), str(photos), "--out", str(tmp_path / "told.parquet")]) == 0
+    same(pd.read_parquet(tmp_path / "told.parquet"), expected)
 
 
 def test_no_finished_run_is_said(verb, tmp_path, photos):

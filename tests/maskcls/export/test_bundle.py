@@ -11,7 +11,7 @@ import pytest
 
 import maskcls
 from maskcls.__main__ import main
-from maskcls.export import bundle
+from maskcls.export import bundle, card
 from maskcls.labels import Task
 from tests import made_run
 from tests.conftest import ROOT
@@ -90,9 +90,25 @@ def test_the_model_card_tells_data_scores_groups_limits_and_licences(run, export
     assert f"{scores['macro_f1']:.3f} ({low:.3f} to {high:.3f})" in line
     for group in ("gender: male", "gender: female", "age: under 30", "age: from 60"):
         assert f"| {group} | " in card
-    assert "84 photos of 12 people (6 male, 6 female), 20 to 60 years" in card
+    assert "84 photos of 12 people (6 male, 6 female, 20 to 60 years" in card
     assert "published weights of test_efficientnet (licence: " in card
     assert "## Limits" in card
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([("a", 0, 20, "x"), ("b", 1, 60, "y")], "1 male, 1 female, 20 to 60 years, as their "
+         "folders name it: x, y"),
+        # Of a table, where not everything is known of everybody.
+        ([("a", 0, -1, ""), ("a", -1, 33, ""), ("b", -1, -1, "")],
+         "1 male, 0 female, 1 of unknown gender, 33 to 33 years"),
+        ([("a", 1, -1, "")], "0 male, 1 female, no age in years"),
+    ],
+)  # fmt: skip
+def test_the_card_says_of_people_what_is_known(rows, told):
+    used = pd.DataFrame(rows, columns=["person", "gender", "age", "race"])
+    assert card._people(used) == told
 
 
 def test_a_damaged_bundle_is_refused_by_name(exported, tmp_path):
