@@ -27,7 +27,7 @@ import tempfile
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,13 +279,9 @@ def main() -> None:
         findings: Counter[str] = Counter()
         for number, case in enumerate(order, 1):
             began = time.monotonic()
-            for moment in range(MOMENTS):
-                found = play(case, data, random.Random(f"{arguments.seed}/{number}/{moment}"),
-                             expected[case.workers])  # fmt: skip
-                if not found.startswith("missed"):
-                    break
+            found, moments = until_hit(case, data, f"{arguments.seed}/{number}", expected)
             findings[re.split("[:,]", found)[0]] += 1
-            took = f"{time.monotonic() - began:.0f} s, moment {moment + 1}"
+            took = f"{time.monotonic() - began:.0f} s, moment {moments}"
             print(f"[{number}/{arguments.rounds}] {case}: {found} ({took})", flush=True)
     kills = Counter(map(str, order))
     by_kind = ", ".join(f"{kind} {number}" for kind, number in sorted(kills.items()))
@@ -321,6 +317,18 @@ def undisturbed(data: Path, workers: int = 1, epochs: int = EPOCHS) -> dict[str,
         this.start()
         assert this.wait() == 0, this.told()
         return {name: (this.run_dir / name).read_bytes() for name in RESULTS}
+
+
+def until_hit(
+    case: Case, data: Path, seed: str, expected: Mapping[int, dict[str, bytes]]
+) -> tuple[str, int]:
+    """Rounds at other moments until the victim was there to be broken, at most ``MOMENTS``: what
+    the last one found, and how many it took."""
+    for moment in range(MOMENTS):
+        found = play(case, data, random.Random(f"{seed}/{moment}"), expected[case.workers])
+        if not found.startswith("missed"):
+            break
+    return found, moment + 1
 
 
 def play(case: Case, data: Path, rng: random.Random, expected: dict[str, bytes]) -> str:

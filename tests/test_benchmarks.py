@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from sklearn.metrics import f1_score
 
-from benchmarks import ablation, bench, packing, profile_sweep, rows, time_to_score
+from benchmarks import ablation, bench, faults, packing, profile_sweep, rows, time_to_score
 from maskcls.config.load import ConfigError
 from maskcls.storage import files
 from tests import made_run
@@ -99,6 +99,29 @@ def test_the_ablation_compares_with_the_base_on_the_seeds_that_both_have(tmp_pat
     assert told["age, gain"].startswith(f"{gain:+.3f} (+")
     assert ablation.row("base", base, base)["seconds"] == "200"
     assert ablation.table([told]).count("|") == 3 * (len(told) + 1)
+
+
+@pytest.mark.parametrize(
+    ("finds", "told"),
+    [
+        (["identical"], ("identical", 1)),
+        (["missed: no worker", "missed: no worker", "lost: it failed"], ("lost: it failed", 3)),
+        (["missed: no worker"] * faults.MOMENTS, ("missed: no worker", faults.MOMENTS)),
+    ],
+)
+def test_a_round_whose_victim_was_gone_is_repeated_at_another_moment(finds, told, monkeypatch):
+    moments, left = [], iter(finds)
+
+    def play(case, data, rng, expected):
+        assert expected == {"a": b"two"}
+        moments.append(rng.random())
+        return next(left)
+
+    monkeypatch.setattr(faults, "play", play)
+    case = faults.Case("data task", workers=2, epochs=1)
+    expected = {1: {"a": b"one"}, 2: {"a": b"two"}}
+    assert faults.until_hit(case, None, "0/1", expected) == told
+    assert len(set(moments)) == len(finds)
 
 
 def test_the_ablation_refuses_other_people(tmp_path):
