@@ -38,7 +38,7 @@ AGE_BAND_STARTS: Final[AgeLimits] = (30, 60)
 """Ages in years at which bands 1 and 2 begin, unless ``labels.age_limits`` says otherwise."""
 
 OLDEST: Final = 120
-"""Years; whoever is said to be older is a slip of the pen."""
+"""Years; a higher age is taken for a typing error."""
 
 MISSING: Final = -1
 """Stands where nobody knows the label of a photo, in every column of labels."""

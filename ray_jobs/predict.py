@@ -159,7 +159,7 @@ def _most_frequent(table: Path) -> int:
     """The most frequent class of the photos that the run was trained on."""
     if not table.is_file():
         raise FileNotFoundError(
-            f"{table}: not there, so nobody knows the most frequent class; use the run itself"
+            f"{table}: not there, so the most frequent class is not known; use the run itself"
         )
     train = pd.read_parquet(table)
     return int(train.loc[train["status"] == OK, "joint"].mode().min())

@@ -109,7 +109,8 @@ def _phase(state: RunState, liveness: Liveness, now: float) -> str:
         return f"its program was killed while {state.phase}, {ago}"
     if liveness == "silent":
         return (
-            f"{state.phase}, {ago}: it has ended without a word, or its machine cannot write here"
+            f"{state.phase}, {ago}: the program has ended without saying so, or its machine cannot "
+            "write here"
         )
     waits = f", waiting for {state.waits_for}" if state.waits_for else ""
     return f"{state.phase}{waits}, began {duration(max(0.0, now - state.began))} ago, {ago}"

@@ -160,7 +160,7 @@ def _flag(side: int, shortest: int) -> int:
 def _decode_strictly(image: Image.Image) -> ImageArray:
     image.load()
     if image.mode == "F":
-        raise PhotoError("floating-point pixels, whose scale nobody knows: convert it to 8 bits")
+        raise PhotoError("floating-point pixels, whose scale is not known: convert it to 8 bits")
     if image.mode.startswith("I"):  # 16 bits; convert() would clip them to 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:

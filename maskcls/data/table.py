@@ -127,7 +127,7 @@ def _named(
         )
     unused = [str(name) for name in raw.columns if name not in found.values()]
     for name in unused:
-        # A slip of the pen would silently cost all labels of a column.
+        # A typing error would silently cost all labels of a column.
         close = difflib.get_close_matches(name.lower(), set(COLUMNS) - found.keys(), 1, 0.75)
         if close:
             raise ValueError(

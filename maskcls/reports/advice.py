@@ -194,7 +194,7 @@ def _search(run: FinishedRun) -> list[Advice]:
         perfect = analysis.if_perfect(run.answers)
         worst = max(perfect, key=lambda attribute: perfect[attribute])
         table = ", ".join(f"{attribute} {perfect[attribute]:.3f}" for attribute in ATTRIBUTES)
-        reason = f"Joint macro F1 is {now:.3f}. If one attribute were always right: {table}."
+        reason = f"Joint macro F1 is {now:.3f}. With one attribute answered perfectly: {table}."
     else:
         worst = min(run.targets, key=lambda t: run.scores["out_of_fold"][t]["macro_f1"])
         perfect = {worst: 1.0}

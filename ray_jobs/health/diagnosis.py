@@ -135,7 +135,8 @@ def _cluster_ports(cluster: Cluster) -> Iterator[Finding]:
         reach = "the dashboard listens on every address, and " if everyone else ""
         yield Finding(
             "warning",
-            f"token authentication is off: {reach}whoever reaches the ports can run anything here",
+            f"token authentication is off: {reach}anyone who reaches the ports can run anything "
+            "here",
             "export RAY_AUTH_MODE=token before `ray start` on every node and before this program",
         )
 

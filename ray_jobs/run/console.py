@@ -76,8 +76,10 @@ class _Terminal(logging.StreamHandler[TextIO]):
 
 
 def setup(log_file: Path | None = None) -> None:
-    """Send the lines of both packages to the terminal and, dated, to ``log_file``."""
+    """Send the lines of both packages to the terminal and, dated, to ``log_file``, which also gets
+    what is too long for a terminal, such as the traceback of a lane that has ended."""
     handlers: list[logging.Handler] = [_Terminal(sys.stdout)]
+    handlers[0].setLevel(logging.INFO)
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +89,7 @@ def setup(log_file: Path | None = None) -> None:
         handler.addFilter(_filter)
     for room in LOGGERS:
         logger = logging.getLogger(room)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.DEBUG)
         logger.handlers = handlers
         logger.propagate = False
 

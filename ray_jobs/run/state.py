@@ -1,4 +1,4 @@
-"""state.json: how far a run is, kept by its driver for whoever looks from outside.
+"""state.json: how far a run is, kept by its driver for those who look from outside.
 
 The thread that hears of jobs writes the file, at most once a second. Nothing here imports Ray:
 ``python -m ray_jobs.status`` reads it on any machine that sees the folder.
@@ -95,7 +95,7 @@ class Board:
         self._write()
 
     def phase(self, name: str) -> None:
-        """What the program does now, with a line for whoever looks on."""
+        """What the program does now, with a line on the terminal."""
         log.info("%s ...", name)
         self.state.phase = name
         self._write()

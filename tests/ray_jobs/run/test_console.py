@@ -128,3 +128,17 @@ def test_a_line_takes_the_place_of_the_bar(monkeypatch):
     console.setup()
     logging.getLogger("ray_jobs").info("an epoch")
     assert screen.getvalue() == f"{progress.CLEAR}an epoch\n"
+
+
+def test_the_log_of_a_run_has_the_tracebacks_that_the_terminal_is_spared(tmp_path, capsys):
+    console.setup(tmp_path / "run.log")
+    log = logging.getLogger("ray_jobs.lanes.pool")
+    try:
+        raise RuntimeError("the worker died as it started")
+    except RuntimeError:
+        log.debug("lane %d ended", 3, exc_info=True)
+    log.info("after it")
+    assert capsys.readouterr().out == "after it\n"
+    written = (tmp_path / "run.log").read_text()
+    assert "DEBUG lane 3 ended" in written
+    assert "RuntimeError: the worker died as it started" in written

@@ -188,7 +188,7 @@ def test_where_no_lock_can_be_seen_the_age_of_the_file_tells(tmp_path, told):
     assert lease.liveness(Place(tmp_path), time.time()) == "alive"
     os.utime(tmp_path / lease.FILE, (NOW, NOW))
     assert lease.liveness(Place(tmp_path), time.time()) == "silent"
-    assert "ended without a word" in told()
+    assert "ended without saying so" in told()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, told):
