@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -50,7 +50,8 @@ MaskName = Literal["worn", "incorrect", "not_worn"]
 class LabelFixes(BaseModel):
     """Known label errors by person: an id, or the name of the folder. See configs/label_fixes.yaml.
 
-    Where two speak of one label, ``set_mask`` wins.
+    Where two speak of one label, ``set_mask`` wins. ``people`` is how many the set has whose ids
+    these are: an id means somebody else in another set.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +62,11 @@ class LabelFixes(BaseModel):
     flip_gender: Ids = []
     set_age: dict[Id, Annotated[int, Field(ge=0, le=119, strict=True)]] = {}
     leave_out: Ids = []
+    people: Annotated[int, Field(ge=1, strict=True)] | None = None
+
+    def by_person(self) -> Iterator[tuple[str, Any]]:
+        """Key and people of each kind of fix."""
+        return ((key, value) for key, value in self if key != "people")
 
 
 def load_fixes(path: Path) -> LabelFixes:
@@ -110,7 +116,9 @@ def renamed(fixes: LabelFixes, name_of: Mapping[str, str]) -> LabelFixes:
             values[name_of[name]] = {**known, **value} if isinstance(value, dict) else value
         return values
 
-    return LabelFixes.model_construct(**{key: under_new_names(people) for key, people in fixes})
+    return LabelFixes.model_construct(
+        **{key: under_new_names(people) for key, people in fixes.by_person()}
+    )
 
 
 def apply_fixes(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, list[str]]:
@@ -119,7 +127,9 @@ def apply_fixes(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, l
     ``frame`` has a row a photo with ``key``, ``person``, ``stem``, ``mask``, ``gender`` and
     ``age``. Raises ValueError for fixes of another data set; see ``_for_people``.
     """
-    if fixes == LabelFixes():  # what follows takes seconds for a million photos
+    if not any(
+        people for _, people in fixes.by_person()
+    ):  # what follows takes seconds for a million photos
         return frame.assign(fix=""), []
     fixes, notes = _for_people(fixes, frame)
 
@@ -177,12 +187,13 @@ def _for_people(fixes: LabelFixes, frame: pd.DataFrame) -> tuple[LabelFixes, lis
 
     A person is named by id or, which cannot hit anybody else, by the name of the folder. Ids of
     another data set belong to other people here: where most ids match nobody, the few that match
-    somebody do so by chance. Raises ValueError then.
+    somebody do so by chance. Raises ValueError then, and where an id matches in a set of another
+    number of people than the fixes say.
     """
     folders = folder_names(frame)
     id_of = {person: person for person in folders}
     id_of |= {folder: person for person, folder in folders.items()}
-    listed = {name for _, names in fixes for name in names}
+    listed = {name for _, names in fixes.by_person() for name in names}
     unknown = listed - id_of.keys()
     by_id = {name for name in listed if "_" not in name}
     strangers = by_id & unknown
@@ -192,6 +203,14 @@ def _for_people(fixes: LabelFixes, frame: pd.DataFrame) -> tuple[LabelFixes, lis
             f"are for another data set, and {some(sorted(by_id - unknown))} would change somebody "
             "else's labels: leave data.label_fixes (or --fixes) out, or name people by their "
             "folders, as in 000020_female_Asian_50"
+        )
+
+    here = len(folders)
+    if fixes.people not in (None, here) and strangers != by_id:
+        raise ValueError(
+            f"the label fixes are for a set of {fixes.people:,} people (their key `people`), and "
+            f"here are {here:,}: {some(sorted(by_id - unknown))} may be somebody else. Leave "
+            "data.label_fixes (or --fixes) out; if this is a part of that set, delete the key"
         )
 
     notes = []

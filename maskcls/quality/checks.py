@@ -229,7 +229,7 @@ def _of_people(root: Path, photos: pd.DataFrame) -> Iterator[Finding]:
 def _of_fixes(photos: pd.DataFrame, fixes: LabelFixes) -> Iterator[Finding]:
     """Label fixes that change nothing."""
     everybody = set(photos["person"])
-    for key, ids in fixes:
+    for key, ids in fixes.by_person():
         for person in ids:
             if person not in everybody:
                 yield Finding("label fix", f"{key}: nobody here has this id", (person,))

@@ -84,7 +84,9 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
     years = _usual_years(suspects.photos, suspects.age_limits)
     # Who has no photo in the run, such as those left out, keeps the name that the fixes gave.
     folders = folder_names(suspects.photos)
-    known = {name: folders.get(name, name) for _, people in suspects.fixes for name in people}
+    known = {
+        name: folders.get(name, name) for _, people in suspects.fixes.by_person() for name in people
+    }
     path = page.write(
         folder / "label_errors.html",
         "label_errors.html.j2",
@@ -100,7 +102,7 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
         data={
             "run": suspects.name,
             "identity": suspects.identity,
-            "fixes": renamed(suspects.fixes, known).model_dump(),
+            "fixes": renamed(suspects.fixes, known).model_dump(exclude={"people"}),
         },
     )
     return table, path

@@ -258,6 +258,19 @@ def test_fixes_of_another_data_set_are_refused(tmp_path: Path, person: Write) ->
     assert (read_train(tmp_path, fixes=named).photos["fix"] == "").all()
 
 
+def test_fixes_of_a_set_of_another_size_are_refused(tmp_path: Path, person: Write) -> None:
+    person("000020_male_Asian_20")
+    person("000021_male_Asian_20")
+    ours = LabelFixes(flip_gender=["000020"], people=2)
+    assert (read_train(tmp_path, fixes=ours).photos["fix"] == "gender flipped").sum() == 7
+    theirs = LabelFixes(flip_gender=["000020"], people=2700)
+    with pytest.raises(ValueError, match=r"a set of 2,700 people .* here are 2: 1 .000020. may be"):
+        read_train(tmp_path, fixes=theirs)
+    # The name of a folder means nobody else; an id that is not here does no harm.
+    for harmless in (["000020_male_Asian_20"], ["000099"]):
+        read_train(tmp_path, fixes=LabelFixes(flip_gender=harmless, people=2700))
+
+
 def test_fixes_set_single_masks_and_ages(tmp_path: Path, person: Write) -> None:
     person("000001_male_Asian_45")
     person("000002_male_Asian_45", ["mask1.jpg"])
