@@ -79,7 +79,7 @@ def test_a_report_is_made_again_from_the_run_alone_and_runs_are_compared(
 
     before = (run_dir / "report.html").read_text()
     assert "data:image/jpeg" in before
-    assert "Not every answer has a heat map" not in before
+    assert "Some answers have no heat map" not in before
     (run_dir / "report.html").unlink()
     assert told(run_dir) == f"report: {run_dir / 'report.html'}\n"
     assert (run_dir / "report.html").read_text() == before
