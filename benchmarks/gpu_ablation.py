@@ -107,41 +107,39 @@ def jobs_of(
         key = layers.digest(str(images), seed, config.folds.count)
         if key not in prepared:
             prepared[key] = datasets.prepare(config, images, out / "tables" / key)
+        # What was trained by another recipe or on other photos is not taken for this.
+        recipe = prepared[key].complete(config.recipe(Task.MULTI)).model_dump(mode="json")
+        digest = layers.digest(recipe, prepared[key].digest)
         folder = folder_of(out, name, seed)
         folder.mkdir(parents=True, exist_ok=True)
         for fold in range(config.folds.count):
-            yield Fold(config, prepared[key], fold, device, folder / f"fold{fold}.parquet")
+            yield Fold(config, prepared[key], fold, device, folder / f"fold{fold}-{digest}.parquet")
 
 
-def answers(out: Path, name: str, seeds: Mapping[int, int]) -> pd.DataFrame:
-    """Out-of-fold answers of a variant with these seeds (seed -> folds), in a stable order."""
+def answers(files_of: Mapping[int, Sequence[Path]]) -> pd.DataFrame:
+    """Out-of-fold answers of a variant (seed -> the files of its folds), in a stable order."""
     parts = []
-    for seed, count in seeds.items():
-        folder = folder_of(out, name, seed)
-        rows = pd.concat(pd.read_parquet(folder / f"fold{fold}.parquet") for fold in range(count))
-        told = ensemble.out_of_fold_answers("soft", rows.reset_index(drop=True), seed=seed)
-        parts.append(told.assign(seed=seed))
+    for seed, paths in files_of.items():
+        rows = pd.concat(map(pd.read_parquet, paths), ignore_index=True)
+        parts.append(ensemble.out_of_fold_answers("soft", rows, seed=seed).assign(seed=seed))
     return pd.concat(parts).sort_values(["seed", "photo"], ignore_index=True)
 
 
 def report(jobs: Sequence[Fold], names: Sequence[str], out: Path, against: str) -> str:
     """The table of the variants that have all folds of a seed."""
-    done: dict[Path, set[bool]] = {}
-    for job in jobs:
-        done.setdefault(job.out.parent, set()).add(job.out.is_file())
-    counts = {job.out.parent: job.config.folds.count for job in jobs}
-    seeds = {job.out.parent: job.config.run.seed for job in jobs}
-    of = {
-        name: {seed: counts[folder] for folder, seed in seeds.items()
-               if folder == folder_of(out, name, seed) and done[folder] == {True}}
-        for name in names
-    }  # fmt: skip
+    files_of: dict[str, dict[int, list[Path]]] = {name: {} for name in names}
+    for name, seed in itertools.product(names, {job.config.run.seed for job in jobs}):
+        mine = [job.out for job in jobs if job.out.parent == folder_of(out, name, seed)]
+        if all(path.is_file() for path in mine):
+            files_of[name][seed] = mine
     rows = []
-    for name in names:
-        shared = {seed: count for seed, count in of[name].items() if seed in of[against]}
+    for name, of in files_of.items():
+        shared = sorted(of.keys() & files_of[against].keys())
         if shared:
-            first = answers(out, against, {seed: of[against][seed] for seed in shared})
-            cells = compared(answers(out, name, shared), first, name == against)
+            ours, first = (
+                {seed: each[seed] for seed in shared} for each in (of, files_of[against])
+            )
+            cells = compared(answers(ours), answers(first), name == against)
             rows.append({"variant": name, "seeds": str(len(shared)), **cells})
     return table(rows) if rows else "no variant is done\n"
 

@@ -170,6 +170,8 @@ def relative_paths(tree: Mapping[str, Any]) -> Problems:
         if last not in _PATHS:
             continue
         for path in value if isinstance(value, list) else [value]:
+            if last == "image.detector" and path in DETECTORS:
+                continue
             if isinstance(path, str) and not _lasts(path):
                 yield (
                     key,
@@ -180,6 +182,4 @@ def relative_paths(tree: Mapping[str, Any]) -> Problems:
 
 
 def _lasts(path: str) -> bool:
-    if path in DETECTORS:
-        return True
     return path.startswith(("~", "package:")) or uri.is_uri(path) or PurePath(path).is_absolute()

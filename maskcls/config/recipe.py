@@ -221,8 +221,13 @@ class Predict(Section):
         ["plain"],
         description="What the finished model sees of a photo, for its answers out of fold as for "
         "those to predict; the mean of the probabilities is its answer. `[plain, flip]` adds the "
-        "mirrored photo, for twice the time. Epochs are compared by the plain photo.",
+        "mirrored photo, for twice the time. Epochs of a sweep are compared by the plain photo.",
     )
+
+    @property
+    def answers_again(self) -> bool:
+        """Whether the finished model has more to say out of fold than epochs are compared by."""
+        return self.views != ["plain"]
 
 
 class Recipe(Section):

@@ -127,9 +127,8 @@ def apply_fixes(frame: pd.DataFrame, fixes: LabelFixes) -> tuple[pd.DataFrame, l
     ``frame`` has a row a photo with ``key``, ``person``, ``stem``, ``mask``, ``gender`` and
     ``age``. Raises ValueError for fixes of another data set; see ``_for_people``.
     """
-    if not any(
-        people for _, people in fixes.by_person()
-    ):  # what follows takes seconds for a million photos
+    # What follows takes seconds for a million photos.
+    if not any(people for _, people in fixes.by_person()):
         return frame.assign(fix=""), []
     fixes, notes = _for_people(fixes, frame)
 

@@ -5,7 +5,7 @@ Knows nothing of files, epochs or Ray; a notebook can drive it as well as a Trai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,9 +135,8 @@ class Learner:
         """The model to validate, keep and predict with: the moving average, where there is one."""
         return self.model if self._ema is None else self._ema.module
 
-    def predictor(self) -> Predictor:
-        """``averaged`` as it stands, to validate with: it sees the plain photo alone, whatever
-        ``predict.views`` asks of the finished model. All processes of a job must call it."""
+    def predictor(self, views: Sequence[str] = ("plain",)) -> Predictor:
+        """``averaged`` as it stands, to validate with. All processes of a job must call it."""
         if self._world > 1:
             # Each process kept its own batch-norm statistics: validate on one and the same model.
             for model in dict.fromkeys((self.model, self.averaged)):
@@ -149,6 +148,7 @@ class Learner:
             self.dtype,
             self.recipe.train.eval_batch_size,
             self._heads,
+            views,
         )
 
     def state(self) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Work:
     predicted: int
     views: int = 1
     """Of each photo, that the finished model sees."""
+    answers_again: bool = False
+    """Whether it answers for the validation photos once more."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ class Forecast:
 def job_seconds(work: Work, costs: Mapping[str, float], workers: int) -> float:
     """How long a job takes in a lane that is up, at most: patience may end it sooner."""
     epoch = work.steps * costs["step"] + work.validation / workers * costs["photo"] + costs["save"]
-    again = work.validation if work.views > 1 else 0
+    again = work.validation if work.answers_again else 0
     answers = (work.predicted + again) * work.views * costs["photo"]
     loads = (work.predicted > 0) + (again > 0)
     return costs["build"] + work.epochs * epoch + loads * costs["load"] + answers

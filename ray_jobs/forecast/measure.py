@@ -117,7 +117,7 @@ def work_of(
                 continue
             kind = _kind(task, recipe)
             sizes = (len(training), plan.steps, len(validation), recipe.train.epochs, predicted,
-                     len(recipe.predict.views))  # fmt: skip
+                     len(recipe.predict.views), recipe.predict.answers_again)  # fmt: skip
             work.append(Work(name, task, fold, kind, *sizes))
     pixels = {task: int(np.prod(config.recipe(task).image.size)) for task in config.tasks}
     work.sort(key=lambda job: -job.epochs * pixels[job.task])

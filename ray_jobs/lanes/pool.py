@@ -285,10 +285,10 @@ def _run_lane(lane: Lane, setting: _Setting, running: Lanes) -> None:
     except Exception as error:
         # Whatever ends a lane, its job must go back to the queue and the run must hear of it.
         reason = f"lane {lane.number}: {last_line(error)}"
-        log.debug("lane %d ended", lane.number, exc_info=True)
         running.failures[lane.number] = reason
         if not running.ended.is_set():
             log.warning("%s", reason)
+            log.debug("lane %d", lane.number, exc_info=True)
             with suppress(ray.exceptions.RayError):  # the queue may have gone with the lane
                 ray.get(running.queue.close_lane.remote(lane.number, reason))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,9 +69,10 @@ def validate(
     photos_NHWC: source.UInt8Array,
     rows_M: npt.NDArray[np.int64],
     session: Session,
+    views: Sequence[str] = ("plain",),
 ) -> dict[str, FloatArray]:
     """Probabilities of every validation photo, in order, on every process of the job."""
-    predictor = learner.predictor()
+    predictor = learner.predictor(views)
     mine = predictor(photos_NHWC, rows_M[session.rank :: session.world], session.beat)
     if session.world == 1:
         return mine
@@ -124,12 +125,13 @@ def save_best(
 
 def answer_in_all_views(job: Job, session: Session) -> None:
     """What the best model says out of fold as it will predict, where that is more than what epochs
-    are compared by, the plain photo. In the first process alone: it has the model.
+    are compared by, the plain photo. In the first process alone: it has the model. Epochs of a
+    trial, which may end at any of them, are seen in all views already.
 
     Does the same again where it is called again, so an interruption loses nothing.
     """
     assert job.train is not None
-    if job.recipe.predict.views == ["plain"]:
+    if job.supervised or not job.recipe.predict.answers_again:
         return
     predictor, info = inference.load(job.folder, session.device)
     photos = job.train.photos()

@@ -91,9 +91,8 @@ def _conclude(
     history: list[dict[str, float]],
     started: float,
 ) -> dict[str, Any]:
-    """Write that the job is done, and what it reports."""
-    for one in (job, *job.companions):
-        answer_in_all_views(one, session)
+    """Let the best model answer in all views; write that the job is done and what it reports."""
+    answer_in_all_views(job, session)
     info = checkpoint.read_info(job.folder)
     outcome = {
         "identity": job.identity,
@@ -203,7 +202,9 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
     for epoch in range(len(history) + 1, recipe.train.epochs + 1):
         began = time.monotonic()
         loss = _train_epoch(learner, stream, plan, epoch, session)
-        probabilities = validate(learner, job.train.open(), validation["row"].to_numpy(), session)
+        views = recipe.predict.views if job.supervised else ["plain"]
+        rows_M = validation["row"].to_numpy()
+        probabilities = validate(learner, job.train.open(), rows_M, session, views)
         scores, confusion_KK = score(probabilities, validation)
         values = {
             "epoch": float(epoch),

@@ -48,7 +48,7 @@ def test_the_richest_choice_that_ends_in_time_is_taken():
     outlook = choose(config)
     assert outlook.seconds <= budget.USED * 900
     assert all(seconds > budget.USED * 900 for _, seconds in outlook.refused)
-    every = list(budget.choices(config))
+    every = budget.choices(config)
     assert every[: len(outlook.refused)] == [choice for choice, _ in outlook.refused]
     assert every[len(outlook.refused)] == outlook.choice
     assert choose(config) == outlook  # nothing is drawn
@@ -68,6 +68,29 @@ def test_more_time_never_buys_less():
     told = "\n".join(budget.lines_of(config_of("3m"), found[0]))
     assert "given up: tasks joint, age" in told
     assert "the next richer" in told
+
+
+@pytest.mark.parametrize("epochs", [3, 16])
+def test_choices_are_tried_once_and_pixels_go_last(epochs):
+    config = config_of("15m", f"recipes.multi.train.epochs={epochs}")
+    every = budget.choices(config)
+    assert all(one not in every[:place] for place, one in enumerate(every))
+    scales = [choice.scale for choice in every]
+    assert scales == sorted(scales, reverse=True)
+    assert len(set(scales)) == 2
+    smallest = [choice for choice in every if choice.scale < 1]
+    shown = [choice.epochs[Task.MULTI] for choice in smallest]
+    assert shown == sorted(shown, reverse=True)  # two folds before fewer epochs
+    assert {choice.folds for choice in smallest} == {2, 3}
+
+
+def test_more_time_buys_more_of_each_task():
+    config = config_of()
+    found = [choose(config_of(f"{minutes}m")).choice for minutes in range(3, 60)]
+    worth = [(len(c.tasks), c.scale, c.epochs[Task.MULTI], c.folds) for c in found]
+    assert worth == sorted(worth)
+    assert {c.scale for c in found} == {0.75, 1.0}
+    assert found[-1].tasks == tuple(config.tasks)
 
 
 def test_a_choice_becomes_the_configuration_of_the_run():

@@ -109,7 +109,7 @@ def test_epochs_are_compared_by_the_plain_photo_and_answers_are_of_all_views(
     photos, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(stream, "batches", one_process.batches)
-    job = replace(job_of_two_folds(tmp_path, photos), companions=())
+    job = replace(job_of_two_folds(tmp_path, photos), companions=(), supervised=False)
     fit.run(job, one_process.Alone())
     predictor, info = predict.load(job.folder, torch.device("cpu"))
     rows = pd.read_parquet(job.folder / "out_of_fold.parquet")
@@ -152,6 +152,35 @@ def test_it_may_die_between_the_states_of_two_folds(undisturbed, photos, tmp_pat
     assert_same(left_by(job), expected)
     # The second epoch is told again, to be judged.
     assert session.told.count("go on?") == 2
+
+
+def test_a_trial_that_is_ended_has_answered_in_all_views(photos, tmp_path, monkeypatch):
+    """Tune removes the weights of a trial as soon as it is over, and wants no more of it."""
+    monkeypatch.setattr(stream, "batches", one_process.batches)
+    job = replace(job_of_two_folds(tmp_path, photos), companions=())
+
+    class Over(one_process.Alone):
+        def go_on(self, number):
+            self.beat = self.refuse
+            self.said = pd.read_parquet(job.folder / "out_of_fold.parquet")
+            predictor, _ = predict.load(job.folder, torch.device("cpu"))
+            assert list(predictor.views) == ["plain", "flip"]
+            row_of = pd.Series(range(len(photos.photos())), index=photos.photos()["key"])
+            self.expected = predictor(photos.open(), row_of[self.said["photo"]].to_numpy())
+            (job.folder / "model.safetensors").unlink()
+            return False
+
+        def refuse(self, *_):
+            raise AssertionError("the trial is over")
+
+    session = Over()
+    report = fit.run(job, session)
+    assert report["epochs"] == 1
+    said = np.stack(session.said["probabilities"])
+    np.testing.assert_allclose(said, session.expected["gender"], atol=1e-6)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(job.folder / "out_of_fold.parquet").astype(str), session.said.astype(str)
+    )
 
 
 class Checked(one_process.Alone):
