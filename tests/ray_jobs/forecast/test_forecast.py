@@ -30,9 +30,8 @@ def test_a_job_takes_its_epochs_and_what_it_predicts():
     assert job_seconds(WORK, COSTS, workers=1) == pytest.approx(2 + 3 * epoch)
     predicting = replace(WORK, predicted=300)
     assert job_seconds(predicting, COSTS, workers=1) == pytest.approx(2 + 3 * epoch + 3 + 3)
-    mirrored = replace(
-        predicting, views=2, answers_again=True
-    )  # and the validation photos once more, in both views
+    # And for the validation photos once more, in both views.
+    mirrored = replace(predicting, views=2, answers_again=True)
     assert job_seconds(mirrored, COSTS, 1) == pytest.approx(2 + 3 * epoch + 3 + 6 + 3 + 4)
     shared = job_seconds(WORK, COSTS, workers=2)
     assert shared == pytest.approx(2 + 3 * (epoch - 1))
