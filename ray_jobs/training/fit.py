@@ -202,9 +202,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
     for epoch in range(len(history) + 1, recipe.train.epochs + 1):
         began = time.monotonic()
         loss = _train_epoch(learner, stream, plan, epoch, session)
-        views = recipe.predict.views if job.supervised else ["plain"]
-        rows_M = validation["row"].to_numpy()
-        probabilities = validate(learner, job.train.open(), rows_M, session, views)
+        probabilities = _validated(learner, job, validation, session)
         scores, confusion_KK = score(probabilities, validation)
         values = {
             "epoch": float(epoch),
@@ -272,6 +270,17 @@ def _train_epoch(
             "set train.clip_grad_norm, or use train.precision=float32"
         )
     return loss
+
+
+def _validated(
+    learner: Learner, job: Job, validation: pd.DataFrame, session: Session
+) -> dict[str, npt.NDArray[np.float32]]:
+    """What an epoch's model says of the validation photos: of a trial in all views, since it may
+    be the last that is asked of it, else of the plain photo."""
+    assert job.train is not None
+    views = job.recipe.predict.views if job.supervised else ["plain"]
+    rows_M = validation["row"].to_numpy()
+    return validate(learner, job.train.open(), rows_M, session, views)
 
 
 def _rank_of(values: dict[str, float]) -> tuple[float, float]:
