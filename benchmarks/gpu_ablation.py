@@ -85,7 +85,7 @@ def train(job: Fold) -> None:
         rank = scores["macro_f1"], -scores["loss"]
         if best is None or rank > best:
             best = rank
-            if recipe.predict.views != ["plain"]:
+            if recipe.predict.answers_again:
                 in_all = replace(predictor, views=recipe.predict.views)
                 probabilities = in_all(source.open(), rows_M)
             rows = evaluate.out_of_fold_rows(task, job.fold, probabilities, validation)

@@ -14,6 +14,7 @@ from ray_jobs.training import fit
 from ray_jobs.training import job as jobs
 from ray_jobs.training.job import Job
 from tests import one_process
+from tests.conftest import ROOT
 
 LIST = """
 config: best-cpu
@@ -50,6 +51,13 @@ def test_a_fold_is_that_of_a_sweep(drawn, listed, tmp_path, monkeypatch):
         pd.testing.assert_frame_equal(ours[columns], expected[columns])
         for one, other in zip(ours["probabilities"], expected["probabilities"], strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ablation.yaml", "gpu_ablation.yaml"])
+def test_every_word_of_the_shipped_lists_is_read(name):
+    overlays = Overlays.read(ROOT / "benchmarks" / name)
+    words = {tuple(words) for words in overlays.words.values()}
+    assert len(words) == len(overlays.words)  # no variant is another one
 
 
 def test_it_stops_in_time_goes_on_and_tells_what_there_is(
