@@ -63,7 +63,6 @@ def train(job: Fold) -> None:
     recipe = job.data.complete(job.config.recipe(task))
     source = job.data.train.images[recipe.image]
     training, validation = plans.tables(source.photos(), task, job.fold, recipe, seed)
-    validation["photo"] = source.photos()["key"].to_numpy()[validation["row"]]
     plan = plans.epoch_plan(task, recipe, seed, training, rank=0, world=1)
     torch.manual_seed(seed)
     labels = {name: training[name].to_numpy() for name in (*LABEL_COLUMNS.values(), "age")}

@@ -52,7 +52,6 @@ def main() -> None:
             predictor, _ = predict.load(job.folder, torch.device("cpu"))
             table = job.train.photos()
             _, validation = plans.tables(table, job.task, job.fold, job.recipe, job.seed)
-            validation["photo"] = table["key"].to_numpy()[validation["row"]]
             began = time.monotonic()
             said = replace(predictor, views=views)(job.train.open(), validation["row"].to_numpy())
             spent, photos = spent + time.monotonic() - began, photos + len(validation)

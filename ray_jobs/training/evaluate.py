@@ -136,7 +136,6 @@ def answer_in_all_views(job: Job, session: Session) -> None:
     predictor, info = inference.load(job.folder, session.device)
     photos = job.train.photos()
     _, validation = plans.tables(photos, job.task, job.fold, job.recipe, job.seed)
-    validation["photo"] = photos["key"].to_numpy()[validation["row"]]
     probabilities = predictor(job.train.open(), validation["row"].to_numpy(), session.beat)
     scores, _ = score(probabilities, validation)
     _write_out_of_fold(job, probabilities, validation)

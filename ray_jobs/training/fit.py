@@ -227,7 +227,6 @@ def begin(job: Job, session: Session) -> tuple[Learner, source.EpochPlan, pd.Dat
     job.train.open()  # before many tasks ask for images that this node may have to prepare
     photos = job.train.photos()
     training, validation = plans.tables(photos, job.task, job.fold, job.recipe, job.seed)
-    validation["photo"] = photos["key"].to_numpy()[validation["row"]]
     plan = plans.epoch_plan(job.task, job.recipe, job.seed, training, session.rank, session.world)
     torch.manual_seed(job.seed)
     learner = Learner(

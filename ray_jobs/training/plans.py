@@ -19,9 +19,10 @@ def tables(
     photos: pd.DataFrame, task: labels.Task, fold: int, recipe: Recipe, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What a fold trains on and what it validates on, of the photos that have a label for the task;
-    see ``folds`` and ``pseudo``. Where some fold has no photo with all three labels, the joint
-    class is ``MISSING`` everywhere, so that all folds of a job are scored alike."""
-    further = pseudo.items(photos, fold, task)
+    see ``folds`` and ``pseudo``. The latter also has the keys of its photos, as ``photo``. Where
+    some fold has no photo with all three labels, the joint class is ``MISSING`` everywhere, so that
+    all folds of a job are scored alike."""
+    keys_N, further = photos["key"].to_numpy(), pseudo.items(photos, fold, task)
     photos = pseudo.plain(photos)
     photos = coverage.for_task(
         photos, task, years=task is labels.Task.AGE and heads.learns_years(recipe)
@@ -34,6 +35,7 @@ def tables(
     if len(further):
         training = pd.concat([training, further], ignore_index=True)
     validation = folds.validation_table(photos, fold_of, fold)
+    validation["photo"] = keys_N[validation["row"]]
     if not coverage.joint_everywhere(photos):
         validation["joint"] = labels.MISSING
     return training, validation
