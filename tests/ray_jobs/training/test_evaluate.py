@@ -29,6 +29,6 @@ def test_every_worker_has_the_answers_of_all_photos_also_where_they_are_few(phot
     )
     for rank in range(world):
         session = SimpleNamespace(rank=rank, world=world, beat=lambda: None)
-        learner = SimpleNamespace(predictor=lambda: predictor)
+        learner = SimpleNamespace(predictor=lambda views: predictor)
         said = evaluate.validate(learner, images_NHWC, rows_M, session)
         np.testing.assert_array_equal(said["mask"], alone)
