@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from maskcls.config.checks import lost_with_the_job
 from maskcls.config.schema import Config
 from maskcls.data import manifest
 from maskcls.reports import comparison, finished_run
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.out is not None and len(arguments.runs) == 1:
         parser.error("--out is for a comparison of several runs; a report goes to its run's folder")
+    for path in [*arguments.runs, *([str(arguments.out)] if arguments.out else [])]:
+        if problem := lost_with_the_job(path):
+            parser.error(problem)
     with console.report_errors("report"), ExitStack() as stack:
         places = [stack.enter_context(_fetched(run)) for run in arguments.runs]
         if len(places) == 1:

@@ -172,13 +172,19 @@ def relative_paths(tree: Mapping[str, Any]) -> Problems:
         for path in value if isinstance(value, list) else [value]:
             if last == "image.detector" and path in DETECTORS:
                 continue
-            if isinstance(path, str) and not _lasts(path):
-                yield (
-                    key,
-                    "under `ray job submit` a path from the root (/...) or a URI is needed: a "
-                    "relative one lies in Ray's copy of the working folder, which is deleted with "
-                    f"its results (got {path!r})",
-                )
+            if isinstance(path, str) and (problem := lost_with_the_job(path)):
+                yield key, problem
+
+
+def lost_with_the_job(path: str) -> str | None:
+    """What is wrong with a path under `ray job submit`; None where nothing is."""
+    if JOB_VARIABLE not in os.environ or _lasts(path):
+        return None
+    return (
+        "under `ray job submit` a path from the root (/...) or a URI is needed: a relative one "
+        "lies in Ray's copy of the working folder, which is deleted with its results "
+        f"(got {path!r})"
+    )
 
 
 def _lasts(path: str) -> bool:

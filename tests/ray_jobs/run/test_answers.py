@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from maskcls.config import checks
 from maskcls.config.load import load
 from maskcls.storage.place import Place
-from ray_jobs import status
+from ray_jobs import report, status
 from ray_jobs.lanes.records import Event
 from ray_jobs.run import console, jobs, lease
 from ray_jobs.run.folder import RunFolder, reading
@@ -89,3 +90,11 @@ def test_a_reader_has_a_copy_of_its_own(tmp_path, monkeypatch):
         assert folder.path != RunFolder.of(config).path
         assert Path(folder.path).is_dir()
     assert pulled == [folder.path]
+
+
+@pytest.mark.parametrize("words", [["runs/a"], ["/runs/a", "/runs/b", "--out", "comparison.html"]])
+def test_a_report_into_the_copy_of_a_submitted_job_is_refused(words, monkeypatch, capsys):
+    monkeypatch.setenv(checks.JOB_VARIABLE, "{}")
+    with pytest.raises(SystemExit):
+        report.main(words)
+    assert "under `ray job submit` a path from the root" in capsys.readouterr().err
