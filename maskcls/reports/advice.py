@@ -24,18 +24,29 @@ NAMED: Final = 6
 RANDOM_WEIGHTS, BAD_FIT, SEARCH = 0.6, 0.4, 0.2
 """Share of the gap to perfect answers that each is taken to close: rough, and only to rank."""
 
+LONGER: Final = 2
+"""Times the epochs of a model that is advised to train longer."""
+
+TRIALS: Final = 12
+"""Of a search that is advised: about what finds one rate among two decades of them."""
+
 CALIBRATED: Final = 0.05
 """Mean probability minus share right from which on a model is called overconfident."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do, why, and the command that does it; ``gain`` is in macro F1, to rank by."""
+    """What to do, why, and the command that does it; ``gain`` is in macro F1, to rank by.
+
+    ``training_s``: seconds that the jobs of the command train, all together and at most, on a
+    machine like that of the run; 0 where it trains nothing.
+    """
 
     title: str
     reason: str
     gain: float
     command: str = ""
+    training_s: float = 0.0
 
 
 def next_steps(
@@ -94,6 +105,13 @@ def _command(verb: str, run: FinishedRun, *words: str) -> str:
     return shlex.join(["python", "-m", f"ray_jobs.{verb}", *given])
 
 
+def _training_s(run: FinishedRun, epochs: Mapping[Task, float] | None = None) -> float:
+    """Seconds that the jobs of this run would train, with ``epochs`` times as many of a task."""
+    times = epochs or {}
+    return sum(job["training_seconds"] * times.get(Task(job["task"]), 1.0)
+               for job in run.scores["jobs"])  # fmt: skip
+
+
 def _recipe_words(tasks: Iterable[Task], word: str) -> list[str]:
     return [f"recipes.{task}.{word}" for task in tasks]
 
@@ -139,8 +157,8 @@ def _random_weights(run: FinishedRun) -> list[Advice]:
     word = "model.weights=package:efficientnet_lite0" if packaged else "model.pretrained=true"
     command = sweep(run, *_recipe_words(tasks, word), into="-pretrained")
     reason = f"Training of {named(tasks)} began with random weights, which needs far more photos."
-    return [Advice("Start from pretrained weights", reason, RANDOM_WEIGHTS * _gap(run, tasks),
-                   command)]  # fmt: skip
+    gain = RANDOM_WEIGHTS * _gap(run, tasks)
+    return [Advice("Start from pretrained weights", reason, gain, command, _training_s(run))]
 
 
 def _fit(run: FinishedRun, fits: Mapping[Task, Fit]) -> list[Advice]:
@@ -157,9 +175,11 @@ def _fit(run: FinishedRun, fits: Mapping[Task, Fit]) -> list[Advice]:
             words = [word for task in tasks for word in _remedy(task, run.recipes[task], verdict)]
             gain = BAD_FIT * _gap(run, tasks)
             hint = HINTS[verdict]
+            longer = 1.0 if verdict == "overfitting" else float(LONGER)
             steps.append(
                 Advice(f"{title} {named(tasks)}", f"{reasons}. {hint}", gain,
-                       sweep(run, *words, into=into))
+                       sweep(run, *words, into=into),
+                       _training_s(run, dict.fromkeys(tasks, longer)))
             )  # fmt: skip
     return steps
 
@@ -176,7 +196,7 @@ HINTS: Final = {
 def _remedy(task: Task, recipe: Recipe, verdict: str) -> list[str]:
     """The next means against a bad fit that the recipe does not use yet."""
     if verdict != "overfitting":
-        return _recipe_words([task], f"train.epochs={2 * recipe.train.epochs}")
+        return _recipe_words([task], f"train.epochs={LONGER * recipe.train.epochs}")
     if recipe.augment.name in ("base", "flip"):
         return _recipe_words([task], "augment.name=autoaugment")
     if recipe.augment.mix.name == "none":
@@ -207,15 +227,23 @@ def _search(run: FinishedRun) -> list[Advice]:
     f1_K[cm_KK.sum(axis=0) + cm_KK.sum(axis=1) == 0] = 1.0  # a class that nobody has
     hard = int(f1_K.argmin())
     task = analysis.tasks_of(run, worst)[0]
-    lr = run.recipes[task].train.lr
-    space = f"tune.space={{train.lr: {{loguniform: [{lr / 10:.1e}, {lr * 10:.1e}]}}}}"
+    train = run.recipes[task].train
+    words = [
+        f"task={task}",
+        f"tune.space={{train.lr: {{loguniform: [{train.lr / 10:.1e}, {train.lr * 10:.1e}]}}}}",
+        f"tune.trials={TRIALS}",
+        f"tune.max_epochs={train.epochs}",
+        f"run.dir={run.folder}-tune-{task}",
+    ]
+    jobs = [job["training_seconds"] for job in run.scores["jobs"] if job["task"] == task]
     return [
         Advice(
             f"Work on {worst}",
             f"{reason} The hardest {worst} class is {readable(worst, run.age_limits)[hard]} "
             f"(F1 {f1_K[hard]:.2f}). A search finds a better learning rate.",
             SEARCH * (perfect[worst] - now),
-            _command("tune", run, f"task={task}", space, f"run.dir={run.folder}-tune-{task}"),
+            _command("tune", run, *words),
+            TRIALS * sum(jobs) / len(jobs),
         )
     ]
 

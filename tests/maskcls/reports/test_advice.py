@@ -50,6 +50,9 @@ def test_a_run_without_a_fault_hears_of_its_weakest_attribute_and_of_comparing(r
     perfect = analysis.if_perfect(run.answers)
     first = max(perfect, key=perfect.get)
     search, compare = steps(run)
+    assert configured(search.command).tune.trials == advice.TRIALS
+    assert search.training_s == pytest.approx(advice.TRIALS * 61)  # a trial is a job at most
+    assert compare.training_s == 0
     assert search.title == f"Work on {first}"
     assert f"{first} {perfect[first]:.3f}" in search.reason
     assert compare.title.startswith("Compare runs")
@@ -80,6 +83,7 @@ def test_models_that_do_not_fit_their_training_photos_underfit(tmp_path):
     assert first.title == "Train more strongly: age"
     assert "guessing has 1.10" in first.reason
     assert configured(first.command).recipe(Task.AGE).train.epochs == 60
+    assert first.training_s == pytest.approx(2 * 61 * len(run.scores["jobs"]))
 
 
 def test_training_that_ended_too_early_is_told(tmp_path):
