@@ -53,8 +53,8 @@ def with_node(**changes):
     return replace(SOUND, nodes=[SOUND.nodes[0], replace(NODE, **changes)])
 
 
-def told(cluster):
-    return [(f.severity, f.what, f.nodes) for f in findings(cluster)]
+def told(seen):
+    return [(f.severity, f.what, f.nodes) for f in findings(seen)]
 
 
 def test_a_sound_cluster_has_nothing_to_fix():
@@ -68,7 +68,7 @@ OTHER_TIMM = PACKAGES | {"timm": "0.9"}
 
 
 @pytest.mark.parametrize(
-    ("cluster", "severity", "what"),
+    ("seen", "severity", "what"),
     [
         (with_environment(python="3.12.1"), "error", "Python 3.12.1, the driver has 3.11.7"),
         (with_environment(packages=OTHER_RAY), "error", "ray 2.59.0, the driver has 2.60.0"),
@@ -106,19 +106,19 @@ OTHER_TIMM = PACKAGES | {"timm": "0.9"}
         (replace(SOUND, refused="the cluster has no CPU"), "error", "has no CPU"),
     ],
 )
-def test_what_is_wrong_is_told_once_with_its_weight(cluster, severity, what):
-    ((weight, sentence, nodes),) = told(cluster)
+def test_what_is_wrong_is_told_once_with_its_weight(seen, severity, what):
+    ((weight, sentence, nodes),) = told(seen)
     assert weight == severity
     assert what in sentence
-    whole = "different" in what or cluster.nodes == SOUND.nodes
+    whole = "different" in what or seen.nodes == SOUND.nodes
     assert nodes == ([] if whole else ["b"])
-    lines = "\n".join(table.conclusion(findings(cluster)))
+    lines = "\n".join(table.conclusion(findings(seen)))
     assert sentence in lines
     assert "->" in lines
 
 
 @pytest.mark.parametrize(
-    "cluster",
+    "seen",
     [
         with_node(clock=Clock(5.0, 4.0)),
         with_node(clock=None),
@@ -126,20 +126,20 @@ def test_what_is_wrong_is_told_once_with_its_weight(cluster, severity, what):
         with_facts(open_files=None),
     ],
 )
-def test_what_is_no_harm_or_not_known_is_not_held_against_a_node(cluster):
-    assert findings(cluster) == []
+def test_what_is_no_harm_or_not_known_is_not_held_against_a_node(seen):
+    assert findings(seen) == []
 
 
 def test_a_folder_that_the_driver_cannot_use_is_not_told_of_every_node_too():
-    cluster = replace(with_facts(run_dir=GONE, data_root=GONE), run_dir=GONE, data_root=GONE)
-    assert [nodes for _, _, nodes in told(cluster)] == [[], []]
+    seen = replace(with_facts(run_dir=GONE, data_root=GONE), run_dir=GONE, data_root=GONE)
+    assert [nodes for _, _, nodes in told(seen)] == [[], []]
 
 
 def test_tokens_that_are_off_everywhere_are_a_warning():
     off = replace(ENVIRONMENT, token=False)
     nodes = [replace(node, facts=replace(FACTS, environment=off)) for node in SOUND.nodes]
-    cluster = replace(SOUND, driver=off, nodes=nodes, dashboard="0.0.0.0:8265")
-    ((severity, sentence, _),) = told(cluster)
+    seen = replace(SOUND, driver=off, nodes=nodes, dashboard="0.0.0.0:8265")
+    ((severity, sentence, _),) = told(seen)
     assert severity == "warning"
     assert "listens on every address" in sentence
 
@@ -147,8 +147,8 @@ def test_tokens_that_are_off_everywhere_are_a_warning():
 def test_what_nodes_share_is_told_once_and_errors_come_first():
     low = replace(FACTS, open_files=100)
     nodes = [replace(node, facts=low) for node in SOUND.nodes]
-    cluster = replace(SOUND, nodes=nodes, dashboard=None)
-    assert [(s, n) for s, _, n in told(cluster)] == [("error", ["a", "b"]), ("warning", [])]
+    seen = replace(SOUND, nodes=nodes, dashboard=None)
+    assert [(s, n) for s, _, n in told(seen)] == [("error", ["a", "b"]), ("warning", [])]
 
 
 def test_the_table_tells_nodes_apart_only_where_they_differ():

@@ -83,7 +83,7 @@ def assert_same(one, other):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(photos, tmp_path_factory):
+def whole(photos, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream, "batches", one_process.batches)
         job = job_of_two_folds(tmp_path_factory.mktemp("undisturbed"), photos)
@@ -93,9 +93,9 @@ def undisturbed(photos, tmp_path_factory):
     return left_by(job), session.told.count("beat")
 
 
-def test_it_may_die_at_any_beat(undisturbed, photos, tmp_path, monkeypatch):
+def test_it_may_die_at_any_beat(whole, photos, tmp_path, monkeypatch):
     """After any step or batch of any fold of any epoch."""
-    expected, beats = undisturbed
+    expected, beats = whole
     monkeypatch.setattr(stream, "batches", one_process.batches)
     for beat in range(beats):
         job = job_of_two_folds(tmp_path / str(beat), photos)
@@ -131,8 +131,8 @@ def test_epochs_are_compared_by_the_plain_photo_and_answers_are_of_all_views(
     assert epochs["val/macro_f1"].max() == pytest.approx(f1["plain",])
 
 
-def test_it_may_die_between_the_states_of_two_folds(undisturbed, photos, tmp_path, monkeypatch):
-    expected, _ = undisturbed
+def test_it_may_die_between_the_states_of_two_folds(whole, photos, tmp_path, monkeypatch):
+    expected, _ = whole
     monkeypatch.setattr(stream, "batches", one_process.batches)
     job = job_of_two_folds(tmp_path, photos)
     save, saved = checkpoint.save_resume, []
