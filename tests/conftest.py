@@ -43,21 +43,14 @@ ALLOWED_SKIPS = {"no GPU": "the machines of CI have none; see `benchmarks.gpu_ch
 STARTS_RAY = {"cluster", "swept", "others_cluster", "undisturbed"}
 """Fixtures that start Ray; whoever uses one is marked for it."""
 
-ONCE = ("undisturbed", "others_cluster")
-"""Fixtures that take minutes: one process of a parallel run has all tests of each."""
-
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items):
     for item in items:
         if STARTS_RAY & set(item.fixturenames):
             item.add_marker(pytest.mark.ray)
-        shared = [name for name in ONCE if name in item.fixturenames]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
-    # The longest first, so that no process is left alone with it at the end. A process has one
-    # cluster at a time: the last one ends that of the session.
-    items.sort(key=lambda item: ("logical_gpus" in item.fixturenames,
-                                 not set(ONCE) & set(item.fixturenames)))  # fmt: skip
+    # A process has one cluster at a time: this one ends that of the session.
+    items.sort(key=lambda item: "logical_gpus" in item.fixturenames)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -2,6 +2,9 @@
 
 import asyncio
 import socket
+import tempfile
+import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -64,6 +67,22 @@ def test_bad_files_get_the_reason_and_the_service_lives(address, photos):
         answer = httpx.post(f"{address}/predict", files={"photos": ("x.jpg", data)}, timeout=60)
         assert answer.status_code == status and words in answer.text, answer.text
     assert httpx.get(f"{address}/health").json() == {"status": "ok", "token": False}
+
+
+def test_nothing_of_a_photo_is_kept_or_logged(address, photos):
+    name, pixels = "name-of-a-person", b"\xfepixels of a person\xfe"  # a decoder reads no further
+    began, good = time.time(), photos[0].read_bytes() + pixels
+    for path, data, status in (("predict", good, 200), ("explain", good, 200),
+                               ("predict", pixels, 422)):  # fmt: skip
+        files = {"photos": (f"{name}.jpg", data)}
+        assert httpx.post(f"{address}/{path}", files=files, timeout=60).status_code == status
+    of_ray = Path(ray.get_runtime_context().get_temp_dir())
+    written = [path for path in (*of_ray.rglob("*"), *Path(tempfile.gettempdir()).iterdir())
+               if path.is_file() and path.stat().st_mtime >= began]  # fmt: skip
+    assert any("log" in path.name for path in written)
+    for path in written:
+        content = path.read_bytes()
+        assert name.encode() not in content and pixels not in content, path
 
 
 def test_a_killed_replica_loses_no_request(address, photos):
