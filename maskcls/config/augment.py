@@ -166,7 +166,8 @@ class Albumentations(_Augment):
     name: Literal["albumentations"] = "albumentations"
     pipeline: Annotated[str, AfterValidator(pipelines.read)] = Field(
         description="A YAML file that `albumentations.save` wrote, such as "
-        "configs/albumentations.yaml; kept as its content."
+        "configs/albumentations.yaml; kept as its content. A fixed crop or zoom belongs to "
+        "`image.*`, since validation and prediction do not go through the pipeline."
     )
 
 

@@ -1,5 +1,6 @@
 """The shipped configurations: found by name, whole, and each a lab note."""
 
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,12 @@ def test_an_installed_package_has_the_same_files(tmp_path):
     folder, names, folds = run([sys.executable, "-c", code], tmp_path / "site").splitlines()
     assert Path(folder) == tmp_path / "site" / "maskcls" / "configs"
     assert (names, folds) == (str(shipped.names()), "5")
+    # The console command, as an installer makes it from the wheel's list.
+    (listed,) = (tmp_path / "site").glob("*.dist-info")
+    (entry,) = importlib.metadata.Distribution.at(listed).entry_points
+    assert entry.name == "maskcls"
+    code = f"import sys; sys.argv[1:] = ['--help']; import {entry.module} as m; m.{entry.attr}()"
+    assert "maskcls eda DATA" in run([sys.executable, "-c", code], tmp_path / "site")
 
 
 def run(words, folder):
