@@ -40,6 +40,7 @@ from maskcls.scoring import ensemble
 from maskcls.storage import files
 from ray_jobs.data import photos as datasets
 from ray_jobs.data.augmented import augment_steps
+from ray_jobs.data.source import ImageSource
 from ray_jobs.training import evaluate, plans
 
 TINY = ["image.size=[64,48]", "train.epochs=2", "folds.count=2"]
@@ -54,22 +55,34 @@ class Fold:
     fold: int
     device: str
     out: Path
+    threads: int = 1
 
 
-def train(job: Fold) -> None:
-    """Train a fold and write the answers of its best epoch, those of a sweep's job."""
-    torch.set_num_threads(1)
-    task, seed = Task.MULTI, job.config.run.seed
-    recipe = job.data.complete(job.config.recipe(task))
+@dataclass(frozen=True)
+class Trained:
+    """A fold's learner after an epoch, its photos, and the people that it never sees."""
+
+    learner: Learner
+    source: ImageSource
+    training: pd.DataFrame
+    validation: pd.DataFrame
+
+
+def epochs(job: Fold, seed: int) -> Iterator[Trained]:
+    """Train a fold, with this seed of order, augmentation and first weights."""
+    torch.set_num_threads(job.threads)
+    recipe = job.data.complete(job.config.recipe(Task.MULTI))
     source = job.data.train.images[recipe.image]
-    training, validation = plans.tables(source.photos(), task, job.fold, recipe, seed)
-    plan = plans.epoch_plan(task, recipe, seed, training, rank=0, world=1)
+    training, validation = plans.tables(
+        source.photos(), Task.MULTI, job.fold, recipe, job.config.run.seed
+    )
+    plan = plans.epoch_plan(Task.MULTI, recipe, seed, training, rank=0, world=1)
     torch.manual_seed(seed)
     labels = {name: training[name].to_numpy() for name in (*LABEL_COLUMNS.values(), "age")}
     learner = Learner(
-        task, recipe, labels, steps_per_epoch=plan.steps, device=torch.device(job.device), seed=seed
-    )
-    best: tuple[float, float] | None = None
+        Task.MULTI, recipe, labels, steps_per_epoch=plan.steps, device=torch.device(job.device),
+        seed=seed,
+    )  # fmt: skip
     for epoch in range(1, recipe.train.epochs + 1):
         learner.start_epoch(epoch)
         for step in range(plan.steps):
@@ -78,28 +91,40 @@ def train(job: Fold) -> None:
             made = augment_steps(order, source=source, plan=plan, augment=options(recipe.augment))
             number = (epoch - 1) * plan.steps + step
             learner.step(made["image"], made["item"], epoch=epoch, number=number)
-        predictor, rows_M = learner.predictor(), validation["row"].to_numpy()
-        probabilities = predictor(source.open(), rows_M)
-        scores, _ = evaluate.score(probabilities, validation)
+        yield Trained(learner, source, training, validation)
+
+
+def train(job: Fold) -> None:
+    """Train a fold and write the answers of its best epoch, those of a sweep's job."""
+    best: tuple[float, float] | None = None
+    for now in epochs(job, job.config.run.seed):
+        predictor, rows_M = now.learner.predictor(), now.validation["row"].to_numpy()
+        probabilities = predictor(now.source.open(), rows_M)
+        scores, _ = evaluate.score(probabilities, now.validation)
         rank = scores["macro_f1"], -scores["loss"]
         if best is None or rank > best:
             best = rank
-            if recipe.predict.answers_again:
-                in_all = replace(predictor, views=recipe.predict.views)
-                probabilities = in_all(source.open(), rows_M)
-            rows = evaluate.out_of_fold_rows(task, job.fold, probabilities, validation)
+            views = now.learner.recipe.predict
+            if views.answers_again:
+                in_all = replace(predictor, views=views.views)
+                probabilities = in_all(now.source.open(), rows_M)
+            rows = evaluate.out_of_fold_rows(Task.MULTI, job.fold, probabilities, now.validation)
     with files.replacing(job.out) as temporary:
         rows.to_parquet(temporary, index=False)
 
 
+def tiny(overlays: Overlays) -> Overlays:
+    """The same on small photos and with few epochs."""
+    return replace(overlays, words={n: [*words, *TINY] for n, words in overlays.words.items()})
+
+
 def jobs_of(
-    overlays: Overlays, data: Path, out: Path, seeds: Sequence[int], tiny: bool
+    overlays: Overlays, data: Path, out: Path, seeds: Sequence[int], device: str
 ) -> Iterator[Fold]:
     """All folds of all variants, with their photos prepared."""
-    device = "cpu" if tiny else "cuda"
     prepared: dict[str, datasets.Dataset] = {}
     for seed, (name, words) in itertools.product(seeds, overlays.words.items()):
-        given = [*words, *(TINY if tiny else ()), f"run.seed={seed}"]
+        given = [*words, f"run.seed={seed}"]
         given += [f"data.root={data}", f"data.cache={out / 'cache'}"]
         config = load([find(overlays.config)], given).config
         images = datasets.image_settings(config, [Task.MULTI])
@@ -160,7 +185,9 @@ def main() -> None:
     ends = time.monotonic() + arguments.budget_s
     overlays, out = Overlays.read(arguments.list), arguments.out.absolute()
     data = arguments.data.absolute()
-    jobs = list(jobs_of(overlays, data, out, arguments.seeds, arguments.tiny))
+    overlays = tiny(overlays) if arguments.tiny else overlays
+    device = "cpu" if arguments.tiny else "cuda"
+    jobs = list(jobs_of(overlays, data, out, arguments.seeds, device))
     print(f"[{ends - time.monotonic():4.0f} s left] photos prepared", flush=True)
     if arguments.show:
         told = report(jobs, list(overlays.words), out, arguments.against)

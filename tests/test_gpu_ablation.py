@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from benchmarks import gpu_ablation
+from benchmarks import gpu_ablation, soup
 from benchmarks.ablation import Overlays
 from maskcls.labels import Task
 from ray_jobs.data import stream
@@ -33,8 +34,8 @@ def listed(tmp_path):
 
 def test_a_fold_is_that_of_a_sweep(drawn, listed, tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "batches", one_process.batches)
-    overlays = Overlays.read(listed)
-    for mine in gpu_ablation.jobs_of(overlays, drawn, tmp_path / "out", [42], tiny=True):
+    overlays = gpu_ablation.tiny(Overlays.read(listed))
+    for mine in gpu_ablation.jobs_of(overlays, drawn, tmp_path / "out", [42], "cpu"):
         gpu_ablation.train(mine)
         recipe = mine.data.complete(mine.config.recipe(Task.MULTI))
         theirs = Job(
@@ -79,3 +80,25 @@ def test_it_stops_in_time_goes_on_and_tells_what_there_is(
     assert rows[2][6].strip() == ""
     assert " to " in rows[3][6]
     assert (tmp_path / "out" / "gpu_ablation.md").read_text(encoding="utf-8") in table
+
+
+def test_the_mean_of_weights_is_scored_beside_the_vote(drawn, tmp_path, monkeypatch, capsys):
+    words = [*gpu_ablation.TINY, "model.name=test_efficientnet", "model.weights=null"]
+    monkeypatch.setattr("sys.argv", ["soup", str(drawn), *words, "--out", str(tmp_path),
+                                     "--seeds", "1", "2", "--threads", "1"])  # fmt: skip
+    soup.main()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " | " in line]
+    assert [row[0].strip("| ") for row in rows[2:]] == [
+        "model 1 alone", "model 2 alone", "their vote", "mean of their weights",
+        "the same, statistics anew",
+    ]  # fmt: skip
+
+
+def test_the_mean_of_models_is_between_them():
+    one, other = (torch.nn.BatchNorm1d(2) for _ in range(2))
+    torch.nn.init.constant_(other.weight, 3.0)
+    other.num_batches_tracked += 4
+    mean = soup.mean_of([one, other])
+    assert mean.weight.tolist() == [2.0, 2.0]
+    assert mean.num_batches_tracked.item() == 2
+    assert one.weight.tolist() == [1.0, 1.0]
