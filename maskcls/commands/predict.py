@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="TABLE", help="a .csv or .parquet to write")
     parser.add_argument("--batch-size", type=positive_int, default=inference.BATCH, metavar="N",
                         help="photos that go through the models together")  # fmt: skip
+    parser.add_argument("--boxes", action="store_true",
+                        help="look for faces also where the models need none")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--threads", type=positive_int, help="CPU threads; default: all")
     given = parser.parse_args(argv)
@@ -51,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             given.photos,
             batch_size=given.batch_size,
             threads=given.threads,
+            boxes=given.boxes,
             progress=lambda done: progress(done, len(found)),
         )
         if given.out is not None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -71,14 +72,16 @@ class Model:
         batch_size: int = BATCH,
         device: str | None = None,
         threads: int | None = None,
+        boxes: bool = False,
         progress: Callable[[int], None] = lambda done: None,
     ) -> pd.DataFrame:
         """The answers, one row a photo, in order; see ``table.COLUMNS`` for what is in a row.
 
         ``photos``: paths, folders, bytes, images of Pillow's or arrays; see ``inputs.sources``. A
         photo that cannot be read is a row with the reason in ``status``. ``threads`` decode
-        meanwhile. With ``device`` the models are loaded there for this call. ``progress`` is
-        called with the number of photos done after each batch.
+        meanwhile. With ``device`` the models are loaded there for this call. With ``boxes`` faces
+        are looked for also where the models need none. ``progress`` is called with the number of
+        photos done after each batch.
         """
         import pandas as pd
 
@@ -86,10 +89,10 @@ class Model:
             raise ValueError(f"batch_size: 1 or more is expected, got {batch_size}")
         if device is not None:
             return self.on(device).predict(
-                photos, batch_size=batch_size, threads=threads, progress=progress
+                photos, batch_size=batch_size, threads=threads, boxes=boxes, progress=progress
             )
         parts, done = [], 0
-        for prepared in batched(self.prepared(sources(photos), threads), batch_size):
+        for prepared in batched(self.prepared(sources(photos), threads, boxes), batch_size):
             parts.append(table.rows(prepared, self.answer(prepared), self.age_limits))
             done += len(prepared)
             progress(done)
@@ -105,15 +108,15 @@ class Model:
         return made
 
     def prepared(
-        self, given: Iterable[Source], threads: int | None = None
+        self, given: Iterable[Source], threads: int | None = None, boxes: bool = False
     ) -> Iterator[PreparedPhoto]:
         """Each photo decoded and preprocessed in ``threads``, in order, a few ahead of use."""
-        recipes = self.recipes
+        one = partial(prepare, recipes=self.recipes, boxes=boxes)
         count = threads or min(4, os.cpu_count() or 1)
         with ThreadPoolExecutor(count) as pool:
             waiting: deque[Future[PreparedPhoto]] = deque()
             for source in given:
-                waiting.append(pool.submit(prepare, source, recipes))
+                waiting.append(pool.submit(one, source))
                 if len(waiting) > 2 * BATCH:
                     yield waiting.popleft().result()
             while waiting:

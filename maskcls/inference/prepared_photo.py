@@ -20,7 +20,7 @@ class PreparedPhoto:
     """One photo as the models want it: ``images`` of each kind of preprocessing, in the order of
     ``Model.recipes``; none where it cannot be read, and then ``status`` is the reason.
 
-    ``box`` is the face in pixels of the photo, where a kind of preprocessing looks for one.
+    ``box`` is the face in pixels of the photo, where one was looked for and found.
     """
 
     name: str
@@ -31,16 +31,17 @@ class PreparedPhoto:
     """Height and width of the photo in pixels; zeros where it cannot be read."""
 
 
-def prepare(source: Source, recipes: Sequence[Preprocessing]) -> PreparedPhoto:
-    """Decode and preprocess one photo, as training does."""
+def prepare(
+    source: Source, recipes: Sequence[Preprocessing], *, boxes: bool = False
+) -> PreparedPhoto:
+    """Decode and preprocess one photo, as training does. With ``boxes`` its face is looked for also
+    where no kind of preprocessing needs it."""
     image_HWC, status = source.load()
     if image_HWC is None:
         return PreparedPhoto(source.name, status, [], None, (0, 0))
-    found = {
-        detector: find_face(image_HWC, detector)
-        for detector in {recipe.detector: None for recipe in recipes if recipe.needs_face}
-    }
-    boxes = [
+    detectors = [recipe.detector for recipe in recipes if recipe.needs_face or boxes]
+    found = {detector: find_face(image_HWC, detector) for detector in dict.fromkeys(detectors)}
+    crops = [
         (face.box if (face := found[recipe.detector]) else recipe.fallback or CENTRE)
         if recipe.needs_face
         else None
@@ -48,7 +49,7 @@ def prepare(source: Source, recipes: Sequence[Preprocessing]) -> PreparedPhoto:
     ]
     size = image_HWC.shape[0], image_HWC.shape[1]
     face = next(filter(None, found.values()), None)
-    images = preprocess_each(image_HWC, recipes, boxes)
+    images = preprocess_each(image_HWC, recipes, crops)
     return PreparedPhoto(source.name, OK, images, in_pixels(face, size), size)
 
 

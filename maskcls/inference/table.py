@@ -22,8 +22,8 @@ ans                     the joint class, 0 to 17, where the models tell all of i
 mask, gender, age       the classes by name
 p_mask_worn, ...        how likely each class is, by the models that vote on it together
 p_joint_0 to 17         the same of the joint classes, where joint models alone vote
-box_left, box_top,      the face in pixels of the photo; empty where no model looks for a face or
-box_width, box_height   none was found
+box_left, box_top,      the face in pixels of the photo; empty where none was found, or none was
+box_width, box_height   looked for: the models need none and ``boxes`` was not asked for
 """
 """The columns of a table of answers."""
 

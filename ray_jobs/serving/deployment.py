@@ -19,11 +19,10 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from maskcls.config.serve import Serve
-from maskcls.data.faces import find_face
 from maskcls.data.status import OK
 from maskcls.inference import loading, occlusion, table
 from maskcls.inference.inputs import Source
-from maskcls.inference.prepared_photo import PreparedPhoto, in_pixels, prepare
+from maskcls.inference.prepared_photo import PreparedPhoto, prepare
 from ray_jobs.serving import web
 from ray_jobs.serving.web import Photo
 
@@ -59,20 +58,15 @@ class Answers:
         prepared = list(self._decoders.map(self._prepare, photos))
         return table.records(prepared, self._model.answer(prepared), self._model.age_limits)
 
-    def _prepare(self, photo: Photo) -> PreparedPhoto:
+    def _prepare(self, photo: Photo, boxes: bool = False) -> PreparedPhoto:
         source = Source(*photo, max_pixels=self._max_pixels)
-        return prepare(source, self._model.recipes)
+        return prepare(source, self._model.recipes, boxes=boxes)
 
     def _explain(self, photo: Photo) -> dict[str, Any]:
-        prepared = self._prepare(photo)
+        prepared = self._prepare(photo, boxes=True)
         (row,) = table.records([prepared], self._model.answer([prepared]), self._model.age_limits)
         if prepared.status != OK:
             return row
-        if prepared.box is None:  # the models look for none: shown all the same
-            image_HWC, _ = Source(*photo, max_pixels=self._max_pixels).load()
-            assert image_HWC is not None
-            box = in_pixels(find_face(image_HWC, "centerface"), prepared.size)
-            row |= dict(zip(table.BOX, box or (None,) * 4, strict=True))
         seen = cv2.cvtColor(prepared.images[0], cv2.COLOR_RGB2BGR)
         jpeg = base64.b64encode(cv2.imencode(".jpg", seen)[1].tobytes()).decode()
         support = occlusion.support(self._model, prepared)

@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 
 import maskcls
+from examples.drawn_faces import draw
 from maskcls import labels
 from maskcls.__main__ import main
 from maskcls.data.photos import decode
 from maskcls.data.preprocess import Preprocessing, preprocess
+from maskcls.inference.table import BOX
 from maskcls.labels import Task
 from maskcls.learning import predict as inference
 from maskcls.scoring import ensemble
@@ -52,6 +54,20 @@ def test_a_run_answers_as_its_models_and_its_vote_do(run, photos):
         of_models = [m.probabilities[attribute] for m in models if m.task == attribute]
         said = table[[f"p_{attribute}_{name}" for name in names]].to_numpy()
         assert np.allclose(said, np.mean(of_models, axis=0), atol=1e-6)
+
+
+def test_boxes_are_looked_for_where_they_are_asked_for(run, tmp_path):
+    """A portrait 144 pixels wide, pasted into a grey photo."""
+    draw.draw(tmp_path, people=6, eval_people=6, seed=1, height=192, width=144)
+    portrait = decode(sorted(tmp_path.glob("train/images/*/normal.*"))[2].read_bytes())
+    photo = np.full((300, 500, 3), 128, np.uint8)
+    photo[60 : 60 + 192, 200 : 200 + 144] = portrait
+    model = maskcls.load(run)
+    asked, plain = model.predict(photo, boxes=True), model.predict(photo)
+    assert plain[list(BOX)].isna().all(axis=None)
+    left, top, width, height = asked[list(BOX)].iloc[0]
+    assert 200 <= left < left + width <= 344 and 60 <= top < top + height <= 252
+    pd.testing.assert_frame_equal(asked.drop(columns=list(BOX)), plain.drop(columns=list(BOX)))
 
 
 def test_bands_of_age_have_the_limits_that_the_models_were_trained_with(run, photos, tmp_path):
