@@ -31,7 +31,7 @@ from ray_jobs.batch import parts, pipeline
 from ray_jobs.batch.parts import Listing
 from ray_jobs.cluster import connect, nodes
 from ray_jobs.data import sources
-from ray_jobs.run import arguments, console
+from ray_jobs.run import arguments, console, jobs
 from ray_jobs.run.folder import RunFolder, reading
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def _submit(
     if "ans" in answers:
         classes = answers.set_index("photo")["ans"]
         if len(bad):
-            classes = classes.fillna(_most_frequent(run.path / "manifest.parquet"))
+            classes = classes.fillna(most_frequent(run.path / "manifest.parquet"))
         submission.write(listing.image_ids, classes.astype("int64"), out.local / "submission.csv")
         log.info("submission: %s", out.local / "submission.csv")
     else:
@@ -155,14 +155,14 @@ def _submit(
     out.push()
 
 
-def _most_frequent(table: Path) -> int:
+def most_frequent(table: Path) -> int:
     """The most frequent class of the photos that the run was trained on."""
     if not table.is_file():
         raise FileNotFoundError(
             f"{table}: not there, so the most frequent class is not known; use the run itself"
         )
     train = pd.read_parquet(table)
-    return int(train.loc[train["status"] == OK, "joint"].mode().min())
+    return jobs.most_frequent_class(train[train["status"] == OK])
 
 
 if __name__ == "__main__":

@@ -142,8 +142,8 @@ def _job(folder, task, fold, recipe, weights, losses, best_epoch):
     scores = {"macro_f1": 0.8125, "accuracy": 0.9375, "loss": 0.25}
     info = checkpoint.Info(
         identity="0" * 16, task=task, fold=fold, recipe=recipe,
-        classes=checkpoint.labels_of(task), mean=(0.5,) * 3, std=(0.25,) * 3, seed=42, epoch=2,
-        scores=scores, versions={},
+        classes=checkpoint.labels_of(task, recipe.labels.age_limits), mean=(0.5,) * 3,
+        std=(0.25,) * 3, seed=42, epoch=2, scores=scores, versions={},
     )  # fmt: skip
     torch.manual_seed(fold)
     if weights:

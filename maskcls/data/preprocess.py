@@ -85,16 +85,20 @@ class Preprocessing:
     def name(self) -> str:
         """Part of file names: the same for all settings that give the same pixels."""
         parts = [f"{self.height}x{self.width}"]
-        parts += [f"face{self.crop_margin:g}"] * (self.crop == "face")
-        parts += [self.background] * (self.background != "keep")
+        if self.crop == "face":
+            parts.append(f"face{self.crop_margin:g}")
+        if self.background != "keep":
+            parts.append(self.background)
         if self.needs_face:
             parts.append(detectors.key_of(self.detector))
             if self.fallback is not None:
                 parts.append(
                     hashlib.blake2b(repr(self.fallback).encode(), digest_size=4).hexdigest()
                 )
-        parts += [f"zoom{self.zoom:g}"] * (self.zoom > 1)
-        parts += [self.fit] * (self.fit != "stretch")
+        if self.zoom > 1:
+            parts.append(f"zoom{self.zoom:g}")
+        if self.fit != "stretch":
+            parts.append(self.fit)
         return "-".join(parts)
 
 

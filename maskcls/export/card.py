@@ -12,10 +12,10 @@ import pandas as pd
 
 from maskcls import labels
 from maskcls.config.recipe import Model as Weights
+from maskcls.data.status import OK
 from maskcls.learning import checkpoint
 from maskcls.reports import finished_run
 from maskcls.reports.finished_run import FinishedRun, readable
-from maskcls.scoring import ensemble
 
 LIMITS = """## Limits
 
@@ -46,7 +46,7 @@ def text(source: Path, *, half: bool = False) -> str:
 
 
 def _of_run(run: FinishedRun, half: bool) -> str:
-    used = run.photos[run.photos["status"] == "ok"]
+    used = run.photos[run.photos["status"] == OK]
     folds = len({job["fold"] for job in run.scores["jobs"]})
     models = "\n".join(
         f"- {task}: {folds} x {recipe.model.name} at {recipe.image.size[0]} x "
@@ -88,8 +88,7 @@ def _people(used: pd.DataFrame) -> str:
 
 
 def _scores(run: FinishedRun) -> Iterator[str]:
-    columns = [target for target in ("joint", *labels.ATTRIBUTES) if target in run.targets]
-    scores = ensemble.scores(run.answers, seed=run.seed)
+    columns, scores = run.targets, run.scores["out_of_fold"]
     yield "| who | photos | " + " | ".join(columns) + " |"
     yield "|---|---|" + "---|" * len(columns)
     cells = [
@@ -116,7 +115,7 @@ def _mean_recall(answers: pd.DataFrame, target: str) -> str:
 def _groups(run: FinishedRun) -> Iterator[tuple[str, pd.DataFrame]]:
     for column, attribute in (("gender", "gender"), ("age_band", "age")):
         truth = run.answers["photo"].map(run.photos[column])
-        for number, name in enumerate(readable(attribute)):
+        for number, name in enumerate(readable(attribute, run.age_limits)):
             group = run.answers[truth == number]
             if len(group):
                 yield f"{attribute}: {name}", group

@@ -76,7 +76,8 @@ def fold_balance(
     ]
     unknown = people[["gender", "age_band"]].min(axis=1) == labels.MISSING
     group = (people["gender"] * 3 + people["age_band"]).mask(unknown, len(names))
-    names += ["gender or age not known"] * bool(unknown.any())
+    if unknown.any():
+        names.append("gender or age not known")
     return (
         pd.crosstab(group, people["fold"])
         .reindex(range(len(names)), fill_value=0)

@@ -69,15 +69,23 @@ def fit(runs: Sequence[FinishedRun], name: str, *, offsets: bool) -> RunVote:
 
     Raises ValueError where the runs do not fit together, naming what differs.
     """
-    rows, seed = combined(runs), runs[0].seed
+    rows, seed, limits = combined(runs), runs[0].seed, runs[0].age_limits
+    if any(run.age_limits != limits for run in runs):
+        listed = ", ".join(
+            f"{one} {run.age_limits}" for one, run in zip(names(runs), runs, strict=True)
+        )
+        raise ValueError(f"the runs have different bands of age (labels.age_limits): {listed}")
     answers = ensemble.out_of_fold_answers(name, rows, seed=seed, offsets=offsets)
-    scores = ensemble.scores(answers, seed=seed)
+    scores = ensemble.scores(answers, seed=seed, age_limits=limits)
     keys = answers["photo"].tolist()
     alone = {
         one: run.answers.set_index("photo").reindex(keys).reset_index()
         for one, run in zip(names(runs), runs, strict=True)
     }
-    alone_scores = {one: ensemble.scores(table.dropna(), seed=seed) for one, table in alone.items()}
+    alone_scores = {
+        one: ensemble.scores(table.dropna(), seed=seed, age_limits=limits)
+        for one, table in alone.items()
+    }
     gain = {}
     for target in scores:
         known = {one: found for one, found in alone_scores.items() if target in found}

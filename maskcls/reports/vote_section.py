@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from maskcls.labels import AgeLimits
 from maskcls.reports import analysis, charts, page
 from maskcls.reports.analysis import Difference
 from maskcls.reports.finished_run import FinishedRun, readable
@@ -18,7 +19,7 @@ def tables(run: FinishedRun) -> list[Table]:
     training photos that two tasks answer differently."""
     fitted = ensemble.from_json(run.scores["ensemble"]["fitted"])
     routes = ensemble.voters(ensemble.routes_of(run.out_of_fold))
-    found = [*_weights(fitted, routes), *_offsets(fitted)]
+    found = [*_weights(fitted, routes), *_offsets(fitted, run.age_limits)]
     for target, voters in routes.items():
         if len(voters) > 1:
             shares = ensemble.disagreement(run.out_of_fold, target)
@@ -37,17 +38,17 @@ def _weights(fitted: dict[str, FittedVote], routes: dict[str, list[ensemble.Rout
         )
         if len(routes[target]) > 1
     ]
-    return [Table("Weight of each task in the vote", ["", "models of task", "weight"], rows)] * (
-        len(rows) > 0
-    )
+    if not rows:
+        return []
+    return [Table("Weight of each task in the vote", ["", "models of task", "weight"], rows)]
 
 
-def _offsets(fitted: dict[str, FittedVote]) -> list[Table]:
-    rows = []
+def _offsets(fitted: dict[str, FittedVote], age_limits: AgeLimits) -> list[Table]:
+    rows: list[list[str]] = []
     for target, vote in fitted.items():
         if vote.offsets is not None:
             tried = vote.offsets
-            values = zip(readable(target), tried["values"], strict=True)
+            values = zip(readable(target, age_limits), tried["values"], strict=True)
             rows.append(
                 [
                     target,
@@ -60,7 +61,7 @@ def _offsets(fitted: dict[str, FittedVote]) -> list[Table]:
         "Decision offsets: added to the log-probability of a class, for macro F1. The gain is that "
         "on people who had no part in fitting them; they are used where its interval is above 0"
     )
-    return [Table(caption, ["", "", "gain", "offsets"], rows)] * (len(rows) > 0)
+    return [Table(caption, ["", "", "gain", "offsets"], rows)] if rows else []
 
 
 def agreement(run: FinishedRun) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def answer(
     answers["fallback"] = unreadable
     if "ans" in answers:
         train = pd.read_parquet(train_table)
-        most_frequent = _most_frequent(train[train["status"] == OK])
+        most_frequent = most_frequent_class(train[train["status"] == OK])
         answers["ans"] = answers["ans"].where(~unreadable, most_frequent).astype("int64")
         if unreadable.any():
             log.info("%d unreadable photo(s) got class %d", unreadable.sum(), most_frequent)
@@ -135,7 +135,7 @@ def answer(
     log.info("submission: %s", out / "submission.csv")
 
 
-def _most_frequent(photos: pd.DataFrame) -> int:
+def most_frequent_class(photos: pd.DataFrame) -> int:
     """The joint class that most photos have, or what the most frequent labels make up where none
     has all three."""
     if len(known := photos.loc[photos["joint"] != labels.MISSING, "joint"]):

@@ -99,6 +99,14 @@ def test_the_model_card_tells_data_scores_groups_limits_and_licences(run, export
     assert "## Limits" in card
 
 
+def test_the_model_card_names_the_bands_of_age_of_its_run(tmp_path):
+    run = made_run.make(tmp_path, photos=False, weights=False, people=12,
+                        recipe={"labels": {"age_limits": [20, 50]}})  # fmt: skip
+    made = card.text(run)
+    assert "| age: from 20 to 49 | " in made
+    assert "under 30" not in made
+
+
 @pytest.mark.parametrize(
     ("rows", "told"),
     [

@@ -6,7 +6,7 @@ import pytest
 
 from maskcls.commands.vote import main
 from maskcls.labels import Task
-from maskcls.reports import run_vote
+from maskcls.reports import finished_run, run_vote, vote_section
 from maskcls.scoring import ensemble, submission
 from maskcls.storage import files
 from tests import made_run
@@ -114,3 +114,13 @@ def test_what_cannot_vote_together_is_refused(runs, tmp_path, capsys, words, mes
     text = told(capsys, tmp_path / "out", *(places.get(word, word) for word in words), status=2)
     assert message in text
     assert not (tmp_path / "out").exists()
+
+
+def test_bands_of_age_are_those_of_the_runs(runs, tmp_path):
+    other = {"recipe": {"labels": {"age_limits": [20, 50]}}, "photos": False, "weights": False}
+    aged = finished_run.read(made_run.make(tmp_path, offsets=True, ensemble="soft", **other))
+    (offsets,) = [table for table in vote_section.tables(aged) if "offsets" in table.caption]
+    (of_age,) = [row[3] for row in offsets.rows if row[0] == "age"]
+    assert of_age.startswith("under 20 ")
+    with pytest.raises(ValueError, match=r"three/run \(30, 60\), .*run \(20, 50\)"):
+        run_vote.fit([finished_run.read(runs[0]), aged], "soft", offsets=False)

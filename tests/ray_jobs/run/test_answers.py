@@ -9,7 +9,7 @@ import pytest
 from maskcls.config import checks
 from maskcls.config.load import load
 from maskcls.storage.place import Place
-from ray_jobs import report, status
+from ray_jobs import predict, report, status
 from ray_jobs.lanes.records import Event
 from ray_jobs.run import console, jobs, lease
 from ray_jobs.run.folder import RunFolder, reading
@@ -98,3 +98,15 @@ def test_a_report_into_the_copy_of_a_submitted_job_is_refused(words, monkeypatch
     with pytest.raises(SystemExit):
         report.main(words)
     assert "under `ray job submit` a path from the root" in capsys.readouterr().err
+
+
+def test_the_most_frequent_class_is_one_also_where_labels_are_missing(tmp_path):
+    columns = ["status", "joint", "mask", "gender", "age_band"]
+    unknown = [["ok", -1, 1, -1, -1]] * 3
+    for rows, expected in (
+        ([*unknown, ["ok", 7, 1, 0, 1]], 7),
+        ([*unknown, ["ok", -1, -1, 1, -1], ["ok", -1, -1, -1, 2]], 11),
+        ([["empty file", 3, 0, 1, 0]] * 9 + [["ok", 7, 1, 0, 1]], 7),
+    ):
+        pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "manifest.parquet")
+        assert predict.most_frequent(tmp_path / "manifest.parquet") == expected
