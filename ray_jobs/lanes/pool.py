@@ -118,7 +118,7 @@ class Lanes:
         that fails, or cannot be run, has the reason in its outcome.
         """
         seen = ray.get(self.queue.events_so_far.remote())
-        ray.get(self.queue.submit.remote(list(jobs), last))
+        ray.get(self.queue.submit.remote(list(jobs), len(jobs) if last else None))
         outcomes = {job.name: Outcome(job.name) for job in jobs}
         left = set(outcomes)
         while left:

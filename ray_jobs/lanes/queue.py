@@ -44,12 +44,11 @@ class _JobQueue:
         self._last_work = self._last_without_node = time.monotonic()
         self._news = asyncio.Event()
 
-    async def submit(self, jobs: Sequence[Assignment], last: bool = False) -> None:
+    async def submit(self, jobs: Sequence[Assignment], of: int | None = None) -> None:
         """Add jobs, first come first served. A job that is known and not ended stays as it is.
 
-        After the ``last`` ones, lanes that find nothing to do leave, all but ``keep``.
+        When all ``of`` jobs have come, lanes that find nothing to do leave, all but ``keep``.
         """
-        self._last = last
         for job in jobs:
             known = self._entries.get(job.name)
             if known is None or known.state in ("failed", "cancelled", "done"):
@@ -57,6 +56,7 @@ class _JobQueue:
                 self._waiting.append(entry)
                 if self._aborted:
                     self._end(entry, "failed", {"reason": self._aborted})
+        self._last = of is not None and len(self._entries) >= of
         self._notify()
 
     async def close(self) -> set[int]:

@@ -86,7 +86,8 @@ def _tuner(
         grace_period=settings.grace_epochs,
         reduction_factor=settings.reduction_factor,
     )
-    trainable = tune.with_parameters(Trial, queue=queue, plan=trials)
+    to_run = open_trials(trials.config, run)
+    trainable = tune.with_parameters(Trial, queue=queue, plan=trials, of=to_run)
 
     def over() -> bool:
         return ray.get(queue.why_aborted.remote()) is not None
@@ -98,7 +99,7 @@ def _tuner(
             mode="max",
             search_alg=LedgerSearcher(trials, space, ledger, over),
             scheduler=scheduler,
-            num_samples=open_trials(trials.config, run),
+            num_samples=to_run,
             max_concurrent_trials=at_once,
             time_budget_s=settings.time_limit_s,
             reuse_actors=True,

@@ -82,11 +82,12 @@ class Trial(tune.Trainable):
     """
 
     def setup(
-        self, config: dict[str, Any], queue: Any = None, plan: TrialPlan | None = None
+        self, config: dict[str, Any], queue: Any = None, plan: TrialPlan | None = None, of: int = 1
     ) -> None:
+        """``of``: how many trials this program has, after which idle lanes leave."""
         assert queue is not None
         assert plan is not None
-        self._queue, self._plan = queue, plan
+        self._queue, self._plan, self._of = queue, plan, of
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -101,7 +102,7 @@ class Trial(tune.Trainable):
         behind = history(self._plan.trial_folder(self._job.name))
         self._last: dict[str, Any] = {**behind[-1], "of": of} if behind else {}
         self._unjudged: int | None = None
-        ray.get(self._queue.submit.remote([self._job]))
+        ray.get(self._queue.submit.remote([self._job], self._of))
 
     def step(self) -> dict[str, Any]:
         if self._unjudged is not None:

@@ -132,7 +132,7 @@ async def test_what_a_replaced_worker_says_of_its_job_does_not_count():
 async def test_lanes_leave_as_soon_as_nothing_waits_for_them():
     for keep, last_answer in ((0, None), (1, "wait")):
         queue = _JobQueue(attempts=3, keep=keep)
-        await queue.submit(JOBS[:2], last=True)
+        await queue.submit(JOBS[:2], of=2)
         await take(queue, 0)
         await take(queue, 1)
         await queue.finish("a", {})
@@ -140,6 +140,20 @@ async def test_lanes_leave_as_soon_as_nothing_waits_for_them():
         await queue.finish("b", {})
         assert await take(queue, 1) == last_answer
         assert await queue.waiting() == 0
+
+
+@in_a_loop
+async def test_trials_come_one_by_one_and_lanes_stay_until_the_last_has_come():
+    queue = _JobQueue(attempts=3, keep=0)
+    await queue.submit(JOBS[:1], of=2)
+    await take(queue, 0)
+    assert await take(queue, 1) == "wait"
+    await queue.submit(JOBS[1:2], of=2)
+    assert await take(queue, 1) == JOBS[1]
+    await queue.finish("a", {})
+    assert await take(queue, 0) is None
+    await queue.finish("b", {})
+    assert await take(queue, 1) is None
 
 
 @in_a_loop
