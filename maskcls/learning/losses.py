@@ -39,32 +39,17 @@ MAX_SIGMA_YEARS: Final = 6.0
 
 
 def build(
-    name: str,
-    *,
-    num_classes: int,
-    class_counts: Sequence[int] | None = None,
-    class_weights: Sequence[float] | None = None,
-    gamma: float | None = None,
-    smoothing: float | None = None,
-    beta: float | None = None,
-    tau: float | None = None,
+    name: str, *, num_classes: int, class_counts: Sequence[int] | None = None, **options: Any
 ) -> Loss:
     """The loss ``name`` of ``LOSSES``, called as ``loss(logits_BK, targets)``: a scalar mean.
 
     ``class_counts`` are the photos of each class in the training fold, read by
-    ``class_balanced_focal`` and ``logit_adjusted`` only. The rest are options; None takes the
-    loss's own default.
+    ``class_balanced_focal`` and ``logit_adjusted`` only. ``options`` are the loss's own; None takes
+    its default.
 
     Raises ValueError for an unknown name, an option that the loss does not take, missing counts,
     and weights or counts that are not one a class.
     """
-    options = {
-        "class_weights": class_weights,
-        "gamma": gamma,
-        "smoothing": smoothing,
-        "beta": beta,
-        "tau": tau,
-    }
     return builder("loss", LOSSES, name, options)(num_classes, class_counts)
 
 

@@ -31,23 +31,20 @@ def build_optimizer(
     no_decay_norms: bool = False,
     layer_decay: float | None = None,
     head_lr: float = 1.0,
-    amsgrad: bool | None = None,
-    momentum: float | None = None,
-    alpha: float | None = None,
+    **options: Any,
 ) -> torch.optim.Optimizer:
     """The optimiser ``name`` of ``OPTIMIZERS`` over the parameters of ``model``.
 
-    None takes the optimiser's own default. ``weight_decay`` is decoupled from the gradient in
-    ``adamw`` (Loshchilov and Hutter 2019) and added to it in the others; ``no_decay_norms`` leaves
-    out norms and biases. ``layer_decay`` multiplies the rate once for each layer below the head
-    (Bao et al. 2022, BEiT); the layers are timm's groups (``model.group_matcher``). ``head_lr``
-    multiplies that of ``model.heads``.
+    ``weight_decay`` is decoupled from the gradient in ``adamw`` (Loshchilov and Hutter 2019) and
+    added to it in the others; ``no_decay_norms`` leaves out norms and biases. ``layer_decay``
+    multiplies the rate once for each layer below the head (Bao et al. 2022, BEiT); the layers are
+    timm's groups (``model.group_matcher``). ``head_lr`` multiplies that of ``model.heads``.
+    ``options`` are the optimiser's own; None takes its default.
 
     Raises ValueError for an unknown name and for an option that the optimiser does not take.
     """
     import timm.optim as timm_optim
 
-    options = {"amsgrad": amsgrad, "momentum": momentum, "alpha": alpha}
     timms_name, own = builder("optimizer", OPTIMIZERS, name, options)()
     # Parameters alone get weight decay without exception; of a model timm makes groups.
     grouped = no_decay_norms or layer_decay is not None or head_lr != 1
@@ -97,15 +94,12 @@ def build_schedule(
     epochs: int,
     steps_per_epoch: int,
     warmup_epochs: float = 0.0,
-    min_factor: float | None = None,
-    cycles: int | None = None,
-    step_epochs: float | None = None,
-    gamma: float | None = None,
+    **options: Any,
 ) -> Factor:
     """The schedule ``name`` of ``SCHEDULES``: the number of a step, from 0, -> factor.
 
     A warm-up of w steps rises linearly, step s to (s + 1) / (w + 1); the schedule proper takes the
-    steps that are left. None takes the schedule's own default.
+    steps that are left. ``options`` are the schedule's own; None takes its default.
 
     Raises ValueError for an unknown name, an option that the schedule does not take and a warm-up
     that leaves no step.
@@ -116,12 +110,6 @@ def build_schedule(
             f"warmup_epochs: expected 0 to below the {epochs} epochs of the run, "
             f"got {warmup_epochs}"
         )
-    options = {
-        "min_factor": min_factor,
-        "cycles": cycles,
-        "step_epochs": step_epochs,
-        "gamma": gamma,
-    }
     factor = builder("schedule", SCHEDULES, name, options)(total - warmup, steps_per_epoch)
     return lambda step: (step + 1) / (warmup + 1) if step < warmup else factor(step - warmup)
 
