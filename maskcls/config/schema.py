@@ -22,12 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from maskcls.config.answers import Answers
 from maskcls.config.layers import flatten, merged
 from maskcls.config.methods import Ensemble, Hard
 from maskcls.config.photo_tables import ColumnNames, TableFiles, Values
 from maskcls.config.recipe import Model, Recipe
-from maskcls.config.serve import Serve
+from maskcls.config.serve import Answers, Serve
 from maskcls.config.types import (
     DEFAULT_CACHE,
     AbsolutePath,

@@ -1,10 +1,25 @@
-"""How an ensemble answers over HTTP."""
+"""How an ensemble answers: very many photos, and over HTTP."""
 
 from __future__ import annotations
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from maskcls.config.types import Section
+from maskcls.config.types import AbsolutePath, Section
+
+
+class Answers(Section):
+    """The verb `ray_jobs.predict`."""
+
+    out: AbsolutePath | None = Field(
+        None,
+        description="Folder of the answers; null: `predictions/<photos>` in `run.dir`. A bundle "
+        "needs one.",
+    )
+    photos_per_part: PositiveInt = Field(
+        512,
+        description="Photos in one file of answers, at most; what was not written when a program "
+        "ended is done again.",
+    )
 
 
 class Serve(Section):
