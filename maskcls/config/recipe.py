@@ -27,7 +27,7 @@ from maskcls.config.methods import (
     Sampler,
     Schedule,
 )
-from maskcls.config.types import AgeRange, Section, Share, absolute, each_once
+from maskcls.config.types import AgeRange, PeopleGroup, Section, Share, absolute, each_once
 from maskcls.labels import AGE_BAND_STARTS, OLDEST
 
 DETECTORS: Final = ("centerface", "blazeface")
@@ -111,23 +111,16 @@ class Image(Section):
         return size
 
 
-class BlendRule(Section):
-    """People who may be blended: within one gender, between two ages."""
-
-    ages: AgeRange = Field(description="First and last age in years, both included.")
-    gender: Literal["male", "female"] | None = Field(
-        None, description="Only this gender; null blends each gender within itself."
-    )
-
-
 class People(Section):
     """Who is trained on. Never touches validation."""
 
     drop_ages: list[AgeRange] = Field(
         [], description="Age ranges in years, ends included, left out of training."
     )
-    blend: list[BlendRule] = Field(
-        [], description="Rare groups whose people are averaged in pairs into new training people."
+    blend: list[PeopleGroup] = Field(
+        [],
+        description="Rare groups whose people are averaged in pairs into new training people; "
+        "where no gender is named, each within itself.",
     )
     blend_weight: Share = Field(0.5, description="Share of the second person in a blend.")
 
