@@ -134,16 +134,12 @@ def field(key: str, root: type[BaseModel]) -> FieldInfo | None:
     return next(iter(fields_of(inside(section, root) or ()).get(name, [])), None)
 
 
-def every_key(root: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def every_key(*classes: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The dotted keys of all plain values, of every method."""
-    yield from _keys_of((root,), prefix)
-
-
-def _keys_of(classes: Classes, prefix: str) -> Iterator[str]:
     for name, fields in fields_of(classes).items():
         inner = classes_of(fields[0].annotation)
         if inner:
-            yield from _keys_of(inner, f"{prefix}{name}.")
+            yield from every_key(*inner, prefix=f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 
