@@ -45,9 +45,6 @@ from maskcls.augment.policies import (
 Augmentation = Callable[[ImageArray, np.random.Generator], ImageArray]
 
 
-# The augmentations
-
-
 def _chain(*steps: Augmentation) -> Augmentation:
     def augment(image: ImageArray, rng: np.random.Generator) -> ImageArray:
         for step in steps:

@@ -22,9 +22,6 @@ _ROUND_DOWN: Final = -0.499
 full half, so that a result a hair below a whole number still counts as that number."""
 
 
-# Colour
-
-
 def _look_up(image: ImageArray, levels: npt.NDArray[np.float32]) -> ImageArray:
     """Replace level ``v`` by ``levels[v]`` ([256], or [256, 3] by channel), cut to 0..255."""
     table = np.clip(levels, 0, 255).astype(np.uint8)

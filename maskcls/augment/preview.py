@@ -13,8 +13,6 @@ from maskcls.augment.augmentations import AUGMENTATIONS, Augmentation, build
 from maskcls.augment.operations import ImageArray
 from maskcls.storage import files
 
-# The preview
-
 _TILE_HEIGHT: Final = 160
 _MARGIN: Final = ((2, 2), (2, 2), (0, 0))
 _GAP: Final = ((0, 0), (0, 12), (0, 0))

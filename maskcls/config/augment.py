@@ -66,8 +66,6 @@ class VerticalCutMix(_Mix):
 Mix = Annotated[NoMix | Mixup | CutMix | VerticalCutMix, Discriminator("name"), named("none")]
 
 
-# Augmentation
-
 Jitter = tuple[
     NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, Annotated[float, Field(ge=0, le=0.5)]
 ]

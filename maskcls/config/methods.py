@@ -18,8 +18,6 @@ from pydantic import (
 
 from maskcls.config.types import Method, Share, named
 
-# Losses
-
 _FocalGamma = Annotated[
     NonNegativeFloat,
     Field(description="Lowers the weight of photos already classified well; 0 is cross entropy."),
@@ -110,9 +108,6 @@ Loss = Annotated[
 ]
 
 
-# Optimisers
-
-
 class _Optimizer(Method):
     name: str
     weight_decay: NonNegativeFloat = Field(5e-4, description="Weight decay.")
@@ -159,9 +154,6 @@ class SGD(_Optimizer):
 
 
 Optimizer = Annotated[AdamW | Adam | RMSprop | SGD, Discriminator("name"), named("adamw")]
-
-
-# Schedules
 
 
 class _Schedule(Method):
@@ -226,9 +218,6 @@ Schedule = Annotated[
 ]
 
 
-# Samplers
-
-
 def _some(shares: list[float]) -> list[float]:
     if sum(shares) <= 0:
         raise ValueError("at least one share must be above 0")
@@ -257,9 +246,6 @@ class Explicit(Method):
 
 
 Sampler = Annotated[NoSampler | ClassBalanced | Explicit, Discriminator("name"), named("none")]
-
-
-# Ensembles
 
 
 class _Ensemble(Method):
