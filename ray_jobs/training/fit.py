@@ -252,16 +252,11 @@ def _train_epoch(
     learner.start_epoch(epoch, session.rank)
     sizes_S = np.diff(plan.epoch(epoch).bounds_S).tolist()
     total = torch.zeros((), device=session.device)
-    for step in range(plan.steps):
+    for number in range(plan.steps):
         batch = next(stream)
-        assert (batch.epoch, batch.step) == (epoch, step), "the stream lost its order"
-        total += sizes_S[step] * learner.step(
-            batch.images_BHWC,
-            batch.items_B,
-            epoch=epoch,
-            number=(epoch - 1) * plan.steps + step,
-        )
-        session.beat(step + 1, plan.steps)
+        assert (batch.epoch, batch.step) == (epoch, number), "the stream lost its order"
+        total += sizes_S[number] * step(learner, batch, plan)
+        session.beat(number + 1, plan.steps)
     loss = float(total) / sum(sizes_S)
     if not np.isfinite(loss):
         raise FloatingPointError(
@@ -269,6 +264,16 @@ def _train_epoch(
             "set train.clip_grad_norm, or use train.precision=float32"
         )
     return loss
+
+
+def step(learner: Learner, batch: source.Batch, plan: source.EpochPlan) -> torch.Tensor:
+    """Teach the learner one batch; returns its loss."""
+    return learner.step(
+        batch.images_BHWC,
+        batch.items_B,
+        epoch=batch.epoch,
+        number=(batch.epoch - 1) * plan.steps + batch.step,
+    )
 
 
 def _validated(

@@ -83,17 +83,8 @@ def _begin(
     )  # fmt: skip
     # As the last epoch: the first ones may leave the backbone as it is, which costs less.
     learner.start_epoch(job.recipe.train.epochs, session.rank)
-    float(_step(learner, next(stream), plan))
+    float(fit.step(learner, next(stream), plan))
     return learner, plan, validation, stream
-
-
-def _step(learner: Learner, batch: source.Batch, plan: source.EpochPlan) -> torch.Tensor:
-    return learner.step(
-        batch.images_BHWC,
-        batch.items_B,
-        epoch=batch.epoch,
-        number=(batch.epoch - 1) * plan.steps + batch.step,
-    )
 
 
 def _steps(
@@ -108,7 +99,7 @@ def _steps(
     while session.shared(
         taken < STEPS or (taken < MOST_STEPS and time.monotonic() - began < seconds)
     ):
-        loss = _step(learner, next(stream), plan)
+        loss = fit.step(learner, next(stream), plan)
         taken += 1
         session.beat()
     float(loss)  # a GPU is behind: wait for it

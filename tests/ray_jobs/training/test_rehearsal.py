@@ -9,7 +9,7 @@ from maskcls.labels import Task
 from ray_jobs.data import stream
 from ray_jobs.data.photos import Dataset, image_settings, prepare
 from ray_jobs.run.folder import RunFolder, make_jobs
-from ray_jobs.training import rehearsal
+from ray_jobs.training import fit, rehearsal
 from tests import one_process
 from tests.conftest import TINY
 
@@ -43,7 +43,7 @@ def test_a_stream_lasts_for_the_most_steps_that_are_measured(job, monkeypatch):
     taken = []
     monkeypatch.setattr(rehearsal, "MOST_STEPS", 7)
     monkeypatch.setattr(
-        rehearsal, "_step", lambda learner, batch, plan: taken.append(batch) or torch.zeros(())
+        fit, "step", lambda learner, batch, plan: taken.append(batch) or torch.zeros(())
     )
     monkeypatch.setattr(stream, "batches", one_process.batches)
     monkeypatch.setattr(rehearsal, "VALIDATE_S", 0.01)
