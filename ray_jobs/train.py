@@ -9,12 +9,11 @@ import logging
 
 from maskcls.config.load import from_command_line
 from ray_jobs.cluster import connect, nodes, packing
-from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.data import sources
 from ray_jobs.data.photos import prepare
-from ray_jobs.lanes import pool
 from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import claim, make_jobs
+from ray_jobs.run.jobs import run_all
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +31,14 @@ def main() -> None:
             console.setup(folder.log)
             weights.check(config, [config.task], folder)
             connect.connect()
-            plan = packing.plan(config.resources, 1, nodes.nodes())
+            packing.plan(config.resources, 1, nodes.nodes())  # refuses before any work
             board.phase("preparing photos")
             # Nothing to predict: that is for a sweep.
             image = config.recipe(config.task).image
             data = prepare(config, [image], folder.path, folder.uri).without_evaluation()
             (job,) = make_jobs(config, folder, data, [(config.task, config.fold)])
-            board.expect(state.of_jobs([job]))
-            if job.done() is None:
-                board.phase("training")
-                log.info("%s", plan.reason)
-                with pool.lanes(
-                    plan, config.resources, folder=folder.path, uri=folder.uri
-                ) as lanes:
-                    outcome = lanes.run([job], console.Progress(1), board.hear, last=True)[job.name]
-                if outcome.reason:
-                    raise RunFailed(f"{job.name}: {outcome.reason}")
+            board.phase("training")
+            run_all(config, folder.path, [job], folder.uri, board)
             log.info("weights, scores and out-of-fold probabilities: %s", job.folder)
 
 
