@@ -138,7 +138,7 @@ class FinishedRun:
             return []
         folder = self.folder / "votes" / self.scores["votes"]
         return [
-            _read_votes(path, Task(job["task"]), job["fold"])
+            read_votes(path, Task(job["task"]), job["fold"])
             for job in self.scores["jobs"]
             if (path := folder / f"{job['task']}-fold{job['fold']}.parquet").is_file()
         ]
@@ -172,7 +172,8 @@ def read(folder: Path) -> FinishedRun:
     )
 
 
-def _read_votes(path: Path, task: Task, fold: int) -> ModelVotes:
+def read_votes(path: Path, task: Task, fold: int) -> ModelVotes:
+    """What a model says of the photos to predict, from its file in ``votes``."""
     table = files.read_parquet(path)
     by_head = {str(head): rows.set_index("image_id") for head, rows in table.groupby("head")}
     image_ids = sorted(table["image_id"].unique())

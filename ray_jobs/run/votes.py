@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import ray
 
 from maskcls.labels import FloatArray, Task
+from maskcls.reports import finished_run
 from maskcls.scoring import ensemble
 from maskcls.scoring.ensemble import ModelVotes
 from maskcls.scoring.voting import FittedVote
@@ -22,7 +22,7 @@ Model = tuple[str, int]
 
 
 class _Ensemble:
-    """Probabilities by (task, fold, image). Added twice, they count once.
+    """What each model (task, fold) says. What one says again takes the place of what it said.
 
     Every ``add`` is on disk in ``folder`` before it returns, one file a model; the constructor
     reads them back, so that neither a restarted actor nor a restarted run forgets. With ``uri``
@@ -32,15 +32,11 @@ class _Ensemble:
     def __init__(self, folder: Path, uri: str | None = None) -> None:
         self._place = Place(folder, uri)
         self._place.pull()
-        self._votes: dict[Model, dict[str, pd.DataFrame]] = {}
+        self._votes: dict[Model, ModelVotes] = {}
         # Not "*.parquet": a write that was cut off leaves a temporary file of that ending.
         for path in sorted(folder.glob("*-fold*.parquet")):
-            table = files.read_parquet(path)
             task, fold = path.stem.rsplit("-fold", 1)
-            self._votes[task, int(fold)] = {
-                str(head): rows.set_index("image_id")["probabilities"].to_frame()
-                for head, rows in table.groupby("head")
-            }
+            self._votes[task, int(fold)] = finished_run.read_votes(path, Task(task), int(fold))
 
     def __repr__(self) -> str:
         """What Ray's dashboard shows of it: the run, whose folder holds ``votes/<photos>``."""
@@ -53,41 +49,28 @@ class _Ensemble:
         image_ids: Sequence[str],
         probabilities: Mapping[str, FloatArray],
     ) -> None:
-        """The answers of model (task, fold) on some photos: probabilities [N, K] of each head."""
-        known = self._votes.setdefault((task, fold), {})
-        for head, values_NK in probabilities.items():
-            rows = pd.DataFrame({"probabilities": list(values_NK)}, index=list(image_ids))
-            before = known.get(head, rows.iloc[:0])
-            known[head] = pd.concat([before.drop(rows.index, errors="ignore"), rows])
+        """The answers of model (task, fold) on all photos: probabilities [N, K] of each head."""
+        self._votes[task, fold] = ModelVotes(Task(task), fold, list(image_ids), probabilities)
         table = pd.concat(
-            [rows.rename_axis("image_id").reset_index().assign(head=head)
-             for head, rows in known.items()], ignore_index=True)  # fmt: skip
+            [
+                pd.DataFrame({"image_id": image_ids, "probabilities": list(values_NK)}).assign(
+                    head=head
+                )
+                for head, values_NK in probabilities.items()
+            ],
+            ignore_index=True,
+        )
         name = f"{task}-fold{fold}.parquet"
-        with files.replacing(self._place.local / name) as temporary:
-            table.to_parquet(temporary, index=False)
+        files.write_table(self._place.local / name, table)
         self._place.push(lambda file: file == name)
 
     def has(self, task: str, fold: int) -> bool:
-        """Whether the model has given any answers."""
+        """Whether the model has given its answers."""
         return (task, fold) in self._votes
 
     def vote(self, fitted: Mapping[str, FittedVote], models: Sequence[Model]) -> pd.DataFrame:
-        """The answers of these models together; see ``results.vote``."""
-        return ensemble.vote(
-            fitted,
-            [
-                ModelVotes(
-                    Task(task),
-                    fold,
-                    list(next(iter(self._votes[task, fold].values())).index),
-                    {
-                        head: np.stack(rows["probabilities"].tolist())
-                        for head, rows in self._votes[task, fold].items()
-                    },
-                )
-                for task, fold in models
-            ],
-        )
+        """The answers of these models together; see ``ensemble.vote``."""
+        return ensemble.vote(fitted, [self._votes[model] for model in models])
 
 
 Ensemble = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ensemble)
