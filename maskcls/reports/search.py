@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from maskcls.reports import page
-from maskcls.reports.page import Picture
+from maskcls.reports.page import GREY, PALETTE, Picture
 
 MIN_TRIALS: Final = 4
 """Fewer scores than this say nothing about importance."""
@@ -207,7 +207,7 @@ def _curves(
         figure = Figure(figsize=(11.6, 4.4), layout="constrained")
         axes = figure.subplots()
         for rung in rungs:
-            axes.axvline(rung, color="#6b7280", linestyle=":", zorder=0)
+            axes.axvline(rung, color=GREY, linestyle=":", zorder=0)
         for place, (name, state) in enumerate(zip(named["trial"], named["state"], strict=True)):
             style = {"label": f"{name} (best)", "linewidth": 3} if place == 0 else {"label": name}
             _curve(axes, histories[name], state, color=PALETTE[place], zorder=3, **style)
@@ -288,17 +288,5 @@ COLOURS: Final = {
     "failed": "#dc2626",
     "running": "#16a34a",
 }
-
-PALETTE: Final = (
-    "#2563eb",
-    "#ea580c",
-    "#9333ea",
-    "#0891b2",
-    "#ca8a04",
-    "#db2777",
-    "#4d7c0f",
-    "#78350f",
-)
-"""Of the lines that are named, the best first."""
 
 PER_ROW: Final = 4
