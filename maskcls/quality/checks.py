@@ -49,10 +49,8 @@ def check(
     ``faces`` looks for the faces in a table of photos, as ``faceless.locate`` does.
 
     Findings do not depend on ``threads``. ``progress`` is called with ``(done, total)`` after
-    each photo. Raises ValueError for fewer than one thread.
+    each photo.
     """
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
     findings: list[Finding] = []
     train = _listed(source.train, findings)
     evaluation = None

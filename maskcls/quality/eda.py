@@ -115,8 +115,7 @@ def explore(
     """Count, measure and decode every photo; findings do not depend on ``threads``.
 
     ``progress`` is called with ``(done, total)`` after each photo. Photos that cannot be read
-    still count as photos. Raises what ``read_train`` and ``read_eval`` raise, and ValueError for no
-    threads.
+    still count as photos. Raises what ``read_train`` and ``read_eval`` raise.
     """
     manifests = {"train": source.train(fixes)}
     if (evaluation := source.evaluation()) is not None:
@@ -170,10 +169,8 @@ def measure(
 ) -> Pixels:
     """Decode ``photos`` (columns ``key`` and ``path``) and add up their sizes and colours.
 
-    ``progress`` is called after each. Raises ValueError for fewer than one thread.
+    ``progress`` is called after each.
     """
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
     pixels = Pixels()
     with ThreadPoolExecutor(threads) as pool:
         measured = prefetch(pool, _size_and_histogram, photos["path"], window=4 * threads)
