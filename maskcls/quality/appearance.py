@@ -7,7 +7,8 @@ The thresholds were chosen on drawn faces and on real ones with rendered masks b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from maskcls.data.photos import PhotoError, decode_reduced
+from maskcls.data.photos import PhotoError, decode_reduced, prefetch
 from maskcls.labels import FloatArray, IntArray
 
 COPY_BITS: Final = 26
@@ -87,6 +88,21 @@ def fingerprint(path: str) -> Fingerprint:
         head_D=np.asarray(cells_HWC, np.float32).ravel(),
         contrast=float(grey_HW.std()),
     )
+
+
+def fingerprints(
+    paths: Sequence[str], threads: int, progress: OnProgress
+) -> list[Fingerprint | str]:
+    """What each photo looks like, or why it cannot be read. ``threads`` decode."""
+    found: list[Fingerprint | str] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for photo in prefetch(pool, fingerprint, paths, window=4 * threads):
+            try:
+                found.append(photo.result())
+            except PhotoError as error:
+                found.append(str(error))
+            progress(len(found), len(paths))
+    return found
 
 
 def perceptual_hash(grey_HW: npt.NDArray[Any]) -> Hashes:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import csv
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from maskcls.data import folds as folding
 from maskcls.data.coverage import absent_classes
 from maskcls.data.label_fixes import STEMS, LabelFixes
 from maskcls.data.manifest import Manifest
-from maskcls.data.photos import PhotoError, prefetch
 from maskcls.data.source import Source
 from maskcls.data.status import OK
 from maskcls.labels import AgeLimits, Gender
@@ -59,7 +57,7 @@ def check(
     photos = _table({"train": train, "eval": evaluation})
     if fixes:  # whom a run leaves out cannot harm it
         photos = photos[~photos["person"].isin(fixes.leave_out)].reset_index(drop=True)
-    fingerprints = _fingerprints(photos["path"], threads, progress)
+    fingerprints = appearance.fingerprints(photos["path"].tolist(), threads, progress)
     photos = photos.assign(status=[one if isinstance(one, str) else OK for one in fingerprints])
     findings += _unreadable(photos, max_bad_share)
     findings += _of_photos(
@@ -100,22 +98,6 @@ def _table(sides: Mapping[str, Manifest | None]) -> pd.DataFrame:
         if manifest
     ]
     return pd.concat(tables or [pd.DataFrame(columns=columns)], ignore_index=True)
-
-
-def _fingerprints(
-    paths: Iterable[str], threads: int, progress: Callable[[int, int], None]
-) -> list[Fingerprint | str]:
-    """What each photo looks like, or why it cannot be read."""
-    fingerprints: list[Fingerprint | str] = []
-    every = list(paths)
-    with ThreadPoolExecutor(threads) as pool:
-        for photo in prefetch(pool, appearance.fingerprint, every, window=4 * threads):
-            try:
-                fingerprints.append(photo.result())
-            except PhotoError as error:
-                fingerprints.append(str(error))
-            progress(len(fingerprints), len(every))
-    return fingerprints
 
 
 def _unreadable(photos: pd.DataFrame, max_bad_share: float) -> Iterator[Finding]:

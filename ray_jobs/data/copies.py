@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,6 @@ from scipy.sparse.csgraph import connected_components
 
 from maskcls.config import layers
 from maskcls.data.manifest import Manifest
-from maskcls.data.photos import PhotoError, prefetch
 from maskcls.labels import IntArray
 from maskcls.progress import Progress
 from maskcls.storage import files
@@ -90,22 +88,17 @@ def _sets(photos: pd.DataFrame) -> IntArray:
     from maskcls.quality import appearance  # imports imagehash, which few runs need
     from maskcls.quality.copies import sets
 
-    found, rows = [], []
-    progress = Progress("looked for near-duplicates")
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = prefetch(pool, appearance.fingerprint, photos["path"], window=4 * threads)
-        for row, photo in enumerate(waiting):
-            try:
-                fingerprint = photo.result()
-                if fingerprint.contrast >= appearance.FLAT:  # blank ones are like each other
-                    found.append(fingerprint)
-                    rows.append(row)
-            except PhotoError:
-                pass  # told when the photos are prepared
-            progress(row + 1, len(photos))
+    every = appearance.fingerprints(
+        photos["path"].tolist(), os.cpu_count() or 1, Progress("looked for near-duplicates")
+    )
+    # Blank ones are like each other; which cannot be read is told when they are prepared.
+    found = {
+        row: one
+        for row, one in enumerate(every)
+        if isinstance(one, appearance.Fingerprint) and one.contrast >= appearance.FLAT
+    }
     set_N = np.arange(len(photos))
-    if rows:
+    if rows := list(found):
         chosen = photos.iloc[rows].assign(side="train").reset_index(drop=True)
-        set_N[rows] = np.asarray(rows)[sets(chosen, found)]
+        set_N[rows] = np.asarray(rows)[sets(chosen, list(found.values()))]
     return set_N
