@@ -22,7 +22,7 @@ CLEAR: Final = "\r\x1b[K"
 
 _BAR: Final = 20
 
-Tell = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with ``(done, total)``."""
 
 

@@ -6,7 +6,7 @@ is hard to see, which is to say masked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from maskcls.data.contents import digests_of, name_of, one_opencv_thread, read_u
 from maskcls.data.faces import CENTRE, Box, find_face, median_box
 from maskcls.data.photos import PhotoError, decode
 from maskcls.data.status import OK
+from maskcls.progress import OnProgress
 from maskcls.storage import files
 
 BOX: Final = ["face_left", "face_top", "face_width", "face_height"]
@@ -39,7 +40,7 @@ def locate(
     cache: Path,
     *,
     threads: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress = lambda done, total: None,
     wait_s: float = 3600.0,
 ) -> pd.DataFrame:
     """The table of photos (columns ``key`` and ``path``) with ``COLUMNS``.
@@ -94,7 +95,7 @@ def _look(
     digests: Sequence[bytes],
     detector: str,
     threads: int,
-    progress: Callable[[int, int], None] | None,
+    progress: OnProgress,
     keep: Path,
 ) -> pd.DataFrame:
     """The boxes of all photos. Each ``_PART`` of them is kept beside ``keep``, so that a search
@@ -118,8 +119,7 @@ def _look(
                 try:
                     for row in pool.map(one, range(start, min(start + _PART, len(paths)))):
                         rows.append(row)
-                        if progress is not None:
-                            progress(start + len(rows), len(paths))
+                        progress(start + len(rows), len(paths))
                 except BaseException:  # Ctrl-C too: what is queued would be looked at to its end
                     pool.shutdown(cancel_futures=True)
                     raise

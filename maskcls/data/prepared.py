@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from maskcls.data.faces import Box
 from maskcls.data.photos import ImageArray, PhotoError, decode
 from maskcls.data.preprocess import Preprocessing, preprocess_each
 from maskcls.data.status import OK
+from maskcls.labels import UInt8Array
+from maskcls.progress import OnProgress
 from maskcls.storage import files
 
 _FORMAT: Final = 3  # Raise it whenever the same photo and recipe would give other pixels.
@@ -73,7 +75,7 @@ def prepare(
     cache: Path,
     *,
     threads: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress = lambda done, total: None,
     wait_s: float = 3600.0,
 ) -> list[Prepared]:
     """Decode and resize ``photos`` (columns ``key`` and ``path``): one folder a recipe, in order.
@@ -162,7 +164,7 @@ def _build(
     boxes: Sequence[Sequence[Box]],
     cache: Path,
     threads: int,
-    progress: Callable[[int, int], None] | None,
+    progress: OnProgress,
 ) -> None:
     """Build the wanted folders aside, then rename them. Only for who holds the lock."""
     for stale in cache.glob(f"{'[0-9a-f]' * 16}-*.tmp"):
@@ -194,8 +196,7 @@ def _build(
         rows = []
         for row in pool.map(one, range(len(keys))):
             rows.append(row)
-            if progress is not None:
-                progress(len(rows), len(keys))
+            progress(len(rows), len(keys))
         index = pd.DataFrame(rows)
         for array, folder in zip(arrays, wanted, strict=True):
             array.sync()

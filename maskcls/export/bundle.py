@@ -22,7 +22,7 @@ from maskcls.inference import bundle, loading
 from maskcls.inference.bundle import DESCRIPTION, FORMAT
 from maskcls.inference.model import Model
 from maskcls.inference.torch_members import TorchMember
-from maskcls.progress import Tell
+from maskcls.progress import OnProgress
 from maskcls.scoring import ensemble
 from maskcls.storage import files
 
@@ -52,7 +52,7 @@ def write(
     *,
     half: bool = False,
     single_file: bool = False,
-    progress: Tell = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> Exported:
     """Export a finished run, or one job of it, to the folder ``out``.
 
@@ -87,7 +87,7 @@ def write(
     return Exported(out, size / 1e6, difference, photo_ms)
 
 
-def _write_models(model: Model, folder: Path, half: bool, progress: Tell) -> float:
+def _write_models(model: Model, folder: Path, half: bool, progress: OnProgress) -> float:
     differences = []
     for number, member in enumerate(model.members):
         if not isinstance(member, TorchMember):

@@ -20,6 +20,7 @@ from PIL import Image
 
 from maskcls.data.photos import PhotoError, decode_reduced, prefetch
 from maskcls.labels import FloatArray, IntArray
+from maskcls.progress import OnProgress
 
 COPY_BITS: Final = 26
 """Bits of 255. Photos of two people differ by more; copies that were encoded again, resized,

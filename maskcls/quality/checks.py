@@ -25,6 +25,7 @@ from maskcls.data.manifest import Manifest
 from maskcls.data.source import Source
 from maskcls.data.status import OK
 from maskcls.labels import AgeLimits, Gender
+from maskcls.progress import OnProgress
 from maskcls.quality import appearance
 from maskcls.quality.appearance import Fingerprint
 from maskcls.quality.copies import sets
@@ -39,7 +40,7 @@ def check(
     folds: int = 5,
     max_bad_share: float = 0.02,
     threads: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
     faces: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
 ) -> Checked:
     """Check the data set as a run with these settings would meet it.

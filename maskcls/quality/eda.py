@@ -22,6 +22,7 @@ from maskcls.data.label_fixes import LabelFixes
 from maskcls.data.photos import PhotoError, decode, prefetch
 from maskcls.data.source import Source
 from maskcls.labels import AGE_BAND_STARTS, MISSING, AgeLimits, IntArray, class_names
+from maskcls.progress import OnProgress
 
 CHANNELS: Final = ("red", "green", "blue")
 VALUES: Final = np.arange(256)
@@ -110,7 +111,7 @@ def explore(
     *,
     fixes: LabelFixes | None = None,
     threads: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> Findings:
     """Count, measure and decode every photo; findings do not depend on ``threads``.
 

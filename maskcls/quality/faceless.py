@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from maskcls.data import face_table
+from maskcls.progress import OnProgress
 from maskcls.quality.findings import Finding
 
 
@@ -16,7 +16,7 @@ def locate(
     detector: str,
     cache: Path,
     threads: int,
-    progress: Callable[[int, int], None],
+    progress: OnProgress,
 ) -> pd.DataFrame:
     """``Checked.photos`` with the columns of ``face_table.locate``.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskcls.progress import OnProgress
 from maskcls.storage import files
 from maskcls.storage.remote import (
     LOCK,
@@ -47,7 +48,7 @@ class Place:
     def pull(
         self,
         wanted: Wanted = lambda name: True,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: OnProgress = lambda done, total: None,
     ) -> None:
         """Make the local copy what the store has: fetch what differs, remove what is not there.
 

@@ -20,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from maskcls.progress import OnProgress
 from maskcls.storage import files
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ def prune(folder: Path) -> None:
 def in_threads(
     do: Callable[[str], None],
     names: Sequence[str],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> None:
     """``do`` each name in threads. The first failure is raised, and nothing new begun after it."""
     pool = ThreadPoolExecutor(THREADS)
