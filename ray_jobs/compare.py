@@ -81,8 +81,7 @@ def compare(config: Config, folder: RunFolder, board: Board) -> None:
             }
         )
     table = pd.DataFrame(rows)
-    with files.replacing(folder.path / "routes.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    files.write_table(folder.path / "routes.csv", table)
     log.info("%s", table.to_string(index=False))
     log.info("table: %s", folder.path / "routes.csv")
 

@@ -170,8 +170,7 @@ def _score(
     """The vote, fitted out of fold and written down with all it was fitted on; its answers out of
     fold and what they score."""
     out_of_fold = read_out_of_fold(done)
-    with files.replacing(folder.out_of_fold) as temporary:
-        out_of_fold.to_parquet(temporary, index=False)
+    files.write_table(folder.out_of_fold, out_of_fold)
     name, offsets = config.ensemble.name, config.ensemble.fits_offsets
     fitted = results.fit(name, out_of_fold, offsets=offsets)
     files.write_json(folder.ensemble, results.to_json(fitted))

@@ -57,20 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress=lambda done: progress(done, len(found)),
         )
         if given.out is not None:
-            _write(table, given.out)
+            files.write_table(given.out, table, float_format="%.6f")
     except (ValueError, OSError, ModuleNotFoundError) as error:
         parser.error(str(error))
     _show(table, given.out)
     return int(not (table["status"] == OK).any())
-
-
-def _write(table: pd.DataFrame, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(out) as temporary:
-        if out.suffix == ".csv":
-            table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
-        else:
-            table.to_parquet(temporary, index=False)
 
 
 def _show(table: pd.DataFrame, out: Path | None) -> None:

@@ -33,11 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         start = f"{out.parent}/"
         if table["path"].str.startswith(start).all():
             table["path"] = table["path"].str.removeprefix(start)
-        with files.replacing(out) as temporary:
-            if out.suffix.lower() == ".csv":
-                table.to_csv(temporary, index=False, lineterminator="\n")
-            else:
-                table.to_parquet(temporary, index=False)
+        files.write_table(out, table)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     for note in notes:

@@ -64,8 +64,7 @@ def locate(
         with files.lock(cache / "faces.lock", wait_s, "looking for faces"):
             if not path.is_file():  # Whoever had the lock before may have looked.
                 found = _look(paths, digests, detector, threads, progress, path)
-                with files.replacing(path) as temporary:
-                    found.to_parquet(temporary, index=False)
+                files.write_table(path, found)
                 for part in path.parent.glob(f"{path.name}.part*"):
                     part.unlink()
     boxes = files.read_parquet(path)
@@ -124,8 +123,7 @@ def _look(
                     pool.shutdown(cancel_futures=True)
                     raise
                 frame = pd.DataFrame(rows, columns=[*BOX, "face_score"], dtype=np.float64)
-                with files.replacing(part) as temporary:
-                    frame.to_parquet(temporary, index=False)
+                files.write_table(part, frame)
             parts.append(files.read_parquet(part))
     return pd.concat(parts, ignore_index=True)
 

@@ -42,8 +42,7 @@ def write(folder: Path, checked: Checked) -> Path:
         ],
         columns=["level", "kind", "people", "photos", "score", "message"],
     )
-    with files.replacing(folder / "findings.csv") as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    files.write_table(folder / "findings.csv", table)
     path = folder / "index.html"
     files.write_text(path, render(checked))
     return path

@@ -73,8 +73,7 @@ def write(folder: Path, suspects: Suspects, *, top: int) -> tuple[Path, Path]:
     the run. Raises OSError naming the file that cannot be written.
     """
     table = folder / "label_errors.csv"
-    with files.replacing(table) as temporary:
-        suspects.table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.5f")
+    files.write_table(table, suspects.table, float_format="%.5f")
     listed = _top(suspects, top)
     photos = suspects.photos[suspects.photos["person"].isin(listed["person"])]
     albums = {

@@ -64,8 +64,7 @@ def write(image_ids: Sequence[str], classes: Mapping[str, int] | pd.Series, out:
         )
     ids = list(image_ids)
     rows = pd.DataFrame({"ImageID": ids, "ans": answers.loc[ids].to_numpy(dtype="int64")})
-    with files.replacing(out) as temporary:
-        rows.to_csv(temporary, index=False, lineterminator="\n")
+    files.write_table(out, rows)
 
 
 def score(submission_path: Path, answers_path: Path) -> dict[str, dict[str, float]]:

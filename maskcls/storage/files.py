@@ -95,6 +95,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_table(path: Path, table: pd.DataFrame, **csv: Any) -> None:
+    """Write a table, without its index, whole or not at all: as CSV where ``path`` ends in .csv,
+    with these options of pandas, else as parquet."""
+    with replacing(path) as temporary:
+        if path.suffix.lower() == ".csv":
+            table.to_csv(temporary, index=False, lineterminator="\n", **csv)
+        else:
+            table.to_parquet(temporary, index=False)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises ValueError naming the file when it is not JSON."""
     try:

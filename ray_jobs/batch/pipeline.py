@@ -156,8 +156,7 @@ class Answer:
     def _write(self, number: int, rows: list[dict[str, Any]], types: dict[str, str]) -> None:
         name = part_name(number)
         made = table.of_records(rows, types)
-        with files.replacing(self._work.out.local / name) as temporary:
-            made.to_parquet(temporary, index=False)
+        files.write_table(self._work.out.local / name, made)
         self._work.out.push(lambda file: file == name)
 
 

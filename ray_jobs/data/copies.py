@@ -49,8 +49,7 @@ def together(found: Manifest, cache: Path, *, look: bool) -> Manifest:
     if not kept.is_file():
         table = pd.DataFrame({"key": photos["key"], "set": _sets(photos)})
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(kept) as temporary:
-            table.to_parquet(temporary, index=False)
+        files.write_table(kept, table)
     set_N = files.read_parquet(kept)["set"].to_numpy()
     return _grouped(found, set_N)
 

@@ -303,8 +303,7 @@ def prepare_photos(
         log.info("%d of %d photos cannot be used: %s", len(bad), len(photos), _listed(bad))
     if "face_detector" in photos:
         _tell_missed(photos, table.stem)
-    with files.replacing(table) as temporary:
-        photos.to_parquet(temporary, index=False)
+    files.write_table(table, photos)
     tables.push(lambda file: file == name)
     return Photos(
         table,

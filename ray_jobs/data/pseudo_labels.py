@@ -47,8 +47,7 @@ def write_manifest(table: Path, place: Place) -> Path:
     path = place.local / "manifest.parquet"
     photos = pseudo.plain(pd.read_parquet(table))
     kept = photos[[name for name in photos if not str(name).startswith("pseudo_")]]
-    with files.replacing(path) as temporary:
-        kept.to_parquet(temporary, index=False)
+    files.write_table(path, kept)
     place.push(lambda file: file == path.name)
     return path
 

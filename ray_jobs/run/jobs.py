@@ -120,10 +120,8 @@ def answer(
         answers["ans"] = answers["ans"].where(~unreadable, most_frequent).astype("int64")
         if unreadable.any():
             log.info("%d unreadable photo(s) got class %d", unreadable.sum(), most_frequent)
-    with files.replacing(out / "predictions.parquet") as temporary:
-        answers.to_parquet(temporary, index=False)
-    with files.replacing(out / "predictions.csv") as temporary:
-        with_names(answers, age_limits).to_csv(temporary, index=False)
+    files.write_table(out / "predictions.parquet", answers)
+    files.write_table(out / "predictions.csv", with_names(answers, age_limits))
     log.info("predictions by name: %s", out / "predictions.csv")
     if "ans" not in answers:
         log.info("predictions: %s (no submission: these tasks do not make up a class)",

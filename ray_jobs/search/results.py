@@ -36,8 +36,7 @@ def conclude(trials: TrialPlan, space: SearchSpace, folder: RunFolder) -> None:
     keys = [dimension.key for dimension in space.dimensions]
     rows = [_row(trials, name, entry, keys) for name, entry in ledger.items()]
     table = pd.DataFrame(rows, columns=None if rows else ["trial", SCORE])
-    with files.replacing(folder.path / "trials.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    files.write_table(folder.path / "trials.csv", table)
     scored = table.dropna(subset=[SCORE])
     name = best_trial(ledger, dict(zip(scored["trial"], scored[SCORE], strict=True)))
     if name is None:

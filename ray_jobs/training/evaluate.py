@@ -146,8 +146,7 @@ def _write_out_of_fold(
     job: Job, probabilities: dict[str, FloatArray], validation: pd.DataFrame
 ) -> None:
     rows = out_of_fold_rows(job.task, job.fold, probabilities, validation)
-    with files.replacing(job.folder / "out_of_fold.parquet") as temporary:
-        rows.to_parquet(temporary, index=False)
+    files.write_table(job.folder / "out_of_fold.parquet", rows)
 
 
 def out_of_fold_rows(
