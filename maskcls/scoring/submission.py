@@ -17,6 +17,7 @@ import pandas as pd
 from maskcls.labels import ATTRIBUTES, NUM_JOINT, decode
 from maskcls.scoring import metrics
 from maskcls.storage import files
+from maskcls.storage.names import some
 
 
 def read_info(path: Path) -> pd.DataFrame:
@@ -99,7 +100,8 @@ def require_same_ids(
         hint = "; they differ in the Unicode form of names alone: save both as NFC"
         raise ValueError(
             f"{found_name} must name the same photos as {expected_name}: "
-            f"{_some(expected_ids - found_ids)} missing, {_some(found_ids - expected_ids)} too many"
+            f"{some(sorted(expected_ids - found_ids))} missing, "
+            f"{some(sorted(found_ids - expected_ids))} too many"
             + (hint if columns[0] == columns[1] else "")
         )
 
@@ -136,13 +138,8 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
 def _require_unique(ids: Iterable[str], name: str) -> None:
     doubled = {image_id for image_id, count in Counter(ids).items() if count > 1}
     if doubled:
-        raise ValueError(f"{name}: each ImageID must stand once, but {_some(doubled)} do not")
-
-
-def _some(ids: set[str]) -> str:
-    """``2 (a.jpg, b.jpg)``: how many, and the first few."""
-    named = ", ".join(sorted(ids)[:3])
-    return f"{len(ids)} ({named}{', ...' if len(ids) > 3 else ''})" if ids else "0"
+        named = some(sorted(doubled))
+        raise ValueError(f"{name}: each ImageID must stand once, but {named} do not")
 
 
 def vote_submissions(paths: Sequence[Path], *, out: Path | None = None) -> pd.DataFrame:

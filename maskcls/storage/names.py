@@ -25,4 +25,5 @@ def printable(name: str) -> str:
 def some(names: Iterable[str]) -> str:
     """``12 (a, b, ...)``: how many, and the first ten, printable."""
     every = [printable(name) for name in names]
-    return f"{len(every)} ({', '.join(every[:10])}{', ...' if len(every) > 10 else ''})"
+    more = ", ..." if len(every) > 10 else ""
+    return f"{len(every)} ({', '.join(every[:10])}{more})" if every else "0"

@@ -23,6 +23,7 @@ from maskcls.data.status import MISSING_FILE, OK
 from maskcls.labels import Task
 from maskcls.progress import Progress
 from maskcls.storage import files
+from maskcls.storage.names import some
 from maskcls.storage.place import Place
 from ray_jobs.data import copies, pseudo_labels, sources
 from ray_jobs.data.source import ImageSource
@@ -317,13 +318,9 @@ def prepare_photos(
 
 
 def _tell_missed(photos: pd.DataFrame, name: str) -> None:
-    missed = photos[face_table.missed(photos)]
-    names = f": {', '.join(missed['key'].head(NAMED))}" if len(missed) else ""
-    if len(missed) > NAMED:
-        names += ", ..."
     log.info(
-        "%s: no face found in %d of %d photos, which are cropped where the face usually is%s",
-        name, len(missed), int((photos["status"] == OK).sum()), names,
+        "%s: no face found in %s of %d photos, which are cropped where the face usually is",
+        name, some(photos.loc[face_table.missed(photos), "key"]), (photos["status"] == OK).sum(),
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def test_a_submission_has_the_rows_of_info_in_their_order(tmp_path, classes):
         ({}, r"3 \(a.jpg, b.jpg, c.jpg\) missing, 0 too many"),
         ({"a.jpg": 1, "b.jpg": 1}, r"1 \(c.jpg\) missing"),
         (CLASSES | {"d.jpg": 0}, r"0 missing, 1 \(d.jpg\) too many"),
-        (CLASSES | {str(i): 0 for i in range(5)}, r"5 \(0, 1, 2, \.\.\.\) too many"),
+        (CLASSES | {str(i): 0 for i in range(5)}, r"5 \(0, 1, 2, 3, 4\) too many"),
         (CLASSES | {"c.jpg": 18}, "got 18 for c.jpg"),
         (CLASSES | {"c.jpg": 0.5}, "got 0.5 for c.jpg"),
         (CLASSES | {"c.jpg": "3"}, "got '3' for c.jpg"),
