@@ -21,6 +21,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
+def unflattened(flat: Mapping[str, Any]) -> Tree:
+    """Dotted key -> value as a nested mapping."""
+    tree: Tree = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return tree
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "") -> Tree:
     """A copy of ``below`` with ``above`` on top, section by section.
 

@@ -16,9 +16,8 @@ from pydantic import ValidationError
 
 from maskcls.config import keys
 from maskcls.config.explain import explain
-from maskcls.config.layers import flatten, merged
+from maskcls.config.layers import flatten, merged, unflattened
 from maskcls.config.recipe import Recipe
-from maskcls.config.types import Tree
 
 Values = dict[str, Any]
 """Dotted key -> value."""
@@ -140,13 +139,8 @@ def parse(space: Mapping[str, Any], recipe: Recipe) -> SearchSpace:
 
 def apply(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """The recipe with some keys changed. Raises ValueError for a value that a key refuses."""
-    overlay: Tree = {}
-    for key, value in values.items():
-        tree: Any = value
-        for name in reversed(key.split(".")):
-            tree = {name: tree}
-        # In one layer, so that a method's name does not drop the options that come with it.
-        overlay = merged(overlay, tree)
+    # In one layer, so that a method's name does not drop the options that come with it.
+    overlay = unflattened(values)
     try:
         return Recipe.model_validate(merged(recipe.model_dump(), overlay))
     except ValidationError as error:

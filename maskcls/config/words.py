@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import yaml
 
 from maskcls.config import keys
+from maskcls.config.layers import unflattened
 from maskcls.config.schema import Config
 from maskcls.config.types import Tree
 from maskcls.storage import yaml_files
@@ -33,10 +34,7 @@ def parse_word(word: str) -> Tree:
             value = yaml_files.parse(text) if text else None
         except yaml.YAMLError as error:
             raise ValueError(f"{word!r}: the value is not valid YAML: {error}") from None
-    tree: Any = value
-    for name in reversed(key.split(".")):
-        tree = {name: tree}
-    return dict(tree)
+    return unflattened({key: value})
 
 
 def _takes_text(key: str) -> bool:

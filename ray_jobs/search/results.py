@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from maskcls.config.layers import unflattened
 from maskcls.config.schema import Config
 from maskcls.config.search_space import SearchSpace
 from maskcls.labels import ATTRIBUTES, MISSING, class_names
@@ -147,13 +148,7 @@ def _write_best(
     trials: TrialPlan, best: pd.Series, values: Mapping[str, Any], count: int, folder: RunFolder
 ) -> None:
     epochs = {"train.epochs": values.get("train.epochs", trials.config.tune.max_epochs)}
-    overlay: dict[str, Any] = {}
-    for key, value in {**values, **epochs}.items():
-        *sections, name = key.split(".")
-        place = overlay
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
+    overlay = unflattened({**values, **epochs})
     folds = ", ".join(map(str, trials.config.tune.folds))
     head = (
         f"# The best of {count} trials for task {trials.task}: "
