@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import cv2
@@ -102,13 +101,7 @@ class Preprocessing:
         return "-".join(parts)
 
 
-def network_files(settings: Preprocessing) -> list[Path]:
-    """The network files that these settings need. Raises FileNotFoundError where one is missing."""
-    files = [detectors.file_of(settings.detector)] if settings.needs_face else []
-    return files + [segment.NETWORK] * (settings.background != "keep")
-
-
-def preprocess(image_HWC: ImageArray, settings: Preprocessing) -> ImageArray:
+def preprocess(image_HWC: UInt8Array, settings: Preprocessing) -> UInt8Array:
     """A decoded photo [H, W, 3] uint8 RGB -> what a model sees, [height, width, 3] uint8 RGB.
 
     Raises FileNotFoundError or ValueError where the detector's file cannot be used.

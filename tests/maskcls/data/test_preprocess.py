@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 
 from maskcls.config.recipe import Image
 from maskcls.data import preprocess as module
-from maskcls.data.detectors import DETECTORS, FOLDER
 from maskcls.data.faces import Box, Face
 from maskcls.data.preprocess import (
     Preprocessing,
     crop_window,
-    network_files,
     preprocess,
     preprocess_each,
 )
@@ -205,15 +203,6 @@ def test_one_search_serves_all_models(found: Any) -> None:
         assert np.array_equal(image, preprocess(scene(), settings))
     preprocess_each(scene(), several, [QUARTER] * len(several))
     assert len(searches) == 1 + 3
-
-
-def test_the_files_that_settings_need() -> None:
-    assert network_files(SMALL) == []
-    assert network_files(Preprocessing(8, 8, "face")) == [DETECTORS["centerface"]]
-    both = network_files(Preprocessing(8, 8, background="blur", detector="blazeface"))
-    assert both == [DETECTORS["blazeface"], FOLDER / "selfie_segmentation.tflite"]
-    with pytest.raises(FileNotFoundError, match="one of centerface, blazeface"):
-        network_files(Preprocessing(8, 8, "face", detector="/nowhere.onnx"))
 
 
 def test_it_needs_numpy_and_opencv_alone() -> None:
