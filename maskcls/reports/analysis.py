@@ -257,12 +257,7 @@ def opinions(run: FinishedRun) -> pd.DataFrame:
 
 def probabilities_of(run: FinishedRun, task: Task, attribute: str) -> pd.Series:
     """The probabilities that the models of ``task`` give ``attribute``, out of fold, by photo."""
-    head = "joint" if task is Task.JOINT else attribute
-    rows = run.out_of_fold[(run.out_of_fold["task"] == task) & (run.out_of_fold["head"] == head)]
-    values_NK = np.stack(rows["probabilities"].tolist()).astype(float)
-    if head != attribute:
-        values_NK = labels.marginal(values_NK, attribute)
-    return pd.Series(list(values_NK), index=rows["photo"])
+    return ensemble.rows_of(run.out_of_fold, attribute, ("", task))["probabilities"]
 
 
 def worst(opinions: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -301,7 +301,7 @@ def stacked(
     """
     import pandas as pd
 
-    tables = [_rows_of(out_of_fold, target, route) for route in routes]
+    tables = [rows_of(out_of_fold, target, route) for route in routes]
     photos = tables[0].index
     for table in tables[1:]:
         photos = photos.intersection(table.index)
@@ -327,7 +327,7 @@ def stacked(
     )
 
 
-def _rows_of(out_of_fold: pd.DataFrame, target: str, route: Route) -> pd.DataFrame:
+def rows_of(out_of_fold: pd.DataFrame, target: str, route: Route) -> pd.DataFrame:
     """By photo: person, truth and probabilities of ``target`` that a route gives."""
     run, task = route
     head = "joint" if task is Task.JOINT else target
