@@ -33,8 +33,7 @@ from maskcls.config import layers
 from maskcls.config.load import load
 from maskcls.config.schema import Config
 from maskcls.config.shipped import find
-from maskcls.labels import Task
-from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.labels import LABEL_COLUMNS, Task
 from maskcls.learning.learner import Learner, options
 from maskcls.scoring import ensemble
 from maskcls.storage import files

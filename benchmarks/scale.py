@@ -31,8 +31,7 @@ from maskcls.config.schema import Resources
 from maskcls.data import folds, manifest
 from maskcls.data.label_fixes import STEMS
 from maskcls.data.preprocess import Preprocessing
-from maskcls.labels import HEADS, AgeBand, Gender, Task
-from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.labels import HEADS, LABEL_COLUMNS, AgeBand, Gender, Task
 from maskcls.scoring import ensemble
 from maskcls.scoring.ensemble import ModelVotes
 from maskcls.storage import files

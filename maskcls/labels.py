@@ -46,6 +46,9 @@ MISSING: Final = -1
 ATTRIBUTES: Final[dict[str, type[IntEnum]]] = {"mask": Mask, "gender": Gender, "age": AgeBand}
 """The three attributes in the order in which they make up the joint class."""
 
+LABEL_COLUMNS: Final = {"mask": "mask", "gender": "gender", "age": "age_band", "joint": "joint"}
+"""Head -> the column of a table of photos or of items that holds its classes."""
+
 NUM_JOINT: Final = 18
 
 

@@ -13,9 +13,8 @@ import torch
 from maskcls import labels
 from maskcls.config.schema import Config
 from maskcls.data.label_fixes import STEMS
-from maskcls.labels import HEADS, Task
+from maskcls.labels import HEADS, LABEL_COLUMNS, Task
 from maskcls.learning import backbones, checkpoint, heads, tracking
-from maskcls.learning.heads import LABEL_COLUMNS
 from maskcls.scoring import ensemble as results
 from maskcls.storage import files
 

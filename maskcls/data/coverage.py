@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from maskcls.data.manifest import label_column
 from maskcls.data.status import OK
 from maskcls.labels import (
     AGE_BAND_STARTS,
     ATTRIBUTES,
     HEADS,
+    LABEL_COLUMNS,
     MISSING,
     AgeLimits,
     Task,
@@ -28,7 +28,7 @@ def for_task(photos: pd.DataFrame, task: Task, *, years: bool = False) -> pd.Dat
     ``UNLABELLED``, and so do those without an age in ``years`` where it needs one."""
     known = np.zeros(len(photos), bool)
     for head in HEADS[task]:
-        known |= (photos[label_column(head)] != MISSING).to_numpy()
+        known |= (photos[LABEL_COLUMNS[head]] != MISSING).to_numpy()
     if years:
         known &= (photos["age"] != MISSING).to_numpy()
     sound = photos["status"] == OK
@@ -46,7 +46,7 @@ def joint_everywhere(photos: pd.DataFrame) -> bool:
 def counts(photos: pd.DataFrame, heads: Iterable[str]) -> dict[str, int]:
     """Usable photos that have a label, for each head."""
     usable = photos[photos["status"] == OK]
-    return {head: int((usable[label_column(head)] != MISSING).sum()) for head in heads}
+    return {head: int((usable[LABEL_COLUMNS[head]] != MISSING).sum()) for head in heads}
 
 
 def absent_classes(photos: pd.DataFrame, age_limits: AgeLimits = AGE_BAND_STARTS) -> list[str]:
@@ -56,7 +56,7 @@ def absent_classes(photos: pd.DataFrame, age_limits: AgeLimits = AGE_BAND_STARTS
     attribute without any label is not listed.
     """
     usable = photos[photos["status"] == OK]
-    there = {a: set(usable[label_column(a)]) - {MISSING} for a in ATTRIBUTES}
+    there = {a: set(usable[LABEL_COLUMNS[a]]) - {MISSING} for a in ATTRIBUTES}
     return [
         f"{attribute} {name}"
         for attribute, classes in there.items()
@@ -69,7 +69,7 @@ def require(photos: pd.DataFrame, tasks: Sequence[Task]) -> None:
     """Raise ValueError where a head of a task has no label at all, or only one class."""
     for task in tasks:
         for head in HEADS[task]:
-            classes = set(photos.loc[photos["status"] == OK, label_column(head)]) - {MISSING}
+            classes = set(photos.loc[photos["status"] == OK, LABEL_COLUMNS[head]]) - {MISSING}
             if len(classes) < 2:
                 raise ValueError(_too_few(task, head, classes, tasks))
 

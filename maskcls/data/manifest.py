@@ -124,11 +124,6 @@ def labelled(
     return Manifest(frame[_COLUMNS], notes + fix_notes)
 
 
-def label_column(head: str) -> str:
-    """The column of a manifest, or of a table of items, that holds the classes of a head."""
-    return "age_band" if head == "age" else head
-
-
 def of_variants(variants: Sequence[str]) -> Callable[[str], bool]:
     """Whether a file below ``train`` is of use where these variants are asked for, by its name."""
     chosen = {{"original": False, "rembg": True}[variant] for variant in variants}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,12 @@ from torch.nn.functional import one_hot
 
 from maskcls.config.ages import AgeClasses, AgeDistribution, AgeOrdinal
 from maskcls.config.recipe import Recipe
-from maskcls.labels import HEADS, MISSING, AgeBand, Task
+from maskcls.labels import HEADS, LABEL_COLUMNS, MISSING, AgeBand, Task
 from maskcls.learning import ages, losses
 from maskcls.learning.losses import Loss
 
 Labels = Mapping[str, npt.NDArray[np.int64]]
 """Columns of the training table: classes, and ``age`` in years, [N] each."""
-
-LABEL_COLUMNS: Final = {"mask": "mask", "gender": "gender", "age": "age_band", "joint": "joint"}
-"""Head -> the column of a training table that holds its classes."""
 
 
 class Head(Protocol):

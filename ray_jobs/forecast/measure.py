@@ -24,9 +24,8 @@ from maskcls.data import prepared
 from maskcls.data.manifest import Manifest
 from maskcls.data.preprocess import Preprocessing
 from maskcls.data.status import OK
-from maskcls.labels import Task
+from maskcls.labels import LABEL_COLUMNS, Task
 from maskcls.learning import heads
-from maskcls.learning.heads import LABEL_COLUMNS
 from maskcls.learning.learner import options
 from maskcls.storage import files
 from maskcls.storage.place import Place

@@ -13,8 +13,8 @@ import ray
 
 from maskcls import labels
 from maskcls.config.schema import Config
-from maskcls.data.manifest import label_column
 from maskcls.data.status import OK
+from maskcls.labels import LABEL_COLUMNS
 from maskcls.scoring import submission
 from maskcls.scoring.voting import FittedVote
 from maskcls.storage import files
@@ -138,7 +138,7 @@ def most_frequent_class(photos: pd.DataFrame) -> int:
     has all three."""
     if len(known := photos.loc[photos["joint"] != labels.MISSING, "joint"]):
         return int(known.mode().min())
-    columns = [photos[label_column(attribute)] for attribute in labels.ATTRIBUTES]
+    columns = [photos[LABEL_COLUMNS[attribute]] for attribute in labels.ATTRIBUTES]
     return int(labels.encode(*(c[c != labels.MISSING].mode().min() for c in columns)))
 
 

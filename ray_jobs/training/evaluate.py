@@ -15,9 +15,9 @@ from scipy.linalg import block_diag
 
 from maskcls import labels
 from maskcls.data.status import OK
+from maskcls.labels import LABEL_COLUMNS, Float32Array, UInt8Array
 from maskcls.learning import checkpoint, tracking
 from maskcls.learning import predict as inference
-from maskcls.learning.heads import LABEL_COLUMNS
 from maskcls.learning.learner import Learner
 from maskcls.scoring import metrics
 from maskcls.storage import files

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from maskcls.labels import LABEL_COLUMNS
 from maskcls.learning import checkpoint, tracking
-from maskcls.learning.heads import LABEL_COLUMNS
 from maskcls.learning.learner import Learner, options
 from maskcls.scoring import metrics
 from maskcls.storage import files

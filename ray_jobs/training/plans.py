@@ -9,8 +9,8 @@ import pandas as pd
 from maskcls import labels
 from maskcls.config.recipe import Recipe
 from maskcls.data import coverage, folds, pseudo, sampling
+from maskcls.labels import LABEL_COLUMNS
 from maskcls.learning import heads
-from maskcls.learning.heads import LABEL_COLUMNS
 from maskcls.learning.learner import options
 from ray_jobs.data import source
 

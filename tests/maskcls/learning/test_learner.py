@@ -8,9 +8,8 @@ import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from maskcls.config.recipe import Recipe
-from maskcls.labels import HEADS, Task, age_band
+from maskcls.labels import HEADS, LABEL_COLUMNS, Task, age_band
 from maskcls.learning import losses, predict
-from maskcls.learning.heads import LABEL_COLUMNS
 from maskcls.learning.learner import Learner, _seed_of
 from tests.maskcls.learning import workers
 

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskcls.config.recipe import Recipe
-from maskcls.labels import HEADS, MISSING, Task, joint_class
-from maskcls.learning.heads import LABEL_COLUMNS
+from maskcls.labels import HEADS, LABEL_COLUMNS, MISSING, Task, joint_class
 from maskcls.learning.learner import Learner
 
 PHOTOS, SIZE = 12, (32, 32)
