@@ -36,8 +36,8 @@ from maskcls.data import face_table
 from maskcls.data.face_table import BOX
 from maskcls.data.faces import Box
 from maskcls.data.manifest import read_train
-from maskcls.data.photos import ImageArray, decode
-from maskcls.labels import class_names
+from maskcls.data.photos import decode
+from maskcls.labels import UInt8Array, class_names
 from maskcls.progress import Progress
 
 SHARES = (0.3, 0.6)
@@ -203,8 +203,8 @@ def _paste_file(path: Path, data: Path, root: Path, behind: Sequence[Path]) -> B
 
 
 def paste(
-    portrait: ImageArray, behind: ImageArray, rng: np.random.Generator
-) -> tuple[ImageArray, Box]:
+    portrait: UInt8Array, behind: UInt8Array, rng: np.random.Generator
+) -> tuple[UInt8Array, Box]:
     """A portrait, small and with soft edges, somewhere in the middle of a blurred background, for
     which another photo is cut up and shuffled: nobody stands in it. And where the portrait is."""
     height, width = portrait.shape[:2]

@@ -25,8 +25,8 @@ from torch.optim.swa_utils import update_bn
 
 from benchmarks.ablation import Overlays, compared, table
 from benchmarks.gpu_ablation import Trained, epochs, jobs_of
-from maskcls.labels import Task
-from maskcls.learning.predict import Float32Array, Predictor
+from maskcls.labels import Float32Array, Task
+from maskcls.learning.predict import Predictor
 from maskcls.scoring import ensemble
 from ray_jobs.training import evaluate
 

@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+UInt8Array = npt.NDArray[np.uint8]
+"""Photos: [H, W, 3] or [N, H, W, 3], RGB."""
 
 
 class Mask(IntEnum):

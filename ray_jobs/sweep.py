@@ -21,7 +21,7 @@ import pandas as pd
 
 from maskcls.config.load import with_flags
 from maskcls.config.schema import Config
-from maskcls.data.photos import ImageArray
+from maskcls.labels import UInt8Array
 from maskcls.learning import checkpoint
 from maskcls.reports import gallery
 from maskcls.reports import run as report
@@ -186,7 +186,7 @@ def _explainer(lanes: Lanes | None, folder: RunFolder) -> gallery.Explain:
         return gallery.explain
 
     def explain(
-        run: FinishedRun, mistakes: pd.DataFrame, photos: Mapping[str, ImageArray]
+        run: FinishedRun, mistakes: pd.DataFrame, photos: Mapping[str, UInt8Array]
     ) -> Explained:
         known = run.only(mistakes["photo"].tolist())
         make = functools.partial(gallery.explain, known, mistakes, photos)

@@ -18,8 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-ImageArray = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
+from maskcls.labels import Float32Array, UInt8Array
 
 FOLDER: Final = Path(__file__).parent / "networks"
 """The files that come with the installation; LICENSES.md beside them says whose they are."""
@@ -75,7 +74,7 @@ class Likely(NamedTuple):
     scores_N: Float32Array
 
 
-def detect(image_HWC: ImageArray, detector: str) -> Likely:
+def detect(image_HWC: UInt8Array, detector: str) -> Likely:
     """Every likely face, as the network has them.
 
     Raises FileNotFoundError where there is no such detector, and ValueError where its file is of
@@ -102,7 +101,7 @@ def network(path: Path, shape: tuple[int, int] = (0, 0)) -> Any:
     return nets[path, shape]
 
 
-def _centerface(image_HWC: ImageArray, path: Path) -> Likely:
+def _centerface(image_HWC: UInt8Array, path: Path) -> Likely:
     """Heat map of centres, sizes (log) and offsets, at a quarter of the input's resolution."""
     # The first in which the photo is largest: the square, which takes longer, only for squares.
     shape = max(_CENTERFACE_SHAPES, key=lambda shape: _scale(image_HWC, shape))
@@ -129,7 +128,7 @@ def _centerface(image_HWC: ImageArray, path: Path) -> Likely:
     )
 
 
-def _blazeface(image_HWC: ImageArray, path: Path) -> Likely:
+def _blazeface(image_HWC: UInt8Array, path: Path) -> Likely:
     """Boxes relative to 896 anchors, on a square that the photo fills from the top left."""
     side = _BLAZEFACE_SIDE
     square, fill_4 = _letterboxed(image_HWC, (side, side))
@@ -172,14 +171,14 @@ def _anchors() -> Float32Array:
     return np.concatenate(parts).astype(np.float32)
 
 
-def _scale(image_HWC: ImageArray, shape: tuple[int, int]) -> float:
+def _scale(image_HWC: UInt8Array, shape: tuple[int, int]) -> float:
     """The largest that a photo can be scaled by to fit into a shape."""
     return min(shape[0] / image_HWC.shape[0], shape[1] / image_HWC.shape[1])
 
 
 def _letterboxed(
-    image_HWC: ImageArray, shape: tuple[int, int]
-) -> tuple[ImageArray, npt.NDArray[np.float64]]:
+    image_HWC: UInt8Array, shape: tuple[int, int]
+) -> tuple[UInt8Array, npt.NDArray[np.float64]]:
     """The photo at the top left of a black picture of this shape, and the pixels that it fills:
     width, height, width, height."""
     scale = _scale(image_HWC, shape)

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskcls.data.detectors import Float32Array, ImageArray, detect
+from maskcls.data.detectors import detect
+from maskcls.labels import Float32Array, UInt8Array
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height, as shares of the photo's width and height."""
@@ -38,7 +39,7 @@ class Face:
     score: float
 
 
-def find_face(image_HWC: ImageArray, detector: str) -> Face | None:
+def find_face(image_HWC: UInt8Array, detector: str) -> Face | None:
     """The face of the person whom the photo is of: the largest near the centre.
 
     Of several, the one with the largest product of area, nearness (1 at the centre of the photo, 0
@@ -51,7 +52,7 @@ def find_face(image_HWC: ImageArray, detector: str) -> Face | None:
     return _find(image_HWC, detector) or next(filter(None, looks), None)
 
 
-def _find_within(image_HWC: ImageArray, region: Box, detector: str) -> Face | None:
+def _find_within(image_HWC: UInt8Array, region: Box, detector: str) -> Face | None:
     """The same in a part of the photo, grey where it goes beyond it."""
     height, width = image_HWC.shape[:2]
     left, top = round(region[0] * width), round(region[1] * height)
@@ -67,7 +68,7 @@ def _find_within(image_HWC: ImageArray, region: Box, detector: str) -> Face | No
     return Face(_rounded(np.array(face.box) * shares_4 + start_4), face.score)
 
 
-def _find(image_HWC: ImageArray, detector: str) -> Face | None:
+def _find(image_HWC: UInt8Array, detector: str) -> Face | None:
     likely = detect(image_HWC, detector)
     # On what is no photo of anything, networks also answer with boxes as large as a country.
     sane_N = (likely.boxes_N4[:, 2:] <= _LARGEST).all(axis=1)
@@ -87,7 +88,7 @@ def _find(image_HWC: ImageArray, detector: str) -> Face | None:
 
 
 def _without_mask(
-    image_HWC: ImageArray, detector: str, box_4: Float32Array, eyes: float
+    image_HWC: UInt8Array, detector: str, box_4: Float32Array, eyes: float
 ) -> Float32Array:
     """The box of the same face as it is found where all below the eyes is grey; the box as it is
     where it is not found so."""

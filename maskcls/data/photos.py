@@ -13,10 +13,10 @@ from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from maskcls.data import file_formats
 from maskcls.data.status import MISSING_FILE, OK
+from maskcls.labels import UInt8Array
 
 try:
     from PIL import ExifTags, Image, UnidentifiedImageError
@@ -25,7 +25,6 @@ except ModuleNotFoundError:  # a bundle runs without Pillow; see ``_decode_witho
 else:
     HAS_PILLOW = True
 
-ImageArray = npt.NDArray[np.uint8]
 Result = TypeVar("Result")
 
 MAX_PIXELS: Final = 64_000_000
@@ -41,7 +40,7 @@ class PhotoError(ValueError):
     """A photo that cannot be used; the message says why."""
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageArray:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8Array:
     """The bytes of a photo -> [height, width, 3] uint8 RGB, turned upright as EXIF or XMP say.
 
     Greyscale, CMYK and palette become RGB, 16 bits become 8, and transparent parts become black,
@@ -52,7 +51,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageArray:
     return _decode(data, None, max_pixels)[0]
 
 
-def decode_reduced(data: bytes, shortest: int) -> tuple[ImageArray, tuple[int, int]]:
+def decode_reduced(data: bytes, shortest: int) -> tuple[UInt8Array, tuple[int, int]]:
     """The same photo, maybe smaller, and the (height, width) that ``decode`` gives it.
 
     A plain JPEG comes at the smallest of 1/8, 1/4, 1/2 and 1 of its size at which both sides have
@@ -64,7 +63,7 @@ def decode_reduced(data: bytes, shortest: int) -> tuple[ImageArray, tuple[int, i
 
 def _decode(
     data: bytes, shortest: int | None, max_pixels: int
-) -> tuple[ImageArray, tuple[int, int]]:
+) -> tuple[UInt8Array, tuple[int, int]]:
     if not data:
         raise PhotoError("empty file")
     if not HAS_PILLOW:
@@ -83,7 +82,7 @@ def _decode(
 
 def _decode_as_it_is(
     data: bytes, shortest: int | None, max_pixels: int
-) -> tuple[ImageArray, tuple[int, int]]:
+) -> tuple[UInt8Array, tuple[int, int]]:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > max_pixels:
@@ -113,7 +112,7 @@ def _decode_as_it_is(
         raise PhotoError(f"cannot be decoded: {error}") from error
 
 
-def _decode_without_pillow(data: bytes, max_pixels: int) -> tuple[ImageArray, tuple[int, int]]:
+def _decode_without_pillow(data: bytes, max_pixels: int) -> tuple[UInt8Array, tuple[int, int]]:
     """A plain whole JPEG by OpenCV alone, which gives the pixels that the usual way gives.
 
     Turned upright as EXIF says; XMP is not read. Anything else is refused.
@@ -133,7 +132,7 @@ def _decode_without_pillow(data: bytes, max_pixels: int) -> tuple[ImageArray, tu
     return image_HWC, (image_HWC.shape[0], image_HWC.shape[1])
 
 
-def from_pillow(image: Image.Image) -> ImageArray:
+def from_pillow(image: Image.Image) -> UInt8Array:
     """An image of Pillow's, of any mode -> [height, width, 3] uint8 RGB, as ``decode`` gives it.
 
     Raises PhotoError for one that is too large or that cannot be read.
@@ -157,7 +156,7 @@ def _flag(side: int, shortest: int) -> int:
     return next((f for by, f in reduced.items() if side >= by * shortest), cv2.IMREAD_COLOR)
 
 
-def _decode_strictly(image: Image.Image) -> ImageArray:
+def _decode_strictly(image: Image.Image) -> UInt8Array:
     image.load()
     if image.mode == "F":
         raise PhotoError("floating-point pixels, whose scale is not known: convert it to 8 bits")
@@ -188,7 +187,7 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _upright(image_HWC: ImageArray, orientation: int) -> ImageArray:
+def _upright(image_HWC: UInt8Array, orientation: int) -> UInt8Array:
     if orientation >= 5:
         image_HWC = image_HWC.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

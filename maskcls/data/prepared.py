@@ -23,7 +23,7 @@ import pandas as pd
 from maskcls.data.contents import digests_of, name_of, one_opencv_thread, read_unchanged
 from maskcls.data.face_table import boxes_of, fallback_of, locate
 from maskcls.data.faces import Box
-from maskcls.data.photos import ImageArray, PhotoError, decode
+from maskcls.data.photos import PhotoError, decode
 from maskcls.data.preprocess import Preprocessing, preprocess_each
 from maskcls.data.status import OK
 from maskcls.labels import UInt8Array
@@ -210,7 +210,7 @@ def _prepare_one(
     digest: bytes,
     recipes: Sequence[Preprocessing],
     faces: Sequence[Box | None],
-) -> tuple[dict[str, Any], list[ImageArray]]:
+) -> tuple[dict[str, Any], list[UInt8Array]]:
     """The index row of a photo without its key, and its image under each recipe."""
     data, status = read_unchanged(path, digest)
     try:
@@ -239,7 +239,7 @@ class _ImageFile:
         self.start, self.stride = self.file.tell(), int(np.prod(shape_NHWC[1:]))
         self.file.truncate(self.start + shape_NHWC[0] * self.stride)
 
-    def put(self, position: int, image_HWC: ImageArray) -> None:
+    def put(self, position: int, image_HWC: UInt8Array) -> None:
         offset = self.start + position * self.stride
         if os.pwrite(self.file.fileno(), image_HWC.tobytes(), offset) != self.stride:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

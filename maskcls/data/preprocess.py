@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from maskcls.data import detectors, segment
-from maskcls.data.detectors import ImageArray
 from maskcls.data.faces import CENTRE, Box, find_face
+from maskcls.labels import UInt8Array
 
 if TYPE_CHECKING:
     from maskcls.config.recipe import Image
@@ -110,16 +110,16 @@ def preprocess(image_HWC: UInt8Array, settings: Preprocessing) -> UInt8Array:
 
 
 def preprocess_each(
-    image_HWC: ImageArray,
+    image_HWC: UInt8Array,
     settings: Sequence[Preprocessing],
     faces: Sequence[Box | None] | None = None,
-) -> list[ImageArray]:
+) -> list[UInt8Array]:
     """The same for several models: faces and person are looked for once.
 
     ``faces`` has, for each of the settings, where the face is, where that is known already.
     """
     found: dict[str, Box | None] = {}
-    cut: dict[tuple[Box, str], ImageArray] = {}
+    cut: dict[tuple[Box, str], UInt8Array] = {}
     images = []
     for one, known in zip(settings, faces or [None] * len(settings), strict=True):
         picture, face = image_HWC, known or CENTRE
@@ -159,13 +159,13 @@ def crop_window(shape: tuple[int, int], face: Box, settings: Preprocessing) -> t
     return rows, columns
 
 
-def _centre(image_HWC: ImageArray, height: float, width: float) -> ImageArray:
+def _centre(image_HWC: UInt8Array, height: float, width: float) -> UInt8Array:
     rows, columns = max(1, round(height)), max(1, round(width))
     top, left = (image_HWC.shape[0] - rows) // 2, (image_HWC.shape[1] - columns) // 2
     return image_HWC[top : top + rows, left : left + columns]
 
 
-def _fitted(image_HWC: ImageArray, settings: Preprocessing) -> ImageArray:
+def _fitted(image_HWC: UInt8Array, settings: Preprocessing) -> UInt8Array:
     """The picture at the size of the settings, whatever its shape."""
     height, width = settings.height, settings.width
     picture_height, picture_width = image_HWC.shape[:2]
@@ -186,7 +186,7 @@ def _fitted(image_HWC: ImageArray, settings: Preprocessing) -> ImageArray:
     return padded
 
 
-def _resized(image_HWC: ImageArray, height: int, width: int) -> ImageArray:
+def _resized(image_HWC: UInt8Array, height: int, width: int) -> UInt8Array:
     shrinks = image_HWC.shape[0] >= height and image_HWC.shape[1] >= width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     resized = cv2.resize(np.ascontiguousarray(image_HWC), (width, height), interpolation=method)

@@ -7,8 +7,9 @@ from typing import Final, Literal
 import cv2
 import numpy as np
 
-from maskcls.data.detectors import FOLDER, Float32Array, ImageArray, network
+from maskcls.data.detectors import FOLDER, network
 from maskcls.data.faces import Box
+from maskcls.labels import Float32Array, UInt8Array
 
 NETWORK: Final = FOLDER / "selfie_segmentation.tflite"
 """MediaPipe's selfie segmentation, general model."""
@@ -21,7 +22,7 @@ _REDUCED: Final = 32
 _BLUR: Final = 3.0
 
 
-def person_mask(image_HWC: ImageArray, face: Box) -> Float32Array:
+def person_mask(image_HWC: UInt8Array, face: Box) -> Float32Array:
     """How much each pixel belongs to the person, [H, W] from 0 to 1.
 
     A segmentation network says so, but the ellipse of the face always belongs: networks that know
@@ -38,7 +39,7 @@ def person_mask(image_HWC: ImageArray, face: Box) -> Float32Array:
     return np.clip(mask_HW, 0, 1)
 
 
-def composited(image_HWC: ImageArray, mask_HW: Float32Array, background: Background) -> ImageArray:
+def composited(image_HWC: UInt8Array, mask_HW: Float32Array, background: Background) -> UInt8Array:
     """The person before another background: black, as in the ``_rembg`` copies, or the photo's
     own without its detail."""
     mask_HW1 = mask_HW[:, :, None]
@@ -49,7 +50,7 @@ def composited(image_HWC: ImageArray, mask_HW: Float32Array, background: Backgro
     return np.asarray(person + behind * (1 - mask_HW1) + 0.5, np.uint8)
 
 
-def _without_detail(image_HWC: ImageArray, mask_HW1: Float32Array) -> Float32Array:
+def _without_detail(image_HWC: UInt8Array, mask_HW1: Float32Array) -> Float32Array:
     """The background blurred, without the person's colours, which would else shine around them:
     means over background pixels alone."""
     share = np.concatenate([image_HWC * (1 - mask_HW1), 1 - mask_HW1], axis=2).astype(np.float32)

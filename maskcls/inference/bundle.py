@@ -19,8 +19,8 @@ import numpy as np
 from maskcls import labels
 from maskcls.data.detectors import DETECTORS
 from maskcls.data.preprocess import Preprocessing
-from maskcls.inference.model import Float32Array, Model, UInt8Array
-from maskcls.labels import HEADS, AgeLimits, Task
+from maskcls.inference.model import Model
+from maskcls.labels import HEADS, AgeLimits, Float32Array, Task, UInt8Array
 from maskcls.scoring import ensemble
 
 FORMAT: Final = 1

@@ -15,8 +15,9 @@ from typing import Any, Final
 import numpy as np
 
 from maskcls.data import photos
-from maskcls.data.photos import ImageArray, PhotoError
+from maskcls.data.photos import PhotoError
 from maskcls.data.status import OK
+from maskcls.labels import UInt8Array
 
 EXTENSIONS: Final = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 """What a photo in a folder ends in, in either case."""
@@ -30,7 +31,7 @@ class Source:
     content: Any
     max_pixels: int = photos.MAX_PIXELS
 
-    def load(self) -> tuple[ImageArray | None, str]:
+    def load(self) -> tuple[UInt8Array | None, str]:
         """The decoded photo, [height, width, 3] uint8 RGB, and ``ok``; or None and the reason."""
         try:
             return _decoded(self.content, self.max_pixels), OK
@@ -103,7 +104,7 @@ def _is_of_pillow(given: Any) -> bool:
     return isinstance(given, Image.Image)
 
 
-def _decoded(content: Any, max_pixels: int) -> ImageArray:
+def _decoded(content: Any, max_pixels: int) -> UInt8Array:
     if isinstance(content, Path):
         data, status = photos.read_bytes(str(content))
         if status != OK:
@@ -116,7 +117,7 @@ def _decoded(content: Any, max_pixels: int) -> ImageArray:
     return photos.from_pillow(content)
 
 
-def _of_array(array: np.ndarray) -> ImageArray:
+def _of_array(array: np.ndarray) -> UInt8Array:
     if array.dtype != np.uint8:
         raise PhotoError(f"an array of {array.dtype}; numbers of uint8 from 0 to 255 are expected")
     image_HWC = array[:, :, None] if array.ndim == 2 else array

@@ -16,14 +16,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from maskcls.data.preprocess import Preprocessing
 from maskcls.data.status import OK
 from maskcls.inference import table
 from maskcls.inference.inputs import Source, sources
 from maskcls.inference.prepared_photo import PreparedPhoto, prepare
-from maskcls.labels import AGE_BAND_STARTS, AgeLimits, Task
+from maskcls.labels import AGE_BAND_STARTS, AgeLimits, Float32Array, Task, UInt8Array
 from maskcls.scoring import ensemble
 from maskcls.scoring.ensemble import Answer
 from maskcls.scoring.voting import FittedVote
@@ -31,8 +30,6 @@ from maskcls.scoring.voting import FittedVote
 if TYPE_CHECKING:
     import pandas as pd
 
-UInt8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
 
 BATCH: Final = 32
 """Photos that go through the models together, unless asked otherwise."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskcls.data.faces import CENTRE, Face, find_face
-from maskcls.data.photos import ImageArray
 from maskcls.data.preprocess import Preprocessing, preprocess_each
 from maskcls.data.status import OK
 from maskcls.inference.inputs import Source
+from maskcls.labels import UInt8Array
 
 PixelBox = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
@@ -25,7 +25,7 @@ class PreparedPhoto:
 
     name: str
     status: str
-    images: list[ImageArray]
+    images: list[UInt8Array]
     box: PixelBox | None
     size: tuple[int, int]
     """Height and width of the photo in pixels; zeros where it cannot be read."""

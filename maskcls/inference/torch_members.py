@@ -11,8 +11,8 @@ import torch
 
 from maskcls.data.preprocess import Preprocessing
 from maskcls.inference.describe import job_folders
-from maskcls.inference.model import Float32Array, Model, UInt8Array
-from maskcls.labels import HEADS, Task
+from maskcls.inference.model import Model
+from maskcls.labels import HEADS, Float32Array, Task, UInt8Array
 from maskcls.learning import checkpoint
 from maskcls.learning import predict as inference
 from maskcls.learning.predict import Predictor

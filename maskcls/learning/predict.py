@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from maskcls.labels import Float32Array, UInt8Array
 from maskcls.learning import backbones, checkpoint, heads
 from maskcls.learning.heads import Head
-
-UInt8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
 
 
 def precision_dtype(precision: str, device: torch.device) -> torch.dtype:

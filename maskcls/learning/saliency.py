@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from maskcls.labels import Float32Array, UInt8Array
 from maskcls.learning.heads import Head
-from maskcls.learning.predict import Float32Array, Predictor, UInt8Array
+from maskcls.learning.predict import Predictor
 
 AsMap = Callable[[Tensor], Tensor]
 """Makes [B, C, h, w] of a layer's output."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from maskcls import labels
+from maskcls.labels import UInt8Array
 from maskcls.storage import files
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-UInt8Array = npt.NDArray[np.uint8]
 FILE: Final = "metrics.jsonl"
 COLUMNS: Final = (
     "epoch",

@@ -16,9 +16,9 @@ import pandas as pd
 
 from maskcls import labels
 from maskcls.data import photos as images
-from maskcls.data.photos import ImageArray, PhotoError
+from maskcls.data.photos import PhotoError
 from maskcls.data.preprocess import Preprocessing, preprocess
-from maskcls.labels import Task
+from maskcls.labels import Task, UInt8Array
 from maskcls.reports import analysis, page
 from maskcls.reports.finished_run import FinishedRun, named, readable
 from maskcls.reports.page import Picture, Table
@@ -29,7 +29,7 @@ WIDTH: Final = 120
 HEAT_SHARE: Final = 0.45
 """Of the colours of a heat map in the picture under it."""
 
-Explain = Callable[[FinishedRun, pd.DataFrame, Mapping[str, ImageArray]], "Explained"]
+Explain = Callable[[FinishedRun, pd.DataFrame, Mapping[str, UInt8Array]], "Explained"]
 """Of the shape of ``explain``."""
 
 Key = tuple[str, str]
@@ -40,13 +40,13 @@ Key = tuple[str, str]
 class Explained:
     """Photos with heat maps over them, and why others have none."""
 
-    pictures: dict[Key, ImageArray]
+    pictures: dict[Key, UInt8Array]
     notes: list[str]
 
 
-def read_photos(run: FinishedRun, keys: Sequence[str]) -> tuple[dict[str, ImageArray], list[str]]:
+def read_photos(run: FinishedRun, keys: Sequence[str]) -> tuple[dict[str, UInt8Array], list[str]]:
     """The decoded photos, and what is wrong with those that cannot be shown."""
-    photos: dict[str, ImageArray] = {}
+    photos: dict[str, UInt8Array] = {}
     problems = []
     for key in dict.fromkeys(keys):
         try:
@@ -59,7 +59,7 @@ def read_photos(run: FinishedRun, keys: Sequence[str]) -> tuple[dict[str, ImageA
 
 
 def explain(
-    run: FinishedRun, mistakes: pd.DataFrame, photos: Mapping[str, ImageArray]
+    run: FinishedRun, mistakes: pd.DataFrame, photos: Mapping[str, UInt8Array]
 ) -> Explained:
     """Heat maps of what led to each wrong answer (a row of ``analysis.worst``) in the fold's
     model that gave it, which sees the photo as it did then. What cannot be explained is noted.
@@ -74,7 +74,7 @@ def explain(
         task, head, answer = _speaker(run, row["photo"], row["attribute"], row["predicted"])
         fold = fold_of[row["photo"]]
         wanted[task, fold, head].append(((row["photo"], row["attribute"]), answer))
-    pictures: dict[Key, ImageArray] = {}
+    pictures: dict[Key, UInt8Array] = {}
     notes = []
     for (task, fold, head), items in wanted.items():
         try:
@@ -105,7 +105,7 @@ def _speaker(run: FinishedRun, photo: str, attribute: str, answer: int) -> tuple
     return task, head, answered
 
 
-def overlaid(image_HWC: ImageArray, heat_HW: npt.NDArray[np.float32]) -> ImageArray:
+def overlaid(image_HWC: UInt8Array, heat_HW: npt.NDArray[np.float32]) -> UInt8Array:
     """A photo under a heat map [H, W] from 0 to 1: yellow did most for the answer."""
     colours = (matplotlib.colormaps["cividis"](heat_HW)[..., :3] * 255).astype(np.uint8)
     return np.asarray(
@@ -113,7 +113,7 @@ def overlaid(image_HWC: ImageArray, heat_HW: npt.NDArray[np.float32]) -> ImageAr
     )
 
 
-def thumbnail(image_HWC: ImageArray, alt: str) -> Picture:
+def thumbnail(image_HWC: UInt8Array, alt: str) -> Picture:
     """A photo as a small JPEG."""
     height = max(1, round(image_HWC.shape[0] * WIDTH / image_HWC.shape[1]))
     return page.jpeg(image_HWC, alt, width=WIDTH, height=height)
@@ -122,8 +122,8 @@ def thumbnail(image_HWC: ImageArray, alt: str) -> Picture:
 def cards(
     run: FinishedRun,
     chosen: pd.DataFrame,
-    photos: Mapping[str, ImageArray],
-    explained: Mapping[Key, ImageArray],
+    photos: Mapping[str, UInt8Array],
+    explained: Mapping[Key, UInt8Array],
 ) -> list[dict[str, Any]]:
     """What is shown of each chosen answer: photo, heat map, truth, and what each model said."""
     probabilities = {

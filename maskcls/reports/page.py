@@ -20,7 +20,8 @@ import cv2
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from maskcls.data.photos import ImageArray, PhotoError, decode_reduced
+from maskcls.data.photos import PhotoError, decode_reduced
+from maskcls.labels import UInt8Array
 from maskcls.storage import files
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def plot(figure: Figure, alt: str, caption: str = "") -> Picture:
     return Picture(_data_uri(buffer.getvalue(), "svg+xml"), alt, caption)
 
 
-def jpeg(image_HWC: ImageArray, alt: str, *, width: int, height: int) -> Picture:
+def jpeg(image_HWC: UInt8Array, alt: str, *, width: int, height: int) -> Picture:
     """A picture of ``width`` x ``height`` pixels as a JPEG."""
     small_HWC = cv2.resize(image_HWC, (width, height), interpolation=cv2.INTER_AREA)
     done, data = cv2.imencode(

@@ -14,9 +14,10 @@ import pandas as pd
 from maskcls.data import face_table
 from maskcls.data.face_table import boxes_of, fallback_of
 from maskcls.data.faces import Box
-from maskcls.data.photos import ImageArray, PhotoError, decode
+from maskcls.data.photos import PhotoError, decode
 from maskcls.data.preprocess import Preprocessing, preprocess_each
 from maskcls.data.status import OK
+from maskcls.labels import UInt8Array
 from maskcls.reports import page
 from maskcls.reports.finished_run import FinishedRun, readable
 from maskcls.reports.page import Picture
@@ -87,7 +88,7 @@ def views(
 
 
 def _view(
-    photo: pd.Series, image_HWC: ImageArray, box: Box, settings: Mapping[str, Preprocessing]
+    photo: pd.Series, image_HWC: UInt8Array, box: Box, settings: Mapping[str, Preprocessing]
 ) -> dict[str, Any]:
     found = bool(np.isfinite(photo["face_left"]))
     name = f"{photo['person']} {page.plain(Path(photo['key']).stem)}".strip()
@@ -101,7 +102,7 @@ def _view(
     return {"name": name, "missed": not found, "pictures": pictures}
 
 
-def _with_box(image_HWC: ImageArray, box: Box, found: bool) -> ImageArray:
+def _with_box(image_HWC: UInt8Array, box: Box, found: bool) -> UInt8Array:
     drawn = image_HWC.copy()
     height, width = drawn.shape[:2]
     left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
@@ -111,7 +112,7 @@ def _with_box(image_HWC: ImageArray, box: Box, found: bool) -> ImageArray:
     return drawn
 
 
-def _jpeg(image_HWC: ImageArray, alt: str) -> Picture:
+def _jpeg(image_HWC: UInt8Array, alt: str) -> Picture:
     height = SIZE[0]
     width = min(max(1, round(image_HWC.shape[1] * height / image_HWC.shape[0])), 2 * height)
     return page.jpeg(image_HWC, alt, width=width, height=height)

@@ -23,7 +23,7 @@ def printable(name: str) -> str:
 
 
 def some(names: Iterable[str]) -> str:
-    """``12 (a, b, ...)``: how many, and the first ten, printable."""
+    """``12 (a, b, ...)``: how many, and the first ten, printable; ``0`` for none."""
     every = [printable(name) for name in names]
     more = ", ..." if len(every) > 10 else ""
     return f"{len(every)} ({', '.join(every[:10])}{more})" if every else "0"

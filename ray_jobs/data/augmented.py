@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskcls.augment import augmentations
-from ray_jobs.data.source import EpochPlan, ImageSource, UInt8Array
+from maskcls.labels import UInt8Array
+from ray_jobs.data.source import EpochPlan, ImageSource
 
 
 def augment_steps(

@@ -18,6 +18,7 @@ from maskcls.data import prepared as images
 from maskcls.data import sampling
 from maskcls.data.prepared import Prepared
 from maskcls.data.preprocess import Preprocessing
+from maskcls.labels import UInt8Array
 from maskcls.storage import files
 from maskcls.storage.place import Place
 
@@ -27,7 +28,6 @@ EPOCHS_KEPT = 8
 PREPARE_WAIT_S = 3600.0
 """Longest time that a process waits for another one of its node to prepare the images."""
 
-UInt8Array = npt.NDArray[np.uint8]
 
 _epochs: dict[tuple[str, int], sampling.Epoch] = {}
 

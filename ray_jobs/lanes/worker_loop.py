@@ -15,11 +15,12 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from maskcls.labels import Float32Array
 from ray_jobs.cluster.nodes import node_name, why_blind
 from ray_jobs.lanes import failures
 from ray_jobs.training import fit, rehearsal
 from ray_jobs.training.job import Assignment, Call, Job
-from ray_jobs.training.session import Cancelled, FloatArray
+from ray_jobs.training.session import Cancelled
 
 BEAT_S = 2.0
 """Seconds between two signs of life."""
@@ -199,7 +200,7 @@ class LaneSession:
             answer = ray.get(self._queue.verdict.remote(self._job.name, number))
         return bool(self.shared(answer))
 
-    def vote(self, job: Job, keys: list[str], probabilities: dict[str, FloatArray]) -> None:
+    def vote(self, job: Job, keys: list[str], probabilities: dict[str, Float32Array]) -> None:
         ray.get(self._ensemble.add.remote(str(job.task), job.fold, keys, probabilities))
 
     def has_voted(self, job: Job) -> bool:

@@ -21,17 +21,16 @@ from maskcls.learning import predict as inference
 from maskcls.learning.learner import Learner
 from maskcls.scoring import metrics
 from maskcls.storage import files
-from ray_jobs.data import source
 from ray_jobs.training import plans
 from ray_jobs.training.job import Job
-from ray_jobs.training.session import FloatArray, Session
+from ray_jobs.training.session import Session
 
 MISTAKES = 10
 """Wrong photos that a job shows."""
 
 
 def score(
-    probabilities: dict[str, FloatArray], table: pd.DataFrame
+    probabilities: dict[str, Float32Array], table: pd.DataFrame
 ) -> tuple[dict[str, float], npt.NDArray[np.int64]]:
     """Scores and confusion matrix of one model against the truth in ``table``: of its head, or,
     with several heads, of the joint class they make up. ``loss`` is the mean negative
@@ -66,11 +65,11 @@ def score(
 
 def validate(
     learner: Learner,
-    photos_NHWC: source.UInt8Array,
+    photos_NHWC: UInt8Array,
     rows_M: npt.NDArray[np.int64],
     session: Session,
     views: Sequence[str] = ("plain",),
-) -> dict[str, FloatArray]:
+) -> dict[str, Float32Array]:
     """Probabilities of every validation photo, in order, on every process of the job."""
     predictor = learner.predictor(views)
     mine = predictor(photos_NHWC, rows_M[session.rank :: session.world], session.beat)
@@ -94,7 +93,7 @@ def save_best(
     learner: Learner,
     epoch: int,
     values: dict[str, float],
-    probabilities: dict[str, FloatArray],
+    probabilities: dict[str, Float32Array],
     validation: pd.DataFrame,
     weights: Mapping[str, torch.Tensor],
 ) -> None:
@@ -143,14 +142,14 @@ def answer_in_all_views(job: Job, session: Session) -> None:
 
 
 def _write_out_of_fold(
-    job: Job, probabilities: dict[str, FloatArray], validation: pd.DataFrame
+    job: Job, probabilities: dict[str, Float32Array], validation: pd.DataFrame
 ) -> None:
     rows = out_of_fold_rows(job.task, job.fold, probabilities, validation)
     files.write_table(job.folder / "out_of_fold.parquet", rows)
 
 
 def out_of_fold_rows(
-    task: labels.Task, fold: int, probabilities: dict[str, FloatArray], validation: pd.DataFrame
+    task: labels.Task, fold: int, probabilities: dict[str, Float32Array], validation: pd.DataFrame
 ) -> pd.DataFrame:
     """One row a photo and head that the photo has a label for: photo, person, task, head, fold,
     truth, predicted, probabilities."""

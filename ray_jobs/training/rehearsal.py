@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
+from maskcls.labels import Float32Array
 from maskcls.learning import checkpoint, predict
 from maskcls.learning.learner import Learner, options
 from ray_jobs.data import source
 from ray_jobs.data import stream as pipeline
 from ray_jobs.training import evaluate, fit
 from ray_jobs.training.job import Job
-from ray_jobs.training.session import FloatArray, Session
+from ray_jobs.training.session import Session
 
 WARM_S, MEASURE_S, VALIDATE_S = 5.0, 8.0, 3.0
 """Seconds of steps that do not count, of those that do, and of validation."""
@@ -108,7 +108,7 @@ def _steps(
 
 def _validation(
     learner: Learner, job: Job, validation: pd.DataFrame, session: Session
-) -> tuple[float, dict[str, FloatArray]]:
+) -> tuple[float, dict[str, Float32Array]]:
     """Seconds of a photo, and what the model says of the sample."""
     assert job.train is not None
     photos_NHWC, rows_M = job.train.open(), validation["row"].to_numpy()

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from maskcls.labels import Float32Array
 from ray_jobs.training.job import Job
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class Session(Protocol):
@@ -41,7 +38,7 @@ class Session(Protocol):
     def go_on(self, number: int) -> bool:
         """Whether a supervised job shall train on after this epoch."""
 
-    def vote(self, job: Job, keys: list[str], probabilities: dict[str, FloatArray]) -> None:
+    def vote(self, job: Job, keys: list[str], probabilities: dict[str, Float32Array]) -> None:
         """Hand the ensemble what this model says of the photos to predict."""
 
     def has_voted(self, job: Job) -> bool:
