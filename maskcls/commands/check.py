@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskcls.config.arguments import default_of, of_key, positive_int
+from maskcls.config.arguments import of_key, positive_int
 from maskcls.config.schema import Data, Folds
 from maskcls.data import source_arguments
 from maskcls.data.label_fixes import load_fixes
@@ -67,12 +67,11 @@ def _parser() -> argparse.ArgumentParser:
         help="of the photos to train on, as in data.variants",
     )  # fmt: skip
     parser.add_argument(
-        "--folds", type=of_key(Folds, "count"), default=default_of(Folds, "count"),
-        help="folds.count",
-    )  # fmt: skip
+        "--folds", type=of_key(Folds, "count"), default=Folds().count, help="folds.count"
+    )
     parser.add_argument(
-        "--max-bad-share", type=of_key(Data, "max_bad_share"),
-        default=default_of(Data, "max_bad_share"), metavar="SHARE", help="data.max_bad_share",
+        "--max-bad-share", type=of_key(Data, "max_bad_share"), default=Data().max_bad_share,
+        metavar="SHARE", help="data.max_bad_share",
     )  # fmt: skip
     parser.add_argument(
         "--threads", type=positive_int, default=os.cpu_count(), help="that decode photos"

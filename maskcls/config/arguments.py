@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import yaml
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from maskcls.config.types import Section
@@ -14,19 +15,18 @@ from maskcls.config.types import Section
 def of_key(section: type[Section], key: str) -> Callable[[str], Any]:
     """A value of ``section.key`` in text -> the value. It raises what argparse shows."""
     field = section.model_fields[key]
-    of_field: Any = Annotated[field.annotation, *field.metadata]
-    return _parser(TypeAdapter(of_field))
+    return of_type(Annotated[field.annotation, *field.metadata])
 
 
-def default_of(section: type[Section], key: str) -> Any:
-    """The default of ``section.key``."""
-    return section.model_fields[key].default
+def of_type(kind: Any, read: Callable[[str], Any] = str) -> Callable[[str], Any]:
+    """A text -> the value of a type that ``read`` finds in it. It raises what argparse shows."""
+    adapter = TypeAdapter(kind)
 
-
-def _parser(adapter: TypeAdapter[Any]) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
-            return adapter.validate_python(text)
+            return adapter.validate_python(read(text))
+        except yaml.YAMLError as error:
+            raise argparse.ArgumentTypeError(f"not valid YAML: {error}") from None
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise argparse.ArgumentTypeError(f"{reason}, got {text!r}") from None
@@ -34,5 +34,5 @@ def _parser(adapter: TypeAdapter[Any]) -> Callable[[str], Any]:
     return parse
 
 
-positive_int = _parser(TypeAdapter(PositiveInt))
+positive_int = of_type(PositiveInt)
 """A whole number from 1."""

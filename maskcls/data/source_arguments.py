@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
+from maskcls.config.arguments import of_type
 from maskcls.config.photo_tables import ColumnNames, Values
 from maskcls.config.recipe import Labels
 from maskcls.data.source import Source
@@ -31,11 +27,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="for a table: what its paths are relative to, as data.root",
     )  # fmt: skip
     parser.add_argument(
-        "--columns", type=_mapping(ColumnNames), default={}, metavar="YAML",
+        "--columns", type=of_type(ColumnNames, yaml_files.parse), default={}, metavar="YAML",
         help="for a table: data.columns, as in '{mask: wearing}'",
     )  # fmt: skip
     parser.add_argument(
-        "--values", type=_mapping(Values), default={}, metavar="YAML",
+        "--values", type=of_type(Values, yaml_files.parse), default={}, metavar="YAML",
         help="for a table: data.values, as in '{gender: {F: female}}'",
     )  # fmt: skip
     parser.add_argument(
@@ -54,17 +50,3 @@ def source(
         return Source(data, variants=variants, age_limits=limits)
     tables = Tables((data,), arguments.columns, arguments.values, limits)
     return Source(arguments.root or data.absolute().parent, tables, age_limits=limits)
-
-
-def _mapping(kind: Any) -> Callable[[str], Any]:
-    adapter = TypeAdapter(kind)
-
-    def parse(text: str) -> Any:
-        try:
-            return adapter.validate_python(yaml_files.parse(text))
-        except yaml.YAMLError as error:
-            raise argparse.ArgumentTypeError(f"not valid YAML: {error}") from None
-        except ValidationError as error:
-            raise argparse.ArgumentTypeError(error.errors()[0]["msg"]) from None
-
-    return parse
