@@ -41,7 +41,7 @@ def locate(
     *,
     threads: int,
     progress: OnProgress = lambda done, total: None,
-    wait_s: float = 3600.0,
+    wait_s: float = files.LOCK_WAIT_S,
 ) -> pd.DataFrame:
     """The table of photos (columns ``key`` and ``path``) with ``COLUMNS``.
 

@@ -76,7 +76,7 @@ def prepare(
     *,
     threads: int,
     progress: OnProgress = lambda done, total: None,
-    wait_s: float = 3600.0,
+    wait_s: float = files.LOCK_WAIT_S,
 ) -> list[Prepared]:
     """Decode and resize ``photos`` (columns ``key`` and ``path``): one folder a recipe, in order.
 

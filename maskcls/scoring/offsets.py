@@ -48,7 +48,7 @@ SEED: Final = 0
 """Of those groups, and of the interval."""
 
 SMALLEST_PROBABILITY: Final = 1e-6
-"""Floor before the logarithm."""
+"""Floor before the logarithm, so that one certain and wrong model cannot veto all others."""
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,8 @@ import numpy.typing as npt
 from maskcls.labels import FloatArray, IntArray
 from maskcls.scoring import offsets as decision_offsets
 from maskcls.scoring.metrics import confusion, people_splits, scores
+from maskcls.scoring.offsets import SMALLEST_PROBABILITY
 from maskcls.scoring.selection import TIE, best_weights, greedy_weights
-
-SMALLEST_PROBABILITY: Final = 1e-6
-"""Floor before the logarithm, so that one certain and wrong model cannot veto all others."""
 
 Parameters = dict[str, Any]
 

@@ -22,6 +22,9 @@ _PREFIX = ".tmp-"
 LEASE = ".lease.json"
 """In every folder of a run: who works in it."""
 
+LOCK_WAIT_S = 3600.0
+"""How long to wait for another process of this node that is doing the same work."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

@@ -11,7 +11,6 @@ from maskcls.progress import OnProgress
 from maskcls.storage import files
 from maskcls.storage.remote import (
     LOCK,
-    LOCK_WAIT_S,
     Store,
     Wanted,
     file_state,
@@ -60,7 +59,7 @@ class Place:
             return
         store = Store(self.uri)
         self.local.mkdir(parents=True, exist_ok=True)
-        with files.lock(self.local / LOCK, LOCK_WAIT_S, "fetching the same folder"):
+        with files.lock(self.local / LOCK, files.LOCK_WAIT_S, "fetching the same folder"):
             there = with_retries(store.listing)
             differ = [
                 name for name, state in there.items() if file_state(self.local / name) != state
@@ -82,7 +81,7 @@ class Place:
             return
         store = Store(self.uri)
         self.local.mkdir(parents=True, exist_ok=True)
-        with files.lock(self.local / LOCK, LOCK_WAIT_S, "fetching the same folder"):
+        with files.lock(self.local / LOCK, files.LOCK_WAIT_S, "fetching the same folder"):
             state = with_retries(lambda: store.state(name))
             if file_state(self.local / name) != state:
                 store.fetch(name, self.local / name, state)

@@ -44,8 +44,6 @@ THREADS: Final = 16
 YOUNG_S: Final = 5.0
 """Seconds for which an object may be replaced within the second that the store tells: one second,
 and what the clocks of a node and a store may differ by."""
-LOCK_WAIT_S: Final = 3600.0
-"""How long to wait for another process of this node that is fetching the same folder."""
 
 _CHUNK: Final = 8 * 2**20
 LOCK: Final = ".pull.lock"

@@ -25,9 +25,6 @@ from maskcls.storage.place import Place
 EPOCHS_KEPT = 8
 """Epochs whose order a process keeps: jobs side by side share Ray's processes."""
 
-PREPARE_WAIT_S = 3600.0
-"""Longest time that a process waits for another one of its node to prepare the images."""
-
 
 _epochs: dict[tuple[str, int], sampling.Epoch] = {}
 
@@ -60,7 +57,7 @@ class ImageSource:
         and do not even read the photos."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         lock = self.folder.parent / "open.lock"  # `prepare` has one of its own
-        with files.lock(lock, PREPARE_WAIT_S, "preparing images on this node"):
+        with files.lock(lock, files.LOCK_WAIT_S, "preparing images on this node"):
             with suppress(FileNotFoundError, ValueError):  # whoever had the lock before did it
                 return Prepared(self.folder).open()
             for root in self.roots:

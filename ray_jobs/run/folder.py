@@ -19,7 +19,7 @@ from maskcls.labels import Task
 from maskcls.progress import Progress
 from maskcls.storage import files
 from maskcls.storage.place import Place
-from maskcls.storage.remote import LOCK_WAIT_S, StorageError
+from maskcls.storage.remote import StorageError
 from ray_jobs.data.photos import Dataset
 from ray_jobs.run import lease
 from ray_jobs.training import job as jobs
@@ -105,7 +105,7 @@ def reading(config: Config) -> Iterator[RunFolder]:
         yield folder
         return
     place.local.mkdir(parents=True, exist_ok=True)
-    with files.lock(place.local / ".reader.lock", LOCK_WAIT_S, "reading the same run"):
+    with files.lock(place.local / ".reader.lock", files.LOCK_WAIT_S, "reading the same run"):
         folder.pull()
         yield folder
 

@@ -25,9 +25,6 @@ from ray_jobs.training import plans
 from ray_jobs.training.job import Job
 from ray_jobs.training.session import Session
 
-MISTAKES = 10
-"""Wrong photos that a job shows."""
-
 
 def score(
     probabilities: dict[str, Float32Array], table: pd.DataFrame
@@ -202,7 +199,7 @@ def show_mistakes(job: Job, tracker: tracking.Tracker) -> None:
     tracker.confusion(matrices, limits)
     images, captions = [], []
     wrong = out_of_fold[out_of_fold["truth"] != out_of_fold["predicted"]]
-    for photo in wrong.nlargest(MISTAKES, "sure").to_dict("records"):
+    for photo in wrong.nlargest(tracking.MISTAKES, "sure").to_dict("records"):
         names = labels.class_names(photo["head"], limits)
         images.append(job.train.open()[row_of[photo["photo"]]])
         taken = f"taken for {names[photo['predicted']]} ({photo['sure']:.0%})"
