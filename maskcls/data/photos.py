@@ -25,6 +25,7 @@ except ModuleNotFoundError:  # a bundle runs without Pillow; see ``_decode_witho
 else:
     HAS_PILLOW = True
 
+Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 MAX_PIXELS: Final = 64_000_000
@@ -198,12 +199,15 @@ def _upright(image_HWC: UInt8Array, orientation: int) -> UInt8Array:
 
 
 def prefetch(
-    pool: ThreadPoolExecutor, function: Callable[[str], Result], paths: Iterable[str], window: int
+    pool: ThreadPoolExecutor,
+    function: Callable[[Given], Result],
+    given: Iterable[Given],
+    window: int,
 ) -> Iterator[Future[Result]]:
-    """``function`` of each path, in order; never more than ``window`` begun and not yet taken."""
+    """``function`` of each thing, in order; never more than ``window`` begun and not yet taken."""
     waiting: deque[Future[Result]] = deque()
-    for path in paths:
-        waiting.append(pool.submit(function, path))
+    for one in given:
+        waiting.append(pool.submit(function, one))
         if len(waiting) == window:
             yield waiting.popleft()
     yield from waiting

@@ -7,9 +7,8 @@ OpenCV are needed; ``predict`` makes a table, which takes pandas.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
+from maskcls.data.photos import prefetch
 from maskcls.data.preprocess import Preprocessing
 from maskcls.data.status import OK
 from maskcls.inference import table
@@ -111,13 +111,8 @@ class Model:
         one = partial(prepare, recipes=self.recipes, boxes=boxes)
         count = threads or min(4, os.cpu_count() or 1)
         with ThreadPoolExecutor(count) as pool:
-            waiting: deque[Future[PreparedPhoto]] = deque()
-            for source in given:
-                waiting.append(pool.submit(one, source))
-                if len(waiting) > 2 * BATCH:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            for photo in prefetch(pool, one, given, window=2 * BATCH + 1):
+                yield photo.result()
 
     def answer(self, photos: Sequence[PreparedPhoto]) -> dict[str, Answer]:
         """The vote on those photos that could be read, in order: target -> answer."""
