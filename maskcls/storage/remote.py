@@ -244,9 +244,10 @@ def _state_of(info: FileInfo) -> State:
 
 
 def file_state(path: Path) -> State | None:
+    """Size and time of the last change, or None where no such file can be seen."""
     try:
         stat = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return None
     return stat.st_size, stat.st_mtime_ns
 

@@ -19,7 +19,7 @@ from maskcls.data.source import Source
 from maskcls.data.status import OK
 from maskcls.inference.inputs import EXTENSIONS, photos_under
 from maskcls.storage import uri as uris
-from maskcls.storage.remote import StorageError, Store
+from maskcls.storage.remote import StorageError, Store, file_state
 
 Photo = tuple[str, bytes, str]
 """Name, bytes and ``ok``, or no bytes and what is wrong."""
@@ -124,13 +124,7 @@ def find(root: Path | str, size: int) -> Listing:
 
 
 def _of_files(names: list[str], paths: list[str], size: int, **more: Any) -> Listing:
-    states = []
-    for path in paths:
-        try:
-            state = Path(path).stat()
-            states.append((state.st_size, state.st_mtime_ns))
-        except OSError:
-            states.append((0, 0))
+    states = [file_state(Path(path)) or (0, 0) for path in paths]
     parts = [
         Part(number, names[at], _Files(names[at], paths[at]))
         for number, at in enumerate(_slices(len(names), size))

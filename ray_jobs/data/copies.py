@@ -18,6 +18,7 @@ from maskcls.data.manifest import Manifest
 from maskcls.labels import IntArray
 from maskcls.progress import Progress
 from maskcls.storage import files
+from maskcls.storage.remote import file_state
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,7 @@ def _grouped(found: Manifest, set_N: IntArray) -> Manifest:
 
 def _digest(photos: pd.DataFrame) -> str:
     """Changes when a file does."""
-    there = [path.stat() if path.exists() else None for path in map(Path, photos["path"])]
-    state = [[found.st_size, found.st_mtime_ns] if found else None for found in there]
+    state = [file_state(Path(path)) for path in photos["path"]]
     return layers.digest("copies 1", photos[["key", "person"]].to_numpy().tolist(), state)
 
 
