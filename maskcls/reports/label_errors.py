@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
-import yaml
 
 from maskcls.config.layers import digest
 from maskcls.config.schema import Config
@@ -15,7 +14,7 @@ from maskcls.data.label_fixes import STEMS, LabelFixes, folder_names, load_fixes
 from maskcls.labels import ATTRIBUTES, AgeLimits, age_band, class_names
 from maskcls.quality.label_errors import Suspects, ranked, with_fix
 from maskcls.reports import finished_run, page
-from maskcls.storage import files
+from maskcls.storage import files, yaml_files
 
 _FROM_BARE_FACE: Final = {stem: place for place, stem in enumerate(reversed(STEMS))}
 
@@ -53,8 +52,7 @@ def find(run: Path, *, data: Path | None = None, fixes: Path | None = None) -> S
 
 def _fixes_of(run: Path, fixes: Path | None) -> LabelFixes:
     if fixes is None:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-        fixes = Config.model_validate(config).data.label_fixes
+        fixes = Config.model_validate(yaml_files.read(run / "config.yaml")).data.label_fixes
     if fixes is None:
         return LabelFixes()
     try:

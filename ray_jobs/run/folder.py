@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from maskcls.config import layers
 from maskcls.config.schema import Config
 from maskcls.labels import Task
 from maskcls.progress import Progress
-from maskcls.storage import files
+from maskcls.storage import files, yaml_files
 from maskcls.storage.place import Place
 from maskcls.storage.remote import StorageError
 from ray_jobs.data.photos import Dataset
@@ -82,8 +81,8 @@ class RunFolder:
         if not path.is_file():
             raise FileNotFoundError(f"{self.path}: no config.yaml; is this the folder of a run?")
         try:
-            return Config.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, ValueError) as error:
+            return Config.model_validate(yaml_files.read(path))
+        except ValueError as error:
             raise ValueError(f"{path}: not the configuration of a run: {error}") from None
 
 

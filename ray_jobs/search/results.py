@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from maskcls.config.layers import unflattened
 from maskcls.config.schema import Config
@@ -19,7 +18,7 @@ from maskcls.config.search_space import SearchSpace
 from maskcls.labels import ATTRIBUTES, MISSING, class_names
 from maskcls.reports import search
 from maskcls.scoring import ensemble, metrics
-from maskcls.storage import files
+from maskcls.storage import files, yaml_files
 from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.run.folder import RunFolder
 from ray_jobs.search.ledger import Ledger, best_trial
@@ -155,7 +154,7 @@ def _write_best(
         f"macro F1 {best[SCORE]:.4f} on fold(s) {folds}, epoch {best['best_epoch']:.0f}.\n"
         "# Use: --config configs/sweep.yaml --config best.yaml\n"
     )
-    text = yaml.safe_dump({"recipes": {str(trials.task): overlay}}, sort_keys=False)
+    text = yaml_files.dump({"recipes": {str(trials.task): overlay}})
     files.write_text(folder.path / "best.yaml", head + text)
     shutil.rmtree(folder.path / "best", ignore_errors=True)
     shutil.copytree(
