@@ -5,6 +5,9 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
+EXTENSIONS: Final = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
+"""What the name of a photo ends in, in either case."""
+
 CONVERT: Final = "convert it to JPEG or PNG, for instance by `magick FILE photo.png`"
 
 _STARTS: Final[list[tuple[bytes, str]]] = [

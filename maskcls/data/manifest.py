@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from maskcls.data.file_formats import EXTENSIONS
 from maskcls.data.label_fixes import STEMS, LabelFixes, apply_fixes
 from maskcls.data.status import MISSING_FILE, OK
 from maskcls.labels import (
@@ -33,7 +34,6 @@ from maskcls.labels import (
 from maskcls.scoring.submission import read_info
 from maskcls.storage.names import is_text, printable, some
 
-_EXTENSIONS: Final = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
 _FOLDER: Final = re.compile(
     r"(?P<person>(?P<group>[^_]+?)(?:-[0-9]+)?)"
     r"_(?P<gender>male|female)_(?P<race>[^_]+)_(?P<age>1[01][0-9]|[0-9]{1,2})"
@@ -148,7 +148,7 @@ def read_eval(root: Path) -> Manifest:
             on_disk[entry.name] = entry
         else:
             others.append(entry.name)
-    photos = [name for name in on_disk if Path(name).suffix.lower() in _EXTENSIONS]
+    photos = [name for name in on_disk if Path(name).suffix.lower() in EXTENSIONS]
     notes = []
     if info.is_file():
         image_ids = _image_ids(info)
@@ -249,7 +249,7 @@ def _photos_of(
     for entry in _listing(folder):
         name = Path(entry.name)
         stem = name.stem.removesuffix("_rembg")
-        if stem in STEMS and name.suffix.lower() in _EXTENSIONS and _is_file(entry):
+        if stem in STEMS and name.suffix.lower() in EXTENSIONS and _is_file(entry):
             photos[stem, "original" if stem == name.stem else "rembg"].append(entry)
         else:
             others.append(f"{folder.name}/{entry.name}")

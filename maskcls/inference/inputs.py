@@ -10,17 +10,15 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from maskcls.data import photos
+from maskcls.data.file_formats import EXTENSIONS
 from maskcls.data.photos import PhotoError
 from maskcls.data.status import OK
 from maskcls.labels import UInt8Array
-
-EXTENSIONS: Final = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
-"""What a photo in a folder ends in, in either case."""
 
 
 @dataclass(frozen=True)

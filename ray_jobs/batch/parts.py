@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from maskcls.config import layers
 from maskcls.data import manifest
+from maskcls.data.file_formats import EXTENSIONS
 from maskcls.data.photos import read_bytes
 from maskcls.data.source import Source
 from maskcls.data.status import OK
-from maskcls.inference.inputs import EXTENSIONS, photos_under
+from maskcls.inference.inputs import photos_under
 from maskcls.storage import uri as uris
 from maskcls.storage.remote import StorageError, Store, file_state
 
