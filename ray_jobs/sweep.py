@@ -200,7 +200,7 @@ def _explainer(lanes: Lanes | None, folder: RunFolder) -> gallery.Explain:
 
 
 def _show(scores: dict[str, dict[str, Any]], fitted: dict[str, FittedVote]) -> None:
-    log.info("out of fold  macro F1 (95 %% interval)  %s", "accuracy")
+    log.info("out of fold  macro F1 (95 % interval)  accuracy")
     for space, values in scores.items():
         low, high = values["macro_f1_interval"]
         log.info(

@@ -30,10 +30,9 @@ TIE: Final = 1e-9
 def best_weights(probabilities_MNK: FloatArray, truth_N: IntArray) -> FloatArray:
     """Weights [routes] that maximise macro F1 on these photos, by one selection; equal ones where
     nothing beats them. Takes probabilities [routes, N, K] and true classes [N]."""
-    equal_M = np.ones(len(probabilities_MNK))
     counts_M, best = _selected(probabilities_MNK, truth_N)
-    if best <= _macro_f1(np.einsum("mnk->nk", probabilities_MNK), truth_N):
-        counts_M = equal_M
+    if best <= _macro_f1(probabilities_MNK.sum(axis=0), truth_N):
+        counts_M = np.ones(len(probabilities_MNK))
     return counts_M / counts_M.sum()
 
 

@@ -1,4 +1,4 @@
-"""python -m ray_jobs.prepare: manifest, folds, and every photo decoded and resized once."""
+"""The photos of a run: manifest, folds, faces, and each photo decoded and resized once."""
 
 from __future__ import annotations
 
