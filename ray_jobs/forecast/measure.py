@@ -114,10 +114,21 @@ def work_of(
             except ValueError as error:
                 problems[name] = str(error)
                 continue
-            kind = _kind(task, recipe)
-            sizes = (len(training), plan.steps, len(validation), recipe.train.epochs, predicted,
-                     len(recipe.predict.views), recipe.predict.answers_again)  # fmt: skip
-            work.append(Work(name, task, fold, kind, *sizes))
+            work.append(
+                Work(
+                    name,
+                    task,
+                    fold,
+                    kind=_kind(task, recipe),
+                    training=len(training),
+                    steps=plan.steps,
+                    validation=len(validation),
+                    epochs=recipe.train.epochs,
+                    predicted=predicted,
+                    views=len(recipe.predict.views),
+                    answers_again=recipe.predict.answers_again,
+                )
+            )
     pixels = {task: int(np.prod(config.recipe(task).image.size)) for task in config.tasks}
     work.sort(key=lambda job: -job.epochs * pixels[job.task])
     return work, done, problems
