@@ -138,7 +138,7 @@ def cost_of_jobs(lanes: Lanes, count: int) -> float:
     """Seconds of ``count`` jobs that do nothing, as a sweep's driver runs them."""
     made = [sleeping.named(f"job{number}") for number in range(count)]
     began = time.perf_counter()
-    lanes.run(made, console.Progress(count))
+    lanes.run(made, console.JobLines(count))
     return time.perf_counter() - began
 
 

@@ -22,7 +22,7 @@ from maskcls.labels import UInt8Array
 
 
 @dataclass(frozen=True)
-class Source:
+class GivenPhoto:
     """One photo as it was given. ``name`` is its path, or ``#3`` for the fourth thing given."""
 
     name: str
@@ -37,7 +37,7 @@ class Source:
             return None, str(error)
 
 
-def sources(given: Any) -> Iterator[Source]:
+def sources(given: Any) -> Iterator[GivenPhoto]:
     """The photos among what was given, in order; those of a folder, with its sub-folders, by name.
 
     ``given`` is a path (str or Path) of a photo or a folder, the bytes of a photo, an image of
@@ -56,7 +56,7 @@ def sources(given: Any) -> Iterator[Source]:
         if isinstance(one, str | os.PathLike):
             yield from _of_path(Path(one))
         elif _is_one(one):
-            yield Source(f"#{number}", one)
+            yield GivenPhoto(f"#{number}", one)
         else:
             raise TypeError(f"#{number}: {_expected(one)}")
 
@@ -76,14 +76,14 @@ def photos_under(folder: Path) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def _of_path(path: Path) -> Iterator[Source]:
+def _of_path(path: Path) -> Iterator[GivenPhoto]:
     if not path.is_dir():
-        yield Source(str(path), path)
+        yield GivenPhoto(str(path), path)
         return
     found = False
     for photo in photos_under(path):
         found = True
-        yield Source(str(photo), photo)
+        yield GivenPhoto(str(photo), photo)
     if not found:
         raise FileNotFoundError(f"{path}: no photo here; photos end in {', '.join(EXTENSIONS)}")
 

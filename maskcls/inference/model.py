@@ -20,7 +20,7 @@ from maskcls.data.photos import prefetch
 from maskcls.data.preprocess import Preprocessing
 from maskcls.data.status import OK
 from maskcls.inference import table
-from maskcls.inference.inputs import Source, sources
+from maskcls.inference.inputs import GivenPhoto, sources
 from maskcls.inference.prepared_photo import PreparedPhoto, prepare
 from maskcls.labels import AGE_BAND_STARTS, AgeLimits, Float32Array, Task, UInt8Array
 from maskcls.scoring import ensemble
@@ -105,7 +105,7 @@ class Model:
         return made
 
     def prepared(
-        self, given: Iterable[Source], threads: int | None = None, boxes: bool = False
+        self, given: Iterable[GivenPhoto], threads: int | None = None, boxes: bool = False
     ) -> Iterator[PreparedPhoto]:
         """Each photo decoded and preprocessed in ``threads``, in order, a few ahead of use."""
         one = partial(prepare, recipes=self.recipes, boxes=boxes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from maskcls.data.faces import CENTRE, Face, find_face
 from maskcls.data.preprocess import Preprocessing, preprocess_each
 from maskcls.data.status import OK
-from maskcls.inference.inputs import Source
+from maskcls.inference.inputs import GivenPhoto
 from maskcls.labels import UInt8Array
 
 PixelBox = tuple[int, int, int, int]
@@ -32,7 +32,7 @@ class PreparedPhoto:
 
 
 def prepare(
-    source: Source, recipes: Sequence[Preprocessing], *, boxes: bool = False
+    source: GivenPhoto, recipes: Sequence[Preprocessing], *, boxes: bool = False
 ) -> PreparedPhoto:
     """Decode and preprocess one photo, as training does. With ``boxes`` its face is looked for also
     where no kind of preprocessing needs it."""

@@ -201,7 +201,7 @@ def agreement(
     votes: list[ModelVotes], fitted: Mapping[str, FittedVote], target: str
 ) -> Agreement | None:
     """The agreement of the models that vote on ``target``; None for fewer than two."""
-    answers = finished_run.voters(votes, target)
+    answers = finished_run.answers_by_model(votes, target)
     if len(answers) < 2:
         return None
     answers_MN = np.stack(list(answers.values()))

@@ -198,7 +198,7 @@ def named(target: str, number: int, age_limits: AgeLimits = AGE_BAND_STARTS) -> 
     return "unknown" if number == MISSING else readable(target, age_limits)[number]
 
 
-def voters(votes: Sequence[ModelVotes], target: str) -> dict[str, IntArray]:
+def answers_by_model(votes: Sequence[ModelVotes], target: str) -> dict[str, IntArray]:
     """What each model that speaks of ``target`` answers on the photos to predict, by its name."""
     return {
         f"{vote.task} {vote.fold}": results.for_target(

@@ -22,7 +22,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from maskcls.data.preprocess import Preprocessing
 from maskcls.data.status import OK
 from maskcls.inference import loading, table
-from maskcls.inference.inputs import Source
+from maskcls.inference.inputs import GivenPhoto
 from maskcls.inference.model import BATCH
 from maskcls.inference.prepared_photo import PixelBox, PreparedPhoto, prepare
 from maskcls.storage import files
@@ -118,7 +118,7 @@ class _Decode:
         name, data, status = photo
         if status != OK:
             return PreparedPhoto(name, status, [], None, (0, 0))
-        return prepare(Source(name, data), self.recipes)
+        return prepare(GivenPhoto(name, data), self.recipes)
 
 
 class Answer:

@@ -20,7 +20,7 @@ END_S, END_PHOTO_S = 6.0, 0.003
 
 
 @dataclass(frozen=True)
-class Work:
+class JobSize:
     """One job: what it trains on, in photos and steps of an epoch, and what it predicts.
 
     ``kind`` is the same for jobs whose steps cost the same.
@@ -70,7 +70,7 @@ class Forecast:
 
     nodes: Sequence[Node]
     plan: Plan | None
-    work: list[Work]
+    work: list[JobSize]
     done: int
     problems: dict[str, str]
     measured: Measured
@@ -83,7 +83,7 @@ class Forecast:
         return sum(self.phases.values())
 
 
-def job_seconds(work: Work, costs: Mapping[str, float], workers: int) -> float:
+def job_seconds(work: JobSize, costs: Mapping[str, float], workers: int) -> float:
     """How long a job takes in a lane that is up, at most: patience may end it sooner."""
     epoch = work.steps * costs["step"] + work.validation / workers * costs["photo"] + costs["save"]
     again = work.validation if work.answers_again else 0

@@ -18,7 +18,7 @@ from maskcls import labels
 from maskcls.config.schema import Config
 from maskcls.labels import ATTRIBUTES, Task
 from ray_jobs.forecast import arithmetic
-from ray_jobs.forecast.arithmetic import Forecast, Work
+from ray_jobs.forecast.arithmetic import Forecast, JobSize
 
 USED: Final = 0.92
 """Share of the budget that a forecast may fill: forecasts err, and a run must not end late."""
@@ -122,7 +122,7 @@ class Outlook:
 
 def choose(
     config: Config,
-    work: Mapping[int, Sequence[Work]],
+    work: Mapping[int, Sequence[JobSize]],
     forecast: Forecast,
     *,
     spent_s: float,
@@ -156,7 +156,7 @@ def choose(
 def predicted(
     config: Config,
     choice: Choice,
-    work: Sequence[Work],
+    work: Sequence[JobSize],
     forecast: Forecast,
     spent_s: float,
     photos: int,

@@ -14,7 +14,7 @@ from ray_jobs.cluster import packing
 from ray_jobs.data import sources
 from ray_jobs.data.photos import photos_to_predict, training_photos
 from ray_jobs.forecast import budget
-from ray_jobs.forecast.arithmetic import Forecast, Work
+from ray_jobs.forecast.arithmetic import Forecast, JobSize
 from ray_jobs.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -96,14 +96,14 @@ def choose(config: Config, folder: RunFolder, spent_s: float) -> Config:
 
 def _work(
     config: Config, folder: RunFolder, predicted: int, opened: sources.Opened
-) -> dict[int, list[Work]]:
+) -> dict[int, list[JobSize]]:
     """The jobs of all tasks, for each number of folds that may be chosen.
 
     Raises ValueError where one of them cannot be trained, naming it.
     """
     from ray_jobs.forecast import measure
 
-    work: dict[int, list[Work]] = {}
+    work: dict[int, list[JobSize]] = {}
     for count in dict.fromkeys(choice.folds for choice in budget.choices(config)):
         there = _with(config, {"folds": {"count": count}})
         photos = training_photos(there, opened).photos

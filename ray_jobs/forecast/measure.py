@@ -45,7 +45,7 @@ from ray_jobs.data.photos import (
     training_photos,
 )
 from ray_jobs.forecast import arithmetic, table
-from ray_jobs.forecast.arithmetic import Forecast, Measured, Work
+from ray_jobs.forecast.arithmetic import Forecast, JobSize, Measured
 from ray_jobs.lanes import pool
 from ray_jobs.lanes.records import Event
 from ray_jobs.run.folder import RunFolder, make_jobs
@@ -92,11 +92,11 @@ def show(config: Config, folder: RunFolder, startup: float) -> bool:
 
 def work_of(
     config: Config, folder: RunFolder, photos: pd.DataFrame, predicted: int
-) -> tuple[list[Work], int, dict[str, str]]:
+) -> tuple[list[JobSize], int, dict[str, str]]:
     """The jobs that are not done yet, in the order of the queue; how many are; and why some cannot
     be done. Photos that turn out unreadable are counted."""
     photos = photos.assign(status=OK)
-    work: list[Work] = []
+    work: list[JobSize] = []
     problems: dict[str, str] = {}
     done = 0
     for task in config.tasks:
@@ -115,7 +115,7 @@ def work_of(
                 problems[name] = str(error)
                 continue
             work.append(
-                Work(
+                JobSize(
                     name,
                     task,
                     fold,

@@ -18,8 +18,7 @@ import ray.exceptions
 
 from maskcls.config.schema import Config
 from maskcls.learning import tracking
-from maskcls.progress import CLEAR, silence
-from maskcls.progress import Progress as Line
+from maskcls.progress import CLEAR, Progress, silence
 from maskcls.storage.place import Place
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def setup(log_file: Path | None = None) -> None:
         logger.propagate = False
 
 
-class Progress:
+class JobLines:
     """Lines about a run's jobs, as the events come, and how far the first epoch is, and before
     that how long workers and first batches take: later each epoch has its line.
 
@@ -105,15 +104,15 @@ class Progress:
         self._total, self._done, self._trains = total, done, trains
         self._left = total - done
         self._steps: dict[str, tuple[int, int]] = {}
-        self._line: Line | None = Line("starting workers")
+        self._line: Progress | None = Progress("starting workers")
 
     def __call__(self, events: Sequence[Event]) -> None:
         for event in events:
             if event.kind == "started" and self._line and not self._steps:
-                self._line = Line("first batches")
+                self._line = Progress("first batches")
             elif event.kind == "steps":
                 if not self._steps:
-                    self._line = Line("first epoch, steps" if self._trains else "predicting")
+                    self._line = Progress("first epoch, steps" if self._trains else "predicting")
                 self._steps[event.job] = event.values["done"], event.values["total"]
             elif event.kind == "epoch":
                 self._line = None

@@ -61,7 +61,7 @@ def training(
     log.info("%s", plan.reason)
     log.info("starting workers; the first lines of jobs follow in half a minute or more")
     listeners: list[Callable[[Sequence[Event]], None]] = [
-        console.Progress(
+        console.JobLines(
             len(jobs),
             len(jobs) - len(pending),
             trains=any(job.train is not None for job in jobs),

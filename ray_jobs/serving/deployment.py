@@ -21,7 +21,7 @@ from ray.serve.exceptions import BackPressureError
 from maskcls.config.serve import Serve
 from maskcls.data.status import OK
 from maskcls.inference import loading, occlusion, table
-from maskcls.inference.inputs import Source
+from maskcls.inference.inputs import GivenPhoto
 from maskcls.inference.prepared_photo import PreparedPhoto, prepare
 from ray_jobs.serving import web
 from ray_jobs.serving.web import Photo
@@ -59,7 +59,7 @@ class Answers:
         return table.records(prepared, self._model.answer(prepared), self._model.age_limits)
 
     def _prepare(self, photo: Photo, boxes: bool = False) -> PreparedPhoto:
-        source = Source(*photo, max_pixels=self._max_pixels)
+        source = GivenPhoto(*photo, max_pixels=self._max_pixels)
         return prepare(source, self._model.recipes, boxes=boxes)
 
     def _explain(self, photo: Photo) -> dict[str, Any]:

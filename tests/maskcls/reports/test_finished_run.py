@@ -45,7 +45,7 @@ def test_votes_of_other_photos_are_not_taken_for_those_of_the_run(folder):
 
 def test_votes_are_answers_by_model(folder):
     run = finished_run.read(folder)
-    answers = finished_run.voters(run.votes, "gender")
+    answers = finished_run.answers_by_model(run.votes, "gender")
     assert list(answers) == ["gender 0", "gender 1"]
     np.testing.assert_array_equal(
         answers["gender 0"], run.votes[2].probabilities["gender"].argmax(axis=1)

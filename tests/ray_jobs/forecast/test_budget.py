@@ -8,7 +8,7 @@ from maskcls.storage import files
 from ray_jobs.cluster.nodes import Node
 from ray_jobs.cluster.packing import Lane, Plan
 from ray_jobs.forecast import budget, choosing
-from ray_jobs.forecast.arithmetic import Forecast, Measured, Work
+from ray_jobs.forecast.arithmetic import Forecast, JobSize, Measured
 from ray_jobs.run.folder import RunFolder
 from tests.conftest import ROOT
 
@@ -24,7 +24,7 @@ def config_of(budget_text="15m", *words):
 def work_of(config, folds):
     training = PHOTOS * (folds - 1) // folds
     return [
-        Work(f"{task}-fold{fold}", task, fold, str(task), training, -(-training // 32),
+        JobSize(f"{task}-fold{fold}", task, fold, str(task), training, -(-training // 32),
              PHOTOS // folds, config.recipe(task).train.epochs, 0)
         for task in config.tasks for fold in range(folds)
     ]  # fmt: skip

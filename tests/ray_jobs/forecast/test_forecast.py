@@ -9,10 +9,10 @@ from maskcls.labels import Task
 from ray_jobs.cluster.nodes import Node
 from ray_jobs.cluster.packing import plan
 from ray_jobs.forecast import arithmetic, table
-from ray_jobs.forecast.arithmetic import Forecast, Measured, Work, cost_of, job_seconds, packed
+from ray_jobs.forecast.arithmetic import Forecast, JobSize, Measured, cost_of, job_seconds, packed
 
 COSTS = {"build": 2.0, "cold": 5.0, "step": 0.5, "photo": 0.01, "save": 1.0, "load": 3.0}
-WORK = Work(
+WORK = JobSize(
     "age-fold0", Task.AGE, 0, "kind", training=640, steps=20, validation=200, epochs=3, predicted=0
 )
 LAPTOP = [Node("a", cpus=2, gpus=0, head=True)]

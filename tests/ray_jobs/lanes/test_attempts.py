@@ -52,7 +52,7 @@ def test_the_log_says_why_a_job_starts_again(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(console.log, "propagate", True)
     _, events = asyncio.run(asyncio.run(two_attempts(tmp_path)).events(0))
     with caplog.at_level(logging.INFO):
-        console.Progress(2)(events)
+        console.JobLines(2)(events)
     assert caplog.messages[1:3] == [
         "a  attempt 1 was lost: its worker process died",
         "a  starts again (attempt 2)",

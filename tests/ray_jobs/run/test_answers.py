@@ -41,7 +41,7 @@ def test_a_run_of_one_task_names_its_attribute_alone():
 def test_predicting_is_not_called_training(trains, said, caplog):
     values = {"scores": {"macro_f1": 0.42}, "best_epoch": 2, "seconds": 195.0}
     with caplog.at_level(logging.INFO):
-        console.Progress(1, trains=trains)([Event("done", "joint-fold0", 0, values)])
+        console.JobLines(1, trains=trains)([Event("done", "joint-fold0", 0, values)])
     assert said in caplog.text
     assert ("macro F1" in caplog.text) == trains
 
@@ -49,7 +49,7 @@ def test_predicting_is_not_called_training(trains, said, caplog):
 def test_nothing_passes_in_silence(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         Board(tmp_path, "sweep").phase("preparing photos")
-        console.Progress(1)([Event("started", "joint-fold0", 2, {"attempt": 1})])
+        console.JobLines(1)([Event("started", "joint-fold0", 2, {"attempt": 1})])
     assert "preparing photos ..." in caplog.text
     assert "joint-fold0  starts in lane 2: first batches" in caplog.text
 

@@ -67,7 +67,7 @@ def seconds(monkeypatch):
 
 
 def test_the_first_epoch_shows_how_far_all_its_jobs_are(capsys, seconds):
-    hear = console.Progress(4)
+    hear = console.JobLines(4)
     hear([])
     hear([Event("started", "age-fold0", 0, {"attempt": 1}), steps("age-fold0", 1)])
     seconds[0] += 20
@@ -82,7 +82,7 @@ def test_the_first_epoch_shows_how_far_all_its_jobs_are(capsys, seconds):
 
 
 def test_predictions_count_the_models_that_have_not_begun(capsys, seconds):
-    hear = console.Progress(3, trains=False)
+    hear = console.JobLines(3, trains=False)
     hear([steps("age-fold0", 0), steps("age-fold1", 0)])
     seconds[0] += 20
     hear([steps("age-fold0", 20), steps("age-fold1", 10)])
@@ -93,7 +93,7 @@ def test_a_long_reason_is_told_whole_only_at_the_end(caplog):
     caplog.set_level("INFO")
     reason = "model 'x' cannot be built: " + ", ".join(f"layer{n}.weight" for n in range(99))
     names = ["age-fold0", "age-fold1"]
-    hear = console.Progress(2)
+    hear = console.JobLines(2)
     hear([Event("failed", name, 0, {"reason": reason, "attempt": 1}) for name in names])
     assert "[2/2] age-fold1  failed: model 'x' cannot" in caplog.text
     text = caplog.text + jobs.listed(dict.fromkeys(names, reason))
@@ -104,7 +104,7 @@ def test_on_a_terminal_the_silence_before_has_a_line(monkeypatch, seconds):
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", screen)
-    hear = console.Progress(1)
+    hear = console.JobLines(1)
     seconds[0] += 5
     hear([])
     hear([Event("started", "age-fold0", 0, {"attempt": 1})])

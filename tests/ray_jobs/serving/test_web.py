@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from maskcls.config.serve import Serve
-from maskcls.inference.inputs import Source
+from maskcls.inference.inputs import GivenPhoto
 from ray_jobs.serve import is_loopback
 from ray_jobs.serving import deployment, web
 
@@ -25,7 +25,7 @@ def photo(size=(40, 30), form="JPEG"):
 
 async def ask(photos):
     return [
-        {"photo": name, "status": Source(name, data, SMALL.max_pixels).load()[1]}
+        {"photo": name, "status": GivenPhoto(name, data, SMALL.max_pixels).load()[1]}
         for name, data in photos
     ]
 
