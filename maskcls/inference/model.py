@@ -30,7 +30,6 @@ from maskcls.scoring.voting import FittedVote
 if TYPE_CHECKING:
     import pandas as pd
 
-
 BATCH: Final = 32
 """Photos that go through the models together, unless asked otherwise."""
 

@@ -90,7 +90,7 @@ def _sets(photos: pd.DataFrame) -> IntArray:
     every = appearance.fingerprints(
         photos["path"].tolist(), os.cpu_count() or 1, Progress("looked for near-duplicates")
     )
-    # Blank ones are like each other; which cannot be read is told when they are prepared.
+    # Blank ones are like each other. Which ones cannot be read is told when they are prepared.
     found = {
         row: one
         for row, one in enumerate(every)
