@@ -141,8 +141,7 @@ def _submit(
         )
     answers = pd.concat([pd.read_parquet(out.local / pipeline.part_name(part.number))
                          for part in listing.parts])  # fmt: skip
-    with files.replacing(out.local / "predictions.csv") as temporary:
-        answers.to_csv(temporary, index=False)
+    files.write_table(out.local / "predictions.csv", answers)
     log.info("the same as one table: %s", out.local / "predictions.csv")
     if "ans" in answers:
         classes = answers.set_index("photo")["ans"]

@@ -142,8 +142,7 @@ def write(runs: Sequence[FinishedRun], vote: RunVote, name: str, out: Path) -> b
         table["ans"] = table["ans"].where(~photos["fallback"], photos["ans"]).astype("int64")
         by_id = table.set_index("image_id")["ans"]
         submission.write(photos["image_id"].tolist(), by_id, out / "submission.csv")
-    with files.replacing(out / "predictions.parquet") as temporary:
-        table.to_parquet(temporary, index=False)
+    files.write_table(out / "predictions.parquet", table)
     return True
 
 
