@@ -103,9 +103,8 @@ def train(job: Fold) -> None:
         rank = scores["macro_f1"], -scores["loss"]
         if best is None or rank > best:
             best = rank
-            views = now.learner.recipe.predict
-            if views.answers_again:
-                in_all = replace(predictor, views=views.views)
+            if (prediction := now.learner.recipe.predict).answers_again:
+                in_all = replace(predictor, views=prediction.views)
                 probabilities = in_all(now.source.open(), rows_M)
             rows = evaluate.out_of_fold_rows(Task.MULTI, job.fold, probabilities, now.validation)
     with files.replacing(job.out) as temporary:

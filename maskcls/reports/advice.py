@@ -28,7 +28,7 @@ LONGER: Final = 2
 """Times the epochs of a model that is advised to train longer."""
 
 TRIALS: Final = 12
-"""Of a search that is advised: about what finds one rate among two decades of them."""
+"""Of a search that is advised: a bound on its time, by choice."""
 
 CALIBRATED: Final = 0.05
 """Mean probability minus share right from which on a model is called overconfident."""
@@ -38,8 +38,8 @@ CALIBRATED: Final = 0.05
 class Advice:
     """What to do, why, and the command that does it; ``gain`` is in macro F1, to rank by.
 
-    ``training_s``: seconds that the jobs of the command train, all together and at most, on a
-    machine like that of the run; 0 where it trains nothing.
+    ``training_s``: about how many seconds the jobs of the command train, all together, judged by
+    those of the run; 0 where it trains nothing.
     """
 
     title: str
@@ -233,6 +233,7 @@ def _search(run: FinishedRun) -> list[Advice]:
         f"tune.space={{train.lr: {{loguniform: [{train.lr / 10:.1e}, {train.lr * 10:.1e}]}}}}",
         f"tune.trials={TRIALS}",
         f"tune.max_epochs={train.epochs}",
+        "tune.folds=[0]",
         f"run.dir={run.folder}-tune-{task}",
     ]
     jobs = [job["training_seconds"] for job in run.scores["jobs"] if job["task"] == task]
