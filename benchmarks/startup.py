@@ -53,6 +53,8 @@ class Alone:
     def streams(self) -> int:
         return 1
 
+    def wait_for_cpu(self) -> None: ...
+
     def shared(self, value: Any) -> Any:
         return value
 

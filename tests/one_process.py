@@ -28,6 +28,9 @@ class Alone:
     def streams(self):
         return 1
 
+    def wait_for_cpu(self):
+        self.told.append("no CPU")
+
     def shared(self, value):
         return value
 
@@ -36,8 +39,9 @@ class Alone:
         return True
 
 
-def batches(source, plan, augment, *, first_epoch, last_epoch, title, streams):
-    """In place of ``pipeline.batches``."""
+def batches(source, plan, augment, *, first_epoch, last_epoch, title, streams, wait_for_cpu):
+    """In place of ``pipeline.batches``, with no CPU free at first."""
+    wait_for_cpu()
     for epoch in range(first_epoch, last_epoch + 1):
         for step in range(plan.steps):
             orders = {"epoch": [epoch], "first": [step], "last": [step + 1]}

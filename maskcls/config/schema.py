@@ -168,7 +168,8 @@ class Resources(Section):
     stall_timeout_s: PositiveFloat = Field(
         900.0,
         description="Seconds without a sign of life after which the worker of a job is started "
-        "again, which counts as a failed attempt of this job.",
+        "again, which counts as a failed attempt of this job. Waiting for a CPU that other "
+        "programs have does not count.",
     )
     attempts: PositiveInt = Field(
         3,

@@ -9,6 +9,7 @@ pixels are the same for any parallelism, and the start of a pipeline is paid onc
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,9 @@ TASKS_AHEAD = 8
 """Tasks, under way or finished, whose output may wait for the trainer; bounds memory and work in
 vain. With half as many a core stands idle."""
 
+LATE_S = 5.0
+"""Seconds that a block may be late before it is asked whether its node has a free CPU."""
+
 
 def batches(
     source: ImageSource,
@@ -41,11 +45,13 @@ def batches(
     last_epoch: int,
     title: str,
     streams: Callable[[], int] = lambda: 1,
+    wait_for_cpu: Callable[[], None] = lambda: None,
 ) -> Iterator[Batch]:
     """The batches of epochs ``first_epoch`` to ``last_epoch`` (both included), step by step.
 
     ``title`` is what Ray's dashboard shows of the data set and of its tasks. ``streams`` tells,
     asked once a second, how many there are at the moment, which share the cluster's CPUs.
+    ``wait_for_cpu`` is called every second in which a batch is late since no CPU is free.
     """
     steps_per_task = max(1, round(IMAGES_PER_TASK * plan.world / plan.batch_size))
     orders = [
@@ -65,7 +71,8 @@ def batches(
         named, batch_size=None, num_cpus=1, scheduling_strategy=on_node_of_caller()
     )
     stream.set_name(title)
-    for block in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+    blocks = stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)
+    for block in _watched(iter(blocks), wait_for_cpu):
         edges = np.flatnonzero(np.diff(block["step"]) | np.diff(block["epoch"])) + 1
         bounds = [0, *edges.tolist(), len(block["step"])]
         for start, stop in itertools.pairwise(bounds):
@@ -75,6 +82,39 @@ def batches(
                 items_B=block["item"][start:stop],
                 images_BHWC=block["image"][start:stop],
             )
+
+
+def _watched(blocks: Iterator[Any], wait_for_cpu: Callable[[], None]) -> Iterator[Any]:
+    """The same blocks; a thread looks after each that is late."""
+    while True:
+        came = threading.Event()
+        look = threading.Timer(LATE_S, _look_for_cpu, (came, wait_for_cpu))
+        look.daemon = True
+        look.start()
+        try:
+            block = next(blocks)
+        except StopIteration:
+            return
+        finally:
+            came.set()
+            look.cancel()
+        yield block
+
+
+def _look_for_cpu(came: threading.Event, wait_for_cpu: Callable[[], None]) -> None:
+    """Until the block ``came``: call ``wait_for_cpu`` while a task that asks for what those of the
+    stream ask for, and does nothing, cannot run either."""
+    while not came.is_set():
+        probe = _nothing.options(scheduling_strategy=on_node_of_caller()).remote()
+        while not came.is_set() and not ray.wait([probe], timeout=1.0)[0]:
+            wait_for_cpu()
+        ray.cancel(probe)
+        came.wait(LATE_S)
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _nothing() -> None:
+    """See ``_look_for_cpu``."""
 
 
 def on_node_of_caller() -> NodeAffinitySchedulingStrategy:

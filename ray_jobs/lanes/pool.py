@@ -242,9 +242,11 @@ def _watch(running: Lanes, setting: _Setting, record: AttemptLog) -> None:
 
 def _note_busy(running: Lanes, plan: Plan) -> None:
     """Say what lanes wait for where other programs have it, once for each time."""
-    before, running.waits_for = running.waits_for, busy(plan.gpus_per_worker * plan.workers_per_job)
-    if running.waits_for and not before:
-        log.info("waiting for %s; this run starts when they are free", running.waits_for)
+    gpus = plan.gpus_per_worker * plan.workers_per_job
+    waits_for = busy(gpus) or ray.get(running.queue.waits_for.remote())
+    if waits_for and not running.waits_for:
+        log.info("waiting for %s; this run goes on when it has what it needs", waits_for)
+    running.waits_for = waits_for
 
 
 def _kill_silent(queue: Any, timeout_s: float) -> None:

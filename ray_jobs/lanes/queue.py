@@ -17,11 +17,15 @@ import ray
 
 from maskcls.config.schema import Resources
 from ray_jobs.lanes.failures import Blame
+from ray_jobs.lanes.patience import Patience
 from ray_jobs.lanes.records import Entry, Event, LaneState, State
 from ray_jobs.training.job import Assignment, Job
 
 MACHINE_FAILURES = 2
 """Failures of its machine, with no finished job in between, after which a lane is closed."""
+
+WAIT_S = 60.0
+"""Seconds after which it is said what a job waits for: processes that start have CPUs, too."""
 
 POLL_S = 5.0
 """Longest time that a call waits for news before it answers that there is none."""
@@ -41,7 +45,7 @@ class _JobQueue:
         self._events: list[Event] = []
         self._closed = self._ended = self._last = False
         self._aborted: str | None = None
-        self._last_work = self._last_without_node = time.monotonic()
+        self._patience = Patience()
         self._news = asyncio.Event()
 
     async def submit(self, jobs: Sequence[Assignment], of: int | None = None) -> None:
@@ -106,10 +110,22 @@ class _JobQueue:
     async def beat(self, name: str, done: int = 0, total: int = 0) -> bool:
         """A sign of life, with the steps that are done; False asks the worker to stop."""
         entry = self._entries[name]
-        entry.last_sign = time.monotonic()
+        entry.last_sign, entry.waits = time.monotonic(), None
         if entry.is_news(done, total):
             self._emit("steps", entry, {"done": done, "total": total})
         return entry.state == "running"
+
+    async def wait_for(self, name: str, what: str) -> None:
+        """A sign of life of a job that waits for what others have."""
+        entry = self._entries[name]
+        entry.last_sign = now = time.monotonic()
+        entry.waits = entry.waits or (what, now)
+
+    async def waits_for(self) -> str | None:
+        """What some job has waited for at least ``WAIT_S`` seconds."""
+        now = time.monotonic()
+        waits = [entry.waits for entry in self._running() if entry.waits]
+        return next((what for what, since in waits if now - since >= WAIT_S), None)
 
     async def folds_in_training(self) -> int:
         """Those of all jobs that run at the moment."""
@@ -229,28 +245,9 @@ class _JobQueue:
         return sum(entry.state == "pending" for entry in self._waiting)
 
     async def trouble(self, limits: Resources, has_node: bool, busy: bool = False) -> str | None:
-        """Why no job can go on: no worker takes one.
-
-        ``has_node``: whether there is a node that a worker could start on. ``busy``: others have
-        what a worker needs, and waiting for that has no limit.
-        """
-        now = time.monotonic()
-        waiting = await self.waiting()
-        if self._running() or not waiting or busy:
-            self._last_work = now
-        if not has_node:
-            self._last_without_node = now
-        if not has_node and now - self._last_work > limits.node_timeout_s:
-            return (
-                f"{waiting} job(s) wait and no node for them came within {limits.node_timeout_s:g} "
-                "s (resources.node_timeout_s): `ray status` tells what the autoscaler waits for"
-            )
-        if now - max(self._last_work, self._last_without_node) > limits.start_timeout_s:
-            return (
-                f"{waiting} job(s) wait and no worker took one within {limits.start_timeout_s:g} s "
-                "(resources.start_timeout_s): is the cluster busy, or do workers die as they start?"
-            )
-        return None
+        """Why no job can go on, as no worker takes one; see ``Patience``."""
+        waiting, works = await self.waiting(), bool(self._running())
+        return self._patience.over(limits, waiting, works=works, has_node=has_node, busy=busy)
 
     async def events(
         self, after: int, name: str | None = None, wait: bool = True
@@ -289,6 +286,7 @@ class _JobQueue:
 
     def _start(self, entry: Entry, lane: int) -> Assignment:
         entry.state, entry.lane, entry.cause, entry.share = "running", lane, None, 0
+        entry.waits = None
         self._lanes[lane].running = entry
         entry.starts += 1
         entry.last_sign = time.monotonic()

@@ -40,6 +40,8 @@ class Entry:
     """Lanes whose machine failed under this job."""
     cause: tuple[str, str] | None = None
     """Why its worker is about to be lost, if that is known, and the traceback."""
+    waits: tuple[str, float] | None = None
+    """What it waits for, and since when."""
     share: int = 0
     """How much of the first epoch it has reported, in parts of ``STEP_EVENTS``."""
 

@@ -183,6 +183,11 @@ class LaneSession:
         if not wanted and self.world == 1:
             raise Cancelled
 
+    def wait_for_cpu(self) -> None:
+        if self.rank == 0:
+            what = f"a CPU of node {self.node}: all are reserved"
+            ray.get(self._queue.wait_for.remote(self._job.name, what))
+
     def epoch(self, number: int, values: dict[str, float]) -> None:
         if self.rank == 0:
             call = self._queue.epoch.options(name=f"{self._job.title} epoch {number}")

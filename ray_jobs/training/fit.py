@@ -198,6 +198,7 @@ def train(job: Job, session: Session) -> Iterator[EpochReport]:
         last_epoch=recipe.train.epochs,
         title=job.title,
         streams=session.streams,
+        wait_for_cpu=session.wait_for_cpu,
     )
     for epoch in range(len(history) + 1, recipe.train.epochs + 1):
         began = time.monotonic()

@@ -79,7 +79,7 @@ def _begin(
     stream = pipeline.batches(
         job.train, plan, options(job.recipe.augment),
         first_epoch=1, last_epoch=epochs or -(-(2 * MOST_STEPS + 1) // plan.steps),
-        title=job.title, streams=session.streams,
+        title=job.title, streams=session.streams, wait_for_cpu=session.wait_for_cpu,
     )  # fmt: skip
     # As the last epoch: the first ones may leave the backbone as it is, which costs less.
     learner.start_epoch(job.recipe.train.epochs, session.rank)

@@ -26,6 +26,9 @@ class Session(Protocol):
         """Say that the job is alive, and how many steps of an epoch, or batches of a prediction,
         are done; raises Cancelled when nobody wants it any more."""
 
+    def wait_for_cpu(self) -> None:
+        """Say that the job is alive, and that its batches wait for a CPU of its node."""
+
     def epoch(self, number: int, values: dict[str, float]) -> None:
         """Tell the driver of an epoch."""
 

@@ -8,8 +8,7 @@ import pytest
 from maskcls.config.schema import Resources
 from ray_jobs.cluster import nodes
 from ray_jobs.cluster.packing import Lane, Plan
-from ray_jobs.lanes import pool
-from ray_jobs.lanes import queue as queue_module
+from ray_jobs.lanes import patience, pool
 from ray_jobs.lanes.queue import _JobQueue
 from ray_jobs.training.job import Call
 
@@ -34,18 +33,28 @@ def test_waiting_for_gpus_that_are_in_use(gpus, total, free, state, waits, monke
     assert found is None if waits is None else waits in found
 
 
-def test_a_lane_wants_the_gpus_of_all_its_workers(monkeypatch):
-    asked = []
+def test_a_lane_wants_the_gpus_of_all_its_workers_and_its_jobs_the_cpus(monkeypatch, caplog):
+    asked, job_waits = [], "a CPU"
     monkeypatch.setattr(pool, "busy", asked.append)
-    running = SimpleNamespace(waits_for=None)
+    monkeypatch.setattr(pool.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(pool.log, "propagate", True)
+    remote = SimpleNamespace(remote=lambda: job_waits)
+    running = SimpleNamespace(waits_for=None, queue=SimpleNamespace(waits_for=remote))
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            pool._note_busy(running, Plan([Lane(0)], 4, 1, 0.5, "nccl", "one lane"))
+    assert asked == [2.0, 2.0]
+    assert running.waits_for == "a CPU"
+    assert caplog.text.count("waiting for a CPU") == 1
+    job_waits = None
     pool._note_busy(running, Plan([Lane(0)], 4, 1, 0.5, "nccl", "one lane"))
-    assert asked == [2.0]
+    assert running.waits_for is None
 
 
 @pytest.mark.parametrize("busy", [True, False])
 def test_a_run_waits_for_a_busy_cluster_without_a_limit(busy, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(queue_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(patience.time, "monotonic", lambda: clock[0])
     limits = Resources(start_timeout_s=10)
 
     async def wait():

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import ray
 from ray.util import list_named_actors
 
 from maskcls.augment import augmentations
@@ -103,6 +104,36 @@ def test_streams_share_the_cluster_and_ask_no_autoscaler(cluster, source, table,
     monkeypatch.setattr(pipeline.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 4.0})
     for running, cpus in ((0, 8), (1, 8), (2, 4), (16, 1)):
         assert ray_internals.FixedShare(lambda n=running: n).get_total_resources().cpu == cpus
+
+
+def test_a_stream_says_that_it_waits_for_a_cpu_until_there_is_one(
+    cluster, source, table, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "LATE_S", 0.5)
+    calls = []
+    holder = Holder.remote()  # another program, for all that the stream knows
+    ray.get(holder.here.remote(), timeout=60)
+    plan = make_plan(table)
+
+    def wait_for_cpu():
+        calls.append(1)
+        if len(calls) == 3:
+            ray.kill(holder)
+
+    stream = pipeline.batches(
+        source, plan, AUGMENT, first_epoch=1, last_epoch=1, title="run:x", wait_for_cpu=wait_for_cpu
+    )
+    assert len(list(stream)) == plan.steps
+    assert len(calls) >= 3
+    before = len(calls)
+    time.sleep(2)  # the thread that looked has ended with the wait
+    assert len(calls) == before
+
+
+@ray.remote(num_cpus=2)
+class Holder:
+    def here(self):
+        """Answers when it has its CPUs."""
 
 
 def test_the_executor_rests_while_its_output_waits(cluster, source, table, monkeypatch):

@@ -90,6 +90,7 @@ def whole(photos, tmp_path_factory):
         session = one_process.Alone()
         fit.run(job, session)
     assert session.told.count("go on?") == EPOCHS
+    assert session.told.count("no CPU") == 2  # once a fold
     return left_by(job), session.told.count("beat")
 
 

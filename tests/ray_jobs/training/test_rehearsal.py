@@ -33,6 +33,7 @@ def test_every_part_of_a_job_is_measured_after_all_lanes_are_ready(job, monkeypa
     assert all(np.isfinite(seconds) for seconds in costs.values())
     assert min(costs[part] for part in ("build", "step", "photo", "save", "load")) > 0
     assert session.told.index("epoch") + 1 == session.told.index("go on?")
+    assert session.told.count("no CPU") == 2
     assert session.told.count("beat") >= 2 * rehearsal.STEPS + rehearsal.BATCHES
     # It is no finished job, and what it wrote is what a job writes.
     assert not (job.folder / "job.json").exists()
