@@ -91,11 +91,18 @@ class Bench:
             f"resources.jobs_at_once={self.lanes}", f"resources.threads_per_worker={self.threads}",
         ]  # fmt: skip
 
-    def sweep(self, name: str, setting: Setting, tasks: str = "[mask,gender,age]") -> None:
+    def sweep(
+        self,
+        name: str,
+        setting: Setting,
+        tasks: str = "[mask,gender,age]",
+        code: Path | None = None,
+    ) -> None:
+        """A sweep by this project, or by the copy of it in ``code``."""
         run = self.folder / "run"
         shutil.rmtree(run, ignore_errors=True)
         command = [sys.executable, "-m", "ray_jobs.sweep", *self.words(setting, run)]
-        self.note(name, watched([*command, f"tasks={tasks}"]))
+        self.note(name, watched([*command, f"tasks={tasks}"], code))
         scores = files.read_json(run / "scores.json")["out_of_fold"]
         self.scores[name] = scores["joint"]["macro_f1"]
 
@@ -160,12 +167,12 @@ class Bench:
         return [there.seconds / here.seconds for there, here in pairs]
 
 
-def watched(command: Sequence[str]) -> Spent:
+def watched(command: Sequence[str], folder: Path | None = None) -> Spent:
     """Run a command; its time, and the highest memory of all its processes together."""
     began = time.monotonic()
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed with the process
     environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     highest, ended = 0.0, threading.Event()
 
     def sample() -> None:

@@ -8,7 +8,16 @@ from types import SimpleNamespace
 import pytest
 from sklearn.metrics import f1_score
 
-from benchmarks import ablation, bench, faults, packing, profile_sweep, rows, time_to_score
+from benchmarks import (
+    ablation,
+    bench,
+    faults,
+    packing,
+    private_names,
+    profile_sweep,
+    rows,
+    time_to_score,
+)
 from maskcls.config.load import ConfigError
 from maskcls.storage import files
 from tests import made_run
@@ -152,6 +161,18 @@ def test_the_benchmarks_run(drawn):
     assert done.returncode == 0, done.stdout + done.stderr
     for measure in ("a photo's rows", "a job's way", "second epoch on", "first epoch"):
         assert measure in done.stdout
+
+
+@pytest.mark.parametrize("piece", private_names.PIECES, ids=lambda piece: piece.name)
+def test_a_copy_lacks_one_piece_and_nothing_else(piece, tmp_path):
+    copy = private_names.without(piece, tmp_path)
+    changed = [
+        str(path.relative_to(copy))
+        for path in copy.rglob("*")
+        if path.is_file() and path.read_bytes() != (ROOT / path.relative_to(copy)).read_bytes()
+    ]
+    assert changed == [piece.file]
+    compile((copy / piece.file).read_text(), piece.file, "exec")
 
 
 def test_the_clock_stops_at_the_score_that_is_on_disk(tmp_path):
