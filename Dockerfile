@@ -15,6 +15,8 @@ RUN pip install --no-cache-dir -r requirements.txt
 COPY maskcls /app/maskcls
 COPY ray_jobs /app/ray_jobs
 COPY configs /app/configs
+# The user below may not write there: else each process would compile all that it imports.
+RUN python -m compileall -q /app
 # Not a virtual environment: KubeRay starts Ray in a login shell, which sets its own PATH.
 ENV PYTHONPATH=/app RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 WORKDIR /app

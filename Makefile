@@ -15,6 +15,8 @@ DEMO_RUN := runs/demo
 BENCH_DATA ?= data/bench
 ROUNDS ?= 40
 TEST_PROCESSES ?= 2
+# Ray starts many processes, each of which would compile all that it imports (containers set this).
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test quick mutate check bench soak hosts setup lock docs clean
 demo: setup
@@ -55,7 +57,7 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "python3.11 or newer is needed: install it or set PYTHON=..."; exit 1; }
 	if command -v uv >/dev/null; then \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-		uv pip install --quiet --python $(BIN)/python -r requirements.txt -r requirements-dev.txt; \
+		uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt -r requirements-dev.txt; \
 	else \
 		$(PYTHON) -m venv $(VENV) && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt; \
