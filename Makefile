@@ -62,6 +62,8 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt
 		$(PYTHON) -m venv $(VENV) && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt; \
 	fi
+	# `import maskcls` and `python -m ray_jobs.sweep` then work in any folder.
+	echo "$(CURDIR)" > "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')/maskcls.pth"
 	touch $@
 
 lock:

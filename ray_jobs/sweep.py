@@ -116,7 +116,7 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
         content["votes"] = votes.local.name if data.evaluation else None
         phases = {
             "prepare photos": prepared - began,
-            "train and predict": trained - prepared,
+            "start workers, train, predict": trained - prepared,
             "vote and score": time.monotonic() - trained,
         }
         content["seconds"] = round(sum(phases.values()), 1)

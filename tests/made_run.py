@@ -80,7 +80,11 @@ def make(
         "seed": 42,
         "versions": {"torch": "2.9.0", "ray": "2.50.0"},
         "seconds": 100.0,
-        "phases": {"prepare photos": 10.0, "train and predict": 85.0, "vote and score": 5.0},
+        "phases": {
+            "prepare photos": 10.0,
+            "start workers, train, predict": 85.0,
+            "vote and score": 5.0,
+        },
     }
     files.write_json(folder / "scores.json", scores)
     return folder

@@ -87,11 +87,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _examples(checked: Checked, kind: str) -> str:
+    """The first photos of a kind of finding, where it has any."""
+    found = [finding.photos[0] for finding in checked.findings
+             if finding.kind == kind and finding.photos]  # fmt: skip
+    return f" ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})" if found else ""
+
+
 def _print_findings(checked: Checked) -> None:
     counts = Counter(finding.kind for finding in checked.findings)
     for kind, (level, title, _) in KINDS.items():
         if counts[kind]:
-            print(f"{level:8} {title}: {counts[kind]:,}")
+            print(f"{level:8} {title}: {counts[kind]:,}{_examples(checked, kind)}")
     for finding in checked.findings:
         if KINDS[finding.kind].level == "error":
             about = finding.photos[0] + ": " if finding.photos else ""

@@ -37,6 +37,8 @@ def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[str
                 method = problem["loc"][-2]
                 verb = "have it" if len(methods) > 1 else "has it"
                 message = f"{method} has no such option; {', '.join(methods)} {verb}"
+            case "float_parsing" if str(given).count(",") == 1:
+                value += f"; did you mean {given.replace(',', '.')}?"
             case "missing" if methods:
                 message = f"{problem['loc'][-2]} needs it"
         yield key, f"{message}{value}"

@@ -244,6 +244,13 @@ class Budget(Section):
         "first. The choice is kept in the run. null: all is trained as it is written.",
     )
 
+    @field_validator("time_s")
+    @classmethod
+    def _above_a_minute(cls, value: float | None) -> float | None:
+        if value is not None and value < 60:
+            raise ValueError(f"no sweep ends in {value:g} s; minutes are written as in {value:g}m")
+        return value
+
 
 class Pseudo(Section):
     """Sure answers of a finished run on its photos to predict, as further photos to train on."""

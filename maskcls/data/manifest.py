@@ -261,12 +261,19 @@ def _listing(folder: Path) -> list[os.DirEntry[str]]:
     if not is_text(str(folder)):
         raise ValueError(f"{printable(str(folder))}: this path is not UTF-8; rename the folder")
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: no such folder; data.root must hold train/images and eval/images"
-        )
+        raise FileNotFoundError(no_such(folder))
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not entry.name.startswith(".")]
     return sorted(visible, key=lambda entry: entry.name)
+
+
+def no_such(folder: Path, otherwise: str = "") -> str:
+    """That a folder is missing; where its root seems to be one too deep, the right one, and
+    else what to do ``otherwise``."""
+    root = folder.parents[1]
+    above = (root / "images").is_dir() and (root.parent / "train" / "images").is_dir()
+    hint = f": did you mean {root.parent}?" if above else otherwise
+    return f"{folder}: no such folder; data.root must hold train/images and eval/images{hint}"
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

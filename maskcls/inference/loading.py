@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from maskcls.inference.model import Model
@@ -26,6 +27,9 @@ def load(path: str | Path, *, device: str = "auto", threads: int | None = None) 
         )
     if bundle.is_bundle(place):
         return bundle.load(place, device=device, threads=threads)
+    # PyTorch reads this when it is imported. Its threads wait for each other many times a photo:
+    # one that spins meanwhile on a core that another program wants makes all of them wait.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if (place / "ensemble.json").is_file():
         from maskcls.inference import torch_members
 

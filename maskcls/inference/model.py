@@ -56,6 +56,9 @@ class Model:
     on: Callable[[str], Model]
     age_limits: AgeLimits = AGE_BAND_STARTS
 
+    def __repr__(self) -> str:
+        return f"<{self.source}: {len(self.members)} models for {', '.join(self.fitted)}>"
+
     @property
     def recipes(self) -> list[Preprocessing]:
         """The kinds of preprocessing that the members want, each once."""

@@ -68,6 +68,7 @@ def next_steps(
         *_labels(run, opinions, weak),
         *_confidence(calibrations),
         *_compare(run),
+        *_use(run),
     ]
     return sorted(steps, key=lambda step: -step.gain)
 
@@ -241,7 +242,7 @@ def _search(run: FinishedRun) -> list[Advice]:
         Advice(
             f"Work on {worst}",
             f"{reason} The hardest {worst} class is {readable(worst, run.age_limits)[hard]} "
-            f"(F1 {f1_K[hard]:.2f}). A search finds a better learning rate.",
+            f"(F1 {f1_K[hard]:.2f}). A search may find a better learning rate.",
             SEARCH * (perfect[worst] - now),
             _command("tune", run, *words),
             TRIALS * sum(jobs) / len(jobs),
@@ -323,3 +324,9 @@ def _compare(run: FinishedRun) -> list[Advice]:
     )
     command = shlex.join(["python", "-m", "ray_jobs.report", str(run.folder), "OTHER_RUN"])
     return [Advice("Compare runs before you trust a better score", reason, -1.0, command)]
+
+
+def _use(run: FinishedRun) -> list[Advice]:
+    words = ["maskcls", "predict", str(run.folder), "PHOTOS", "--out", "answers.csv"]
+    command = shlex.join(["python", "-m", *words])
+    return [Advice("Use the ensemble", "Any folder of photos will do.", -2.0, command)]

@@ -177,5 +177,5 @@ def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> Table:
 
 def _word(gain: Difference) -> str:
     if not gain.clear:
-        return "not clear"
+        return "may be luck"
     return "better" if gain.value > 0 else "worse"

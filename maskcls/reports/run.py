@@ -123,7 +123,7 @@ def _result(
         ]
         for target, values in scores.items()
     ]
-    head = ["", "macro F1", "95 % interval", "best single", "ensemble minus it", "chance",
+    head = ["", "macro F1", "95 % interval", "best single", "ensemble minus best single", "chance",
             "accuracy", "macro precision", "macro recall", "photos", "people"]  # fmt: skip
     return {
         "target": first,
@@ -164,6 +164,7 @@ def _remarks(run: FinishedRun) -> list[str]:
 def _recipes(run: FinishedRun) -> Table:
     rows: dict[str, list[str]] = {}
     for task, recipe in run.recipes.items():
+        people = recipe.people
         values = {
             "fold models": str(sum(job["task"] == task for job in run.scores["jobs"])),
             "backbone": recipe.model.name,
@@ -175,8 +176,8 @@ def _recipes(run: FinishedRun) -> Table:
             "optimiser": f"{recipe.optimizer.name}, lr {recipe.train.lr:g}",
             "schedule": recipe.schedule.name,
             "sampler": recipe.sampler.name,
-            "ages left out": ", ".join(f"{a}-{b}" for a, b in recipe.people.drop_ages) or "none",
-            "blended groups": str(len(recipe.people.blend)),
+            "ages not trained on": ", ".join(f"{a}-{b}" for a, b in people.drop_ages) or "none",
+            "groups with blended photos": str(len(people.blend) or "none"),
             "epochs, batch": f"{recipe.train.epochs}, {recipe.train.batch_size}",
         }
         for name, value in values.items():
@@ -283,5 +284,8 @@ def _jobs(jobs: Sequence[Mapping[str, Any]]) -> Table:
         for job in jobs
     ]
     head = ["task", "fold", "best epoch", "macro F1", "accuracy", "loss", "training", "whole job"]
-    caption = "Jobs: scores of the kept epoch on the people of the fold"
+    caption = (
+        "Jobs: scores of the kept epoch on the people of the fold, in all predict.views together "
+        "(learning curves: of the plain photo)"
+    )
     return Table(caption, [*head, *(["device"] if devices else [])], rows)

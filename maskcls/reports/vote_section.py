@@ -84,4 +84,10 @@ def agreement(run: FinishedRun) -> dict[str, Any]:
         gains = page.plot(figure, "joint macro F1 that the models of each task add")
     head = ["model left out", "vote on", "answers that change"]
     table = Table("How much each model changes the vote", head, rows) if rows else None
-    return {"voted": bool(run.votes), "plots": plots, "table": table, "gains": gains}
+    return {
+        "voted": bool(run.votes),
+        "plots": plots,
+        "table": table,
+        "gains": gains,
+        "needs_all": len(run.tasks) > 1,
+    }

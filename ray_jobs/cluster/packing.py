@@ -74,7 +74,7 @@ def plan(resources: Resources, jobs: int, nodes: Sequence[Node]) -> Plan:
     carried = capacity // workers
     wanted = resources.jobs_at_once or carried
     lanes = max(1, min(jobs, wanted, carried))
-    reason = f"{lanes} job(s) at once: {jobs} to do, the cluster carries {what}"
+    reason = f"{lanes} job(s) at once: {jobs} to do on {what}"
     if wanted > carried:
         reason += f", so resources.jobs_at_once={wanted} is lowered"
     starts = _starts(gpus, lanes * workers - now, nodes)

@@ -226,8 +226,10 @@ class QueueCallback(ControllerCallback, WorkerGroupCallback):
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
         errors = worker_group_status.errors
-        # A worker that is gone explains the errors of those that it left.
-        died = [error for error in errors.values() if isinstance(error, RayActorError)]
+        # A worker that is gone explains the errors of those that it left. Ray Train wraps the error
+        # where it asked the worker whether it lives.
+        causes = [getattr(error, "health_check_failure", error) for error in errors.values()]
+        died = any(isinstance(cause, RayActorError) for cause in causes)
         if errors:
             self._why = WORKER_DIED if died else last_line(errors[min(errors)])
             self._trace = "\n".join(str(errors[rank]) for rank in sorted(errors))

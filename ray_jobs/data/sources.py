@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from maskcls.config.schema import Config
-from maskcls.data import table
+from maskcls.data import manifest, table
 from maskcls.data.source import Source
 from maskcls.data.table import Parsed, Tables
 from maskcls.progress import Progress
@@ -33,13 +33,8 @@ def check(config: Config) -> None:
     folder = root.local / "train" / "images"
     if config.data.table is not None or root.uri or folder.is_dir():
         return
-    above = (root.local / "images").is_dir() and (root.local.parent / "train" / "images").is_dir()
-    hint = f": did you mean data.root={root.local.parent}?" if above else (
-        "; name your folder by data.root=PHOTOS, or a table by data.table=FILE"
-    )  # fmt: skip
-    raise FileNotFoundError(
-        f"{folder}: no such folder; data.root must hold train/images and eval/images{hint}"
-    )
+    otherwise = "; name your folder by data.root=PHOTOS, or a table by data.table=FILE"
+    raise FileNotFoundError(manifest.no_such(folder, otherwise))
 
 
 def opened(config: Config) -> Opened:

@@ -106,9 +106,10 @@ def _look_for_cpu(came: threading.Event, wait_for_cpu: Callable[[], None]) -> No
     stream ask for, and does nothing, cannot run either."""
     while not came.is_set():
         probe = _nothing.options(scheduling_strategy=on_node_of_caller()).remote()
+        # Not cancelled when the block has come: Ray 2.60 ends a process that cancels a task which
+        # has just run ("Tried to complete task that was not pending").
         while not came.is_set() and not ray.wait([probe], timeout=1.0)[0]:
             wait_for_cpu()
-        ray.cancel(probe)
         came.wait(LATE_S)
 
 

@@ -148,8 +148,8 @@ def choose(
     poorest, seconds = refused[-1]
     raise ValueError(
         f"budget.time_s={config.budget.time_s:g} is too short: even {described(config, poorest)} "
-        f"takes some {seconds:.0f} s here. Give {seconds / USED:.0f}s or more, smaller image.size "
-        "or a smaller backbone"
+        f"takes about {seconds:.0f} s here, as busy as this machine is now. Give --budget "
+        f"{math.ceil(seconds / USED / 60)}m, or a smaller backbone"
     )
 
 

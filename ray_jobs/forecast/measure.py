@@ -27,6 +27,7 @@ from maskcls.data.status import OK
 from maskcls.labels import LABEL_COLUMNS, Task
 from maskcls.learning import heads
 from maskcls.learning.learner import options
+from maskcls.progress import Progress
 from maskcls.storage import files
 from maskcls.storage.place import Place
 from ray_jobs.cluster import nodes as cluster
@@ -236,7 +237,7 @@ def _rehearse(
                     replace(job, name=name, folder=folder / name, recipe=recipe, rehearsal=True)
                 )
             log.info("measuring %s in %d lane(s)", task, len(jobs))
-            together = _Together(lanes.queue, [job.name for job in jobs], began)
+            together = _Together(lanes.queue, [job.name for job in jobs], began, str(task))
             outcomes = lanes.run(jobs, together)
             if not measured.starts:
                 measured.starts = together.started
@@ -249,9 +250,10 @@ def _rehearse(
 
 
 class _Together:
-    """Lets the jobs of a rehearsal go on when the last one is ready."""
+    """Lets jobs of a rehearsal go on when the last one is ready, and shows how long that takes."""
 
-    def __init__(self, queue: Any, names: Sequence[str], began: float) -> None:
+    def __init__(self, queue: Any, names: Sequence[str], began: float, task: str) -> None:
+        self._line = Progress(f"measuring {task}")
         self._queue, self._began = queue, began
         self._expected, self._ready = set(names), set[str]()
         self.started: list[float] = []
@@ -265,6 +267,7 @@ class _Together:
             elif event.kind != "lost":
                 self._expected.discard(event.job)
                 self._ready.discard(event.job)
+        self._line.wait()
         if self._ready and self._ready == self._expected:
             ray.get([self._queue.decide.remote(name, 0, True) for name in self._ready])
             self._ready.clear()

@@ -131,6 +131,8 @@ class JobLines:
             log.info("%s  starts again (attempt %d)", event.job, values["attempt"])
         elif event.kind == "started":
             what = "first batches" if self._trains else "predicting"
+            if self._trains and event.place and (event.place.local / "resume.pt").is_file():
+                what = "goes on after its last epoch"
             log.info("%s  starts in lane %s: %s", event.job, event.lane, what)
         elif event.kind == "lost":
             log.info("%s  attempt %d was lost: %s", event.job, values["attempt"], values["reason"])
@@ -143,9 +145,11 @@ class JobLines:
             if event.kind == "done" and not self._trains:
                 result = "its photos are predicted"
             elif event.kind == "done":
+                # The line of the epoch had the score of the plain photo.
+                views = " + ".join(values["views"])
                 result = (
-                    f"macro F1 {values['scores']['macro_f1']:.3f} in epoch "
-                    f"{values['best_epoch']}, {values['seconds']:.1f} s"
+                    f"macro F1 {values['scores']['macro_f1']:.3f} in epoch {values['best_epoch']}, "
+                    f"{'' if views == 'plain' else f'{views} together, '}{values['seconds']:.1f} s"
                 )
             log.info("[%d/%d] %s  %s: %s", self._done, self._total, event.job, event.kind, result)
 

@@ -145,6 +145,7 @@ class Board:
             job.score = max(job.score or 0.0, values["val/macro_f1"])
         elif event.kind == "done":
             job.state = "done"
+            job.score = values["scores"]["macro_f1"] if "scores" in values else job.score
         elif event.kind in ("failed", "cancelled"):
             job.state = "failed" if event.kind == "failed" else "stopped"
             job.reason = values.get("reason")

@@ -101,6 +101,7 @@ def _conclude(
         "best_epoch": info.epoch,
         "epochs": round(history[-1]["epoch"]) if history else info.epoch,
         "scores": info.scores,
+        "views": list(job.recipe.predict.views),
         "node": session.node,
         "device": device_name(session.device),
         "seconds": round(time.monotonic() - started, 3),

@@ -421,6 +421,7 @@ def test_a_typo_is_answered_with_the_likely_name(word, meant):
     [
         ("train.epochs=0", "greater than 0, got 0"),
         ("train.lr=fast", "valid number.*got 'fast'"),
+        ("train.lr=0,003", "got '0,003'; did you mean 0.003[?]"),
         ("train.lr=.nan", "finite number"),
         ("image.size=128", r"image\.size .*height and width in pixels.*image\.size=\[128,96\]"),
         ("tasks=gender", r"a list is expected, as in tasks=\[gender\]"),

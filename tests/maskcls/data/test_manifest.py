@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import typing
 import unicodedata
 from collections.abc import Callable
@@ -154,6 +155,11 @@ def test_no_folder(tmp_path: Path) -> None:
         read_train(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"eval/images: no such folder; data\.root"):
         read_eval(tmp_path)
+
+
+def test_a_folder_too_deep_is_noticed(drawn: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"did you mean {re.escape(str(drawn))}[?]"):
+        read_train(drawn / "train")
 
 
 def test_no_photos(tmp_path: Path, person: Write) -> None:

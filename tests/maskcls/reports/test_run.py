@@ -245,7 +245,7 @@ def test_jobs_are_listed_with_their_best_epoch_scores_and_times(text):
 
 
 def test_phases_are_shown_where_the_run_has_them(run, text, tmp_path):
-    assert check(text).table("phase")[1] == ["train and predict", "0:01:25", "85%"]
+    assert check(text).table("phase")[1] == ["start workers, train, predict", "0:01:25", "85%"]
     folder = shutil.copytree(run, tmp_path / "run")
     scores = files.read_json(folder / "scores.json")
     del scores["phases"]

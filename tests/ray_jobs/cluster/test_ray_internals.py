@@ -2,7 +2,9 @@
 here starts Ray. When one of these fails after an upgrade, see ray_jobs/cluster/ray_internals.py."""
 
 import inspect
+from types import SimpleNamespace
 
+import pytest
 import ray
 import ray._private.worker
 import ray._raylet
@@ -10,7 +12,9 @@ from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
 from ray.data._internal.execution import streaming_executor
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
+from ray.exceptions import RayActorError
 from ray.train import RunConfig, ScalingConfig
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution import callback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -82,3 +86,14 @@ def test_workers_meet_at_an_address_that_is_free():
     host, port = ray_internals._free_address()
     assert host.count(".") == 3 or ":" in host
     assert 1024 < port < 65536
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_dead_worker_is_said_in_a_few_words_and_what_ray_says_is_kept(wrapped):
+    error = RayActorError(None, error_msg="The actor is dead because. And a page of advice.")
+    if wrapped:
+        error = WorkerHealthCheckFailedError("A worker health check failed.", error)
+    callback = ray_internals.QueueCallback(None, 0, 3)
+    callback.after_worker_group_poll_status(SimpleNamespace(errors={1: error, 0: ValueError("x")}))
+    assert callback._why == ray_internals.WORKER_DIED
+    assert "a page of advice" in callback._trace

@@ -76,7 +76,7 @@ def test_a_folder_without_photos_is_refused_before_anything_starts(tmp_path):
     sources.check(load([], [f"data.root={tmp_path / 'set'}"]).config)
     sources.check(load([], ["data.root=s3://bucket/set"]).config)  # fetched later
     inside = load([], [f"data.root={tmp_path / 'set' / 'train'}"]).config
-    with pytest.raises(FileNotFoundError, match=f"did you mean data.root={tmp_path / 'set'}[?]"):
+    with pytest.raises(FileNotFoundError, match=f"did you mean {tmp_path / 'set'}[?]"):
         sources.check(inside)
     nowhere = load([], [f"data.root={tmp_path / 'nowhere'}"]).config
     with pytest.raises(FileNotFoundError, match=r"train/images: no such folder.*data.table=FILE"):

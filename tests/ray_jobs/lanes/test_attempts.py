@@ -23,7 +23,8 @@ async def two_attempts(folder):
     await fail(queue, 0, "a", Blame.JOB, "ValueError: no such layer")
     await queue.submit([replace(JOB, name="b", folder=folder / "b")])
     await take(queue, 0)
-    await queue.finish("b", {"scores": {"macro_f1": 1.0}, "best_epoch": 1, "seconds": 1.0})
+    report = {"scores": {"macro_f1": 1.0}, "best_epoch": 1, "views": ["plain"], "seconds": 1.0}
+    await queue.finish("b", report)
     return queue
 
 

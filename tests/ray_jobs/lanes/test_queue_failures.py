@@ -165,18 +165,21 @@ async def test_lanes_stay_while_more_jobs_may_come():
     assert await take(queue, 0) == "wait"
 
 
-@in_a_loop
-async def test_a_job_that_waits_for_what_others_have_is_not_silent(monkeypatch):
+def test_a_job_that_waits_for_what_others_have_is_not_silent(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(job_queue.time, "monotonic", lambda: clock[0])
+    asyncio.run(wait_for_others(clock))
+
+
+async def wait_for_others(clock):
     queue = _JobQueue(attempts=1)
     await queue.submit(JOBS[:1])
     await take(queue, 0)
     for clock[0] in (8.0, 16.0, 60.0):
         await queue.wait_for("a", "a CPU")
-        assert await queue.silent(9.0) == {}
         # What starts has the CPUs for a while as well.
         assert await queue.waits_for() is None
+    assert await queue.silent(9.0) == {}
     clock[0] = 68.0
     await queue.wait_for("a", "a CPU")
     assert await queue.waits_for() == "a CPU"

@@ -37,9 +37,13 @@ def test_a_run_of_one_task_names_its_attribute_alone():
     assert "gender" not in named
 
 
-@pytest.mark.parametrize(("trains", "said"), [(True, "macro F1 0.420"), (False, "are predicted")])
+TOGETHER = "macro F1 0.420 in epoch 2, plain + flip together, 195.0 s"
+
+
+@pytest.mark.parametrize(("trains", "said"), [(True, TOGETHER), (False, "are predicted")])
 def test_predicting_is_not_called_training(trains, said, caplog):
-    values = {"scores": {"macro_f1": 0.42}, "best_epoch": 2, "seconds": 195.0}
+    values = {"scores": {"macro_f1": 0.42}, "best_epoch": 2, "views": ["plain", "flip"],
+              "seconds": 195.0}  # fmt: skip
     with caplog.at_level(logging.INFO):
         console.JobLines(1, trains=trains)([Event("done", "joint-fold0", 0, values)])
     assert said in caplog.text
