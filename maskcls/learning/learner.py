@@ -84,6 +84,10 @@ class Learner:
         """The highest learning rate of the last step."""
         return max(float(group["lr"]) for group in self._optimizer.param_groups)
 
+    def follow(self, factor: optim.Factor) -> None:
+        """From here on the rate of a step is ``train.lr`` times this factor of its number."""
+        self._factor = factor
+
     def start_epoch(self, epoch: int, rank: int = 0) -> None:
         """Seed what a step draws (dropout, stochastic depth), so that a resumed epoch repeats, and
         freeze what does not learn in this epoch. All processes of a job must call it."""

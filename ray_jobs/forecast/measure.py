@@ -233,9 +233,8 @@ def _rehearse(
             jobs = []
             for lane in plan.lanes:
                 name = f"{task}-lane{lane.number}"
-                jobs.append(
-                    replace(job, name=name, folder=folder / name, recipe=recipe, rehearsal=True)
-                )
+                lane_job = replace(job, name=name, folder=folder / name, recipe=recipe)
+                jobs.append(replace(lane_job, purpose="rehearse"))
             log.info("measuring %s in %d lane(s)", task, len(jobs))
             together = _Together(lanes.queue, [job.name for job in jobs], began, str(task))
             outcomes = lanes.run(jobs, together)

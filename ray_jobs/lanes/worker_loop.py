@@ -18,7 +18,7 @@ import torch.distributed as dist
 from maskcls.labels import Float32Array
 from ray_jobs.cluster.nodes import node_name, why_blind
 from ray_jobs.lanes import failures
-from ray_jobs.training import fit, rehearsal
+from ray_jobs.training import fit, range_test, rehearsal
 from ray_jobs.training.job import Assignment, Call, Job
 from ray_jobs.training.session import Cancelled
 
@@ -32,6 +32,9 @@ than all of it, so that the one that waits says which job it is, and only this j
 FIRST_WORKER_S = timedelta(days=1)
 """How long the other workers of a job wait for what the first one alone does (it predicts, writes,
 or waits for a job). Whether the first one is alive is for the queue to watch."""
+
+OF_PURPOSE: dict[str, Any] = {"train": fit, "rehearse": rehearsal, "find lr": range_test}
+"""The module whose ``run`` does a job of that purpose."""
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +139,8 @@ def _do(job: Assignment, member: Member, ensemble: Any) -> dict[str, Any]:
     if isinstance(job, Call):
         return {"answer": job.function()} if member.rank == 0 else {}
     session = LaneSession(job, member, ensemble)
-    return (rehearsal.run if job.rehearsal else fit.run)(job, session)
+    report: dict[str, Any] = OF_PURPOSE[job.purpose].run(job, session)
+    return report
 
 
 def _report_failure(member: Member, job: Assignment, error: Exception) -> None:

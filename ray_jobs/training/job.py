@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from maskcls.config import layers
 from maskcls.config.recipe import Recipe
@@ -30,8 +30,8 @@ class Job:
     ``train`` are the training photos, whose table has their folds; a job that is done needs none.
     ``evaluation`` are the photos that the finished model predicts, where there are any. A
     ``supervised`` job asks after each epoch whether it should go on; its ``companions`` are the
-    same recipe on other folds, trained epoch by epoch beside it and scored together with it. A
-    ``rehearsal`` is measured, not trained: see ``rehearsal``.
+    same recipe on other folds, trained epoch by epoch beside it and scored together with it.
+    What is not trained but tried is told by ``purpose``: see ``rehearsal`` and ``range_test``.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Job:
     group: str
     tracking: Tracking
     supervised: bool = False
-    rehearsal: bool = False
+    purpose: Literal["train", "rehearse", "find lr"] = "train"
     companions: tuple[Job, ...] = ()
     uri: str | None = None
 

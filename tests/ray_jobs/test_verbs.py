@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from maskcls.learning import range_test
 from maskcls.scoring import submission
 from ray_jobs import report
 from ray_jobs.run import state as run_state
@@ -171,6 +172,19 @@ def test_one_job_alone_is_the_same_as_in_a_sweep_and_is_taken_over(swept, run_di
     told = verb("sweep", *DEMO, f"run.dir={tmp_path}", "tasks=[age]")
     assert "1 of 2 models are trained already" in told
     assert "no submission" in told
+
+
+def test_rates_are_tried_beside_the_run(verb, tmp_path, monkeypatch):
+    monkeypatch.setattr(range_test, "STEPS", 40)
+    words = (*DEMO, "task=gender", "fold=0", f"run.dir={tmp_path}")
+    told = verb("train", *words, "--find-lr")
+    tried = pd.read_csv(tmp_path / "range_test" / "range_test.csv")
+    assert tried["lr"].is_monotonic_increasing
+    assert 2 < len(tried) <= 40
+    assert f"train.lr={range_test.suggestion(tried['loss'].tolist()):.1e}" in told
+    assert (tmp_path / "range_test" / "range_test.svg").is_file()
+    assert not (tmp_path / "config.yaml").exists()  # of another rate, it will be another
+    verb("train", *words, "train.lr=2e-3", "train.epochs=1")
 
 
 def test_a_missing_model_is_said_and_no_submission_looks_whole(verb, tmp_path):
