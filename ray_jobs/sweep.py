@@ -9,11 +9,10 @@ ends in that time. The choice is kept in run.dir: the same command goes on with 
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -21,12 +20,7 @@ import pandas as pd
 
 from maskcls.config.load import with_flags
 from maskcls.config.schema import Config
-from maskcls.labels import UInt8Array
 from maskcls.learning import checkpoint
-from maskcls.reports import gallery
-from maskcls.reports import run as report
-from maskcls.reports.finished_run import FinishedRun
-from maskcls.reports.gallery import Explained
 from maskcls.scoring import ensemble as results
 from maskcls.scoring.voting import FittedVote
 from maskcls.storage import files
@@ -34,13 +28,12 @@ from ray_jobs.cluster import connect, nodes, packing
 from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.data import sources
 from ray_jobs.data.photos import image_settings, prepare
-from ray_jobs.lanes.pool import Lanes
 from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import RunFolder, claim, make_jobs, read_out_of_fold
 from ray_jobs.run.jobs import answer, listed, training, votes_name
 from ray_jobs.run.state import Board
 from ray_jobs.run.votes import Ensemble
-from ray_jobs.training.job import Call, Job
+from ray_jobs.training.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +123,9 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
         if data.evaluation is not None and not incomplete:
             table, limits = data.train.table, config.labels.age_limits
             answer(fitted, done, data.evaluation, ensemble, folder.path, table, limits)
-        log.info("report: %s", report.write(folder.path, _explainer(lanes, folder)))
+        from ray_jobs.run import reporting  # Matplotlib: seconds that no start should wait for
+
+        log.info("report: %s", reporting.write(folder, lanes))
         if incomplete:
             raise RunFailed(
                 f"{len(failed)} of {len(jobs)} models are missing, so no submission is written:\n"
@@ -177,26 +172,6 @@ def _score(
     answers = results.out_of_fold_answers(name, out_of_fold, seed=config.run.seed, offsets=offsets)
     limits = config.labels.age_limits
     return fitted, answers, results.scores(answers, seed=config.run.seed, age_limits=limits)
-
-
-def _explainer(lanes: Lanes | None, folder: RunFolder) -> gallery.Explain:
-    """How the report gets its heat maps: from a lane where there is one, since this process would
-    import PyTorch and timm for them, which takes longer than they do."""
-    if lanes is None or folder.uri is not None:  # another node has not fetched all models
-        return gallery.explain
-
-    def explain(
-        run: FinishedRun, mistakes: pd.DataFrame, photos: Mapping[str, UInt8Array]
-    ) -> Explained:
-        known = run.only(mistakes["photo"].tolist())
-        make = functools.partial(gallery.explain, known, mistakes, photos)
-        outcome = lanes.ask(Call("heat maps", make))
-        if outcome.report is not None:
-            return outcome.report["answer"]
-        log.debug("no lane made the heat maps: %s", outcome.reason)
-        return make()
-
-    return explain
 
 
 def _show(scores: dict[str, dict[str, Any]], fitted: dict[str, FittedVote]) -> None:

@@ -114,7 +114,9 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
             reader = csv.DictReader(file, strict=True)
             header = list(reader.fieldnames or [])
             if not set(columns) <= set(header):
-                raise ValueError(f"expected the columns {columns}, found {header}")
+                raise ValueError(
+                    f"expected the columns {columns}, as in submission.csv of a run, found {header}"
+                )
             for row in reader:
                 if None in row or None in row.values():  # how the csv module marks a ragged row
                     raise ValueError(f"line {reader.line_num}: expected {len(header)} fields")

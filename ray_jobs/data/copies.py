@@ -10,8 +10,6 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from maskcls.config import layers
 from maskcls.data.manifest import Manifest
@@ -61,6 +59,10 @@ def _grouped(found: Manifest, set_N: IntArray) -> Manifest:
     size = len(names)
     # A graph of groups: each is linked with the group of the first photo of its sets.
     first_N = code_N[pd.Series(np.arange(len(set_N))).groupby(set_N).transform("first")]
+    # Here, since few data sets need them and each command would import them.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(code_N), bool), (code_N, first_N)), shape=(size, size))
     component_G = connected_components(graph, directed=False)[1]
     leader_G = pd.Series(np.arange(size)).groupby(component_G).transform("first").to_numpy()

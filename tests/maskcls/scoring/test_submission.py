@@ -44,8 +44,8 @@ def test_ids_that_look_like_numbers_or_missing_values_stay_text(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"expected the columns \['ImageID'\], found \[\]"),
-        ("id,ans\na.jpg,0\n", r"expected the columns \['ImageID'\], found \['id', 'ans'\]"),
+        ("", r"columns \['ImageID'\], as in submission.csv of a run, found \[\]"),
+        ("id,ans\na.jpg,0\n", r"expected the columns \['ImageID'\], .* found \['id', 'ans'\]"),
         ("ImageID,ans\n", "no rows"),
         ("ImageID,ans\na.jpg,0\n,0\n", "1 rows have no ImageID"),
         ("ImageID,ans\na.jpg,0\nb.jpg,0\na.jpg,0\n", r"once, but 1 \(a.jpg\)"),
