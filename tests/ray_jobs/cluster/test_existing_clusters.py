@@ -36,7 +36,7 @@ def free_port():
 def test_a_cluster_with_logical_gpus_is_used_and_none_is_started(searched):
     _, told = searched
     assert "cluster at RAY_ADDRESS, 2 CPUs, 2 GPUs" in told
-    assert "the cluster carries 2 worker(s) of 1 GPU" in told
+    assert "to do on 2 worker(s) of 1 GPU" in told
 
 
 def resources_of(address):
