@@ -56,7 +56,7 @@ def _sleep(job: SleepingJob, session: Session) -> dict[str, Any]:
         session.epoch(epoch, {**values, "epoch": epoch, "epochs": EPOCHS})
     return {
         "identity": job.identity, "task": job.task, "fold": job.fold, "best_epoch": EPOCHS,
-        "epochs": EPOCHS, "scores": scores, "seconds": time.monotonic() - began,
+        "epochs": EPOCHS, "scores": scores, "views": ["plain"], "seconds": time.monotonic() - began,
         "training_seconds": job.sleep_s,
     }  # fmt: skip
 

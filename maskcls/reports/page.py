@@ -10,6 +10,7 @@ import base64
 import datetime
 import functools
 import io
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 JPEG_QUALITY: Final = 80
+
+# Its list of fonts is one for all environments of a user: those of a deleted one it misses in
+# many lines, and does without.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
