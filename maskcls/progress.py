@@ -71,6 +71,15 @@ class Progress:
             silence(sys.stderr)
 
 
+def duration(seconds: float) -> str:
+    """As people say it, to two units: 42 s, 3 min 20 s, 5 h 12 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def silence(stream: TextIO) -> None:
     """Throw away what is printed to ``stream`` from here on: nobody reads it any more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

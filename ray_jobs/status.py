@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from maskcls.config.load import with_flags
+from maskcls.progress import duration
 from maskcls.storage.place import Place
 from maskcls.storage.remote import StorageError
 from ray_jobs.run import arguments, lease
@@ -133,15 +134,6 @@ def _row(job: JobState, left: float | None, liveness: Liveness) -> list[Text | s
         duration(left) if left is not None and liveness == "alive" else "",
         Text(job.reason or "", "dim"),
     ]
-
-
-def duration(seconds: float) -> str:
-    """As people say it, to two units: 42 s, 3 min 20 s, 5 h 12 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -28,6 +29,7 @@ from ray_jobs.cluster import connect, nodes, packing
 from ray_jobs.cluster.errors import RunFailed
 from ray_jobs.data import sources
 from ray_jobs.data.photos import image_settings, prepare
+from ray_jobs.lanes.pool import Lanes
 from ray_jobs.run import arguments, console, state, weights
 from ray_jobs.run.folder import RunFolder, claim, make_jobs, read_out_of_fold
 from ray_jobs.run.jobs import answer, listed, training, votes_name
@@ -123,9 +125,7 @@ def sweep(config: Config, folder: RunFolder, board: Board) -> None:
         if data.evaluation is not None and not incomplete:
             table, limits = data.train.table, config.labels.age_limits
             answer(fitted, done, data.evaluation, ensemble, folder.path, table, limits)
-        from ray_jobs.run import reporting  # Matplotlib: seconds that no start should wait for
-
-        log.info("report: %s", reporting.write(folder, lanes))
+        log.info("report: %s", _report(folder, lanes))
         if incomplete:
             raise RunFailed(
                 f"{len(failed)} of {len(jobs)} models are missing, so no submission is written:\n"
@@ -189,6 +189,12 @@ def _show(scores: dict[str, dict[str, Any]], fitted: dict[str, FittedVote]) -> N
                 "fitting them", target, "used" if vote.offsets["used"] else "not used",
                 vote.offsets["gain"], vote.offsets["low"], vote.offsets["high"],
             )  # fmt: skip
+
+
+def _report(folder: RunFolder, lanes: Lanes | None) -> Path:
+    from ray_jobs.run import reporting  # Matplotlib: seconds that no start should wait for
+
+    return reporting.write(folder, lanes)
 
 
 if __name__ == "__main__":

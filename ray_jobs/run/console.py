@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -18,7 +18,7 @@ import ray.exceptions
 
 from maskcls.config.schema import Config
 from maskcls.learning import tracking
-from maskcls.progress import CLEAR, Progress, silence
+from maskcls.progress import CLEAR, Progress, duration, silence
 from maskcls.storage.place import Place
 
 if TYPE_CHECKING:
@@ -97,10 +97,18 @@ class JobLines:
     """Lines about a run's jobs, as the events come, and how far the first epoch is, and before
     that how long workers and first batches take: later each epoch has its line.
 
-    ``trains`` is False where jobs only predict: then how far all of them are.
+    ``trains`` is False where jobs only predict: then how far all of them are. ``time_left`` tells
+    about how many seconds the run lasts yet, where that is known.
     """
 
-    def __init__(self, total: int, done: int = 0, trains: bool = True) -> None:
+    def __init__(
+        self,
+        total: int,
+        done: int = 0,
+        trains: bool = True,
+        time_left: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._time_left = time_left
         self._total, self._done, self._trains = total, done, trains
         self._left = total - done
         self._steps: dict[str, tuple[int, int]] = {}
@@ -137,7 +145,9 @@ class JobLines:
         elif event.kind == "lost":
             log.info("%s  attempt %d was lost: %s", event.job, values["attempt"], values["reason"])
         elif event.kind == "epoch":
-            log.info("%s", tracking.console_line(event.job, values))
+            left_s = self._time_left()
+            about = f"; about {duration(left_s)} left" if left_s else ""
+            log.info("%s%s", tracking.console_line(event.job, values), about)
         elif event.kind in ("done", "failed", "cancelled"):
             self._done += 1
             # The whole reason follows at the end, once for all jobs that have it.

@@ -60,16 +60,18 @@ def training(
     plan = packing.plan(config.resources, len(pending), nodes.nodes())
     log.info("%s", plan.reason)
     log.info("starting workers; the first lines of jobs follow in half a minute or more")
-    listeners: list[Callable[[Sequence[Event]], None]] = [
+    listeners: list[Callable[[Sequence[Event]], None]] = []
+    if board is not None:
+        board.state.lanes = len(plan.lanes)
+        listeners.append(board.hear)  # first: the lines tell what it knows of the time left
+    listeners.append(
         console.JobLines(
             len(jobs),
             len(jobs) - len(pending),
             trains=any(job.train is not None for job in jobs),
+            time_left=board.time_left if board is not None else lambda: None,
         )
-    ]
-    if board is not None:
-        board.state.lanes = len(plan.lanes)
-        listeners.append(board.hear)
+    )
     with pool.lanes(plan, config.resources, folder=folder, ensemble=ensemble, uri=uri) as lanes:
         if board is not None:
             listeners.append(lambda _: board.wait_for(lanes.waits_for))

@@ -124,6 +124,10 @@ class Board:
         """What the run waits for; None where it waits for nothing."""
         self.state.waits_for = what
 
+    def time_left(self) -> float | None:
+        """About how many seconds the run lasts yet; None where that is not known."""
+        return time_left(self.state, time.time()).total
+
     def end(self, how: Literal["done", "failed", "interrupted"], reason: str | None = None) -> None:
         """The last word."""
         self.state.ended, self.state.reason = how, reason

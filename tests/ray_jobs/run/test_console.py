@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from maskcls import progress
+from maskcls.learning import tracking
 from ray_jobs.lanes.records import Event
 from ray_jobs.run import console, jobs
 from tests.conftest import ROOT
@@ -142,3 +143,13 @@ def test_the_log_of_a_run_has_the_tracebacks_that_the_terminal_is_spared(tmp_pat
     written = (tmp_path / "run.log").read_text()
     assert "DEBUG lane 3 ended" in written
     assert "RuntimeError: the worker died as it started" in written
+
+
+def test_each_epoch_says_how_long_the_run_lasts_yet(caplog):
+    values = {**dict.fromkeys(tracking.COLUMNS, 0.5), "epoch": 1.0, "epochs": 5.0}
+    epoch = Event("epoch", "age-fold0", 0, values)
+    with caplog.at_level("INFO"):
+        console.JobLines(2, time_left=lambda: 421.0)([epoch])
+        console.JobLines(2)([epoch])
+    first, second = caplog.messages
+    assert first == f"{second}; about 7 min 1 s left"

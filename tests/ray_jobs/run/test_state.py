@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from maskcls.progress import duration
 from maskcls.storage.place import Place
 from ray_jobs import status
 from ray_jobs.lanes.queue import Event
@@ -210,6 +211,6 @@ def test_a_state_survives_being_written_and_read(tmp_path):
 
 
 def test_durations_read_well():
-    assert [status.duration(s) for s in (0.4, 61, 3600 * 5 + 720)] == [
+    assert [duration(s) for s in (0.4, 61, 3600 * 5 + 720)] == [
         "0 s", "1 min 1 s", "5 h 12 min"
     ]  # fmt: skip
