@@ -79,8 +79,9 @@ def render(folder: str, state: RunState, liveness: Liveness, now: float) -> Rend
     """A run as sentences and a table: running jobs first, those that are done last."""
     left = run_state.time_left(state, now)
     lines = [f"{folder}: {state.program}, {_phase(state, liveness, now)}"]
+    killed = liveness == "gone" and not state.ended
     refused = state.ended == "failed" and not state.jobs  # before any job: nothing to go on with
-    if not refused and (state.ended in ("failed", "interrupted") or liveness == "gone"):
+    if killed or (state.ended in ("failed", "interrupted") and not refused):
         lines.append("The same command goes on from there.")
     counts = [f"{number} {_word(name, liveness)}"
               for name, number in state.counts().items() if number]  # fmt: skip

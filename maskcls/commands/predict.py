@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.out is not None and given.out.suffix not in (".csv", ".parquet"):
         parser.error(f"--out {given.out}: a name that ends in .csv or .parquet is expected")
     try:
+        if given.out is not None and not _is_free(given.out):
+            parser.error(f"--out {given.out}: there is another file of that name; choose a new one")
         found = list(sources(given.photos))
         model = load(given.model, device=given.device, threads=given.threads)
         progress = Progress("photos predicted")
@@ -62,6 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     _show(table, given.out)
     return int(not (table["status"] == OK).any())
+
+
+def _is_free(out: Path) -> bool:
+    """Whether there is no file, or one that an earlier prediction wrote: it begins with its first
+    column. Parquet tables are not looked into."""
+    if not out.exists() or out.suffix == ".parquet":
+        return True
+    with out.open("rb") as file:
+        return file.readline().startswith(b"photo,")
 
 
 def _show(table: pd.DataFrame, out: Path | None) -> None:

@@ -57,7 +57,7 @@ def recipe_problems(recipe: Recipe, task: Task, workers: int) -> Problems:
         yield (
             "schedule.warmup_epochs",
             f"must be fewer than train.epochs={recipe.train.epochs}, "
-            f"got {recipe.schedule.warmup_epochs:g}",
+            f"got {recipe.schedule.warmup_epochs:g}; schedule.warmup_epochs=0 goes with any",
         )
     least = PHOTOS_A_WORKER * workers
     if recipe.train.batch_size < least:

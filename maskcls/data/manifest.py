@@ -273,7 +273,7 @@ def no_such(folder: Path, otherwise: str = "") -> str:
     root = folder.parents[1]
     above = (root / "images").is_dir() and (root.parent / "train" / "images").is_dir()
     hint = f": did you mean {root.parent}?" if above else otherwise
-    return f"{folder}: no such folder; data.root must hold train/images and eval/images{hint}"
+    return f"{folder}: no such folder; data.root must hold train/images{hint}"
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

@@ -327,6 +327,6 @@ def _compare(run: FinishedRun) -> list[Advice]:
 
 
 def _use(run: FinishedRun) -> list[Advice]:
-    words = ["maskcls", "predict", str(run.folder), "PHOTOS", "--out", "answers.csv"]
+    words = ["maskcls", "predict", str(run.folder), "PHOTOS", "--out", "predicted.csv"]
     command = shlex.join(["python", "-m", *words])
     return [Advice("Use the ensemble", "Any folder of photos will do.", -2.0, command)]

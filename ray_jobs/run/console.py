@@ -120,7 +120,7 @@ class JobLines:
                 self._line = Progress("first batches")
             elif event.kind == "steps":
                 if not self._steps:
-                    self._line = Progress("first epoch, steps" if self._trains else "predicting")
+                    self._line = Progress("steps of this epoch" if self._trains else "predicting")
                 self._steps[event.job] = event.values["done"], event.values["total"]
             elif event.kind == "epoch":
                 self._line = None
@@ -140,7 +140,7 @@ class JobLines:
         elif event.kind == "started":
             what = "first batches" if self._trains else "predicting"
             if self._trains and event.place and (event.place.local / "resume.pt").is_file():
-                what = "goes on after its last epoch"
+                what = "goes on from its last epoch"
             log.info("%s  starts in lane %s: %s", event.job, event.lane, what)
         elif event.kind == "lost":
             log.info("%s  attempt %d was lost: %s", event.job, values["attempt"], values["reason"])

@@ -177,6 +177,17 @@ def test_the_command_prints_or_writes_a_table(run, photos, tmp_path, capsys):
     assert main(["predict", str(run), str(bad)]) == 1
 
 
+def test_a_file_that_is_no_table_of_answers_is_not_replaced(run, photos, tmp_path, capsys):
+    truth = tmp_path / "answers.csv"
+    truth.write_text("ImageID,ans\na.jpg,3\n")
+    with pytest.raises(SystemExit):
+        main(["predict", str(run), str(photos), "--out", str(truth)])
+    assert "another file of that name" in capsys.readouterr().err
+    assert truth.read_text() == "ImageID,ans\na.jpg,3\n"
+    for _ in range(2):  # its own table is
+        assert main(["predict", str(run), str(photos), "--out", str(tmp_path / "mine.csv")]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

@@ -50,7 +50,7 @@ def test_a_run_without_a_fault_hears_of_its_weakest_attribute_and_of_comparing(r
     perfect = analysis.if_perfect(run.answers)
     first = max(perfect, key=perfect.get)
     search, compare, use = steps(run)
-    assert use.command == f"python -m maskcls predict {run.folder} PHOTOS --out answers.csv"
+    assert use.command == f"python -m maskcls predict {run.folder} PHOTOS --out predicted.csv"
     assert configured(search.command).tune.trials == advice.TRIALS
     assert search.training_s == pytest.approx(advice.TRIALS * 61)  # a trial is a job at most
     assert compare.training_s == 0

@@ -73,7 +73,7 @@ def test_the_first_epoch_shows_how_far_all_its_jobs_are(capsys, seconds):
     hear([Event("started", "age-fold0", 0, {"attempt": 1}), steps("age-fold0", 1)])
     seconds[0] += 20
     hear([steps("age-fold0", 11), steps("age-fold1", 9)])
-    assert capsys.readouterr().err == "first epoch, steps: 20 of 80, 63 s left\n"
+    assert capsys.readouterr().err == "steps of this epoch: 20 of 80, 63 s left\n"
     values = {"epoch": 1.0, "epochs": 2.0, "seconds": 9.0, "train/loss": 1.0, "val/loss": 1.0,
               "train/lr": 1e-3, "val/macro_f1": 0.5, "val/accuracy": 0.5}  # fmt: skip
     hear([Event("epoch", "age-fold0", 0, values)])
@@ -118,7 +118,7 @@ def test_on_a_terminal_the_silence_before_has_a_line(monkeypatch, seconds):
     assert screen.getvalue().split(progress.CLEAR)[1:] == [
         "starting workers: 5 s",
         "first batches: 5 s",
-        "first epoch, steps: [###############.....] 30 of 40, 5 s left",
+        "steps of this epoch: [###############.....] 30 of 40, 5 s left",
     ]
 
 

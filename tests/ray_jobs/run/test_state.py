@@ -177,11 +177,15 @@ def test_status_says_that_a_program_was_killed(tmp_path, told):
         ({"ended": "done"}, "sweep, done after 1 min 0 s"),
         ({"ended": "interrupted"}, "interrupted after 1 min 0 s The same command goes on"),
         ({"ended": "failed", "reason": "2 of 9 models"}, "failed after 1 min 0 s: 2 of 9 models"),
+        ({"ended": "failed", "jobs": []}, "failed after 1 min 0 s"),  # before there were jobs
     ],
 )
 def test_status_says_how_a_run_ended(tmp_path, told, values, words):
     written(tmp_path, **values)
-    assert words in told()
+    said = told()
+    assert words in said
+    goes_on = values["ended"] != "done" and values.get("jobs") != []
+    assert ("The same command goes on" in said) == goes_on
 
 
 def test_where_no_lock_can_be_seen_the_age_of_the_file_tells(tmp_path, told):
