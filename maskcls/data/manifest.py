@@ -273,7 +273,8 @@ def no_such(folder: Path, otherwise: str = "") -> str:
     root = folder.parents[1]
     above = (root / "images").is_dir() and (root.parent / "train" / "images").is_dir()
     hint = f": did you mean {root.parent}?" if above else otherwise
-    return f"{folder}: no such folder; data.root must hold train/images{hint}"
+    holds = "train/images, and eval/images to predict"
+    return f"{folder}: no such folder; data.root must hold {holds}{hint}"
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
