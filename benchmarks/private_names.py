@@ -34,7 +34,7 @@ class Piece:
 PIECES = (
     Piece("ExecutorBackoff", "ray_jobs/data/stream.py",
           "    context.custom_execution_callback_classes = [ExecutorBackoff]\n", ""),
-    Piece("LaneTrainer without two callbacks", "ray_jobs/cluster/ray_internals.py",
+    Piece("the choice of callbacks", "ray_jobs/cluster/ray_internals.py",
           "    def _create_default_callbacks(self)", "    def _all_callbacks_stay(self)"),
 )  # fmt: skip
 

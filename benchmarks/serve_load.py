@@ -14,9 +14,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import os
+import signal
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +34,14 @@ from PIL import Image
 
 import maskcls
 from benchmarks.rows import Row, add
-from maskcls.config.load import load
 from maskcls.inference.inputs import photos_under
-from ray_jobs import serve as verb
 from ray_jobs.cluster import connect
 
 PORT = 8421
 CLIENTS = (1, 8, 32)
 KINDS = 20
+START_S = 300.0
+"""Seconds that the service may take to start."""
 
 
 def main() -> None:
@@ -54,8 +59,12 @@ def main() -> None:
     print(f"bare loop: {loop:.1f} photos/s on {cores} cores", flush=True)
     words = [f"serve.port={PORT}", f"serve.replicas={given.replicas}",
              f"serve.threads_per_replica={max(1, cores // given.replicas)}"]  # fmt: skip
-    connect.connect()
-    verb.start(load([], words).config, str(given.model.absolute()), None)
+    with service(given.model.absolute(), words) as process:
+        measure(given, photos, loop, process.pid)
+
+
+def measure(given: argparse.Namespace, photos: Sequence[bytes], loop: float, front: int) -> None:
+    """Everything but the bare loop; ``front`` is the number of the service's own process."""
     rows = []
     asyncio.run(under_load(photos, 8, 3.0))  # warm
     for clients in CLIENTS:
@@ -70,7 +79,33 @@ def main() -> None:
     times, failed = asyncio.run(under_load(photos, 32, given.seconds, kill_after=given.seconds / 3))
     print(f"a replica killed under load: {len(times)} answered, {failed} lost", flush=True)
     print(bad_inputs(photos), flush=True)
-    print(asyncio.run(memory(photos, given.flat)), flush=True)
+    print(asyncio.run(memory(photos, given.flat, front)), flush=True)
+
+
+@contextmanager
+def service(model: Path, words: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The service as a program of its own, on a cluster that this one started and can look into."""
+    connect.connect()
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-m", "ray_jobs.serve", str(model), *words]
+    process = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address})
+    try:
+        deadline = time.monotonic() + START_S
+        while not answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the service did not start")
+            time.sleep(0.5)
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+
+
+def answers() -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{PORT}/health").status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def bare(path: Path, photos: Sequence[bytes], seconds: float, threads: int, batch: int) -> float:
@@ -176,7 +211,7 @@ def bad_kinds(good: bytes) -> dict[str, dict[str, Any]]:
     return found
 
 
-async def memory(photos: Sequence[bytes], count: int) -> str:
+async def memory(photos: Sequence[bytes], count: int, front: int) -> str:
     """Megabytes of the service's processes after a tenth of the requests, and at the end."""
     found: list[float] = []
     async with httpx.AsyncClient(timeout=120) as http:
@@ -185,17 +220,17 @@ async def memory(photos: Sequence[bytes], count: int) -> str:
                 turn = tenth * count // 10 + start
                 photos_ = [photos[(turn + k) % len(photos)] for k in range(32)]
                 await asyncio.gather(*(ask(http, photo) for photo in photos_))
-            found.append(resident())
+            found.append(resident(front))
     told = ", ".join(f"{value:.0f}" for value in found)
     return f"memory over {count:,} requests, MB after each tenth: {told}"
 
 
-def resident() -> float:
-    """Megabytes of all replicas and the proxy."""
+def resident(front: int) -> float:
+    """Megabytes of all replicas and the front."""
     total = 0
     for process in psutil.process_iter(["cmdline", "memory_info"]):
         words = " ".join(process.info["cmdline"] or [])
-        if words.startswith(("ray::ServeReplica", "ray::ProxyActor")):
+        if process.pid == front or words.startswith("ray::ServeReplica"):
             total += process.info["memory_info"].rss
     return total / 1e6
 

@@ -41,14 +41,11 @@ class Serve(Section):
     batch_size: PositiveInt = Field(
         16, description="Photos of different requests that go through the models together."
     )
-    batch_wait_ms: NonNegativeFloat = Field(
-        5.0, description="Milliseconds that a photo waits for others to fill its batch."
-    )
     max_files: PositiveInt = Field(16, description="Photos in one request.")
     max_megabytes: PositiveFloat = Field(10.0, description="Size of one photo's file.")
     max_pixels: PositiveInt = Field(
         24_000_000, le=64_000_000, description="Pixels of one photo, height times width."
     )
     max_waiting: PositiveInt = Field(
-        256, description="Requests that may wait; more are answered with 503 at once."
+        256, description="Photos that may wait; more are answered with 503 at once."
     )

@@ -38,6 +38,13 @@ def load(path: str | Path, *, device: str = "auto", threads: int | None = None) 
         from maskcls.inference import torch_members
 
         return torch_members.load_job(place, device, threads)
+    if (place / "config.yaml").is_file():
+        job = next(iter(sorted(place.glob("jobs/*/checkpoint.json"))), None)
+        alone = f"; one of its models answers alone: {job.parent}" if job else ""
+        raise FileNotFoundError(
+            f"{path}: this run is not finished (no ensemble.json): the command that began it goes "
+            f"on with it{alone}"
+        )
     what = "no such file or folder" if not place.exists() else "nothing to load here"
     raise FileNotFoundError(
         f"{path}: {what}; a finished run (with ensemble.json), a job of one (with "

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
+from maskcls.config import layers
 from maskcls.labels import MISSING
 from maskcls.reports import analysis, charts, page
 from maskcls.reports.analysis import Difference
@@ -136,7 +137,10 @@ def write(path: Path, runs: Sequence[FinishedRun]) -> list[Comparison]:
     ]
     with matplotlib.rc_context(page.PLOT_STYLE):
         rows = [_row_of(comparison) for comparison in found]
-    page.write(path, "comparison.html.j2", names=names, found=rows, runs=_runs(runs, names))
+    page.write(
+        path, "comparison.html.j2", names=names, found=rows, runs=_runs(runs, names),
+        settings=_settings(runs, names),
+    )  # fmt: skip
     return found
 
 
@@ -173,6 +177,35 @@ def _runs(runs: Sequence[FinishedRun], names: Sequence[str]) -> Table:
         )
     head = ["run", "tasks", "models", "people", "macro F1 on all its people", "95 % interval"]
     return Table("Each run alone", head, rows)
+
+
+def _settings(runs: Sequence[FinishedRun], names: Sequence[str]) -> Table:
+    """The settings that are not the same in all runs; a task's own where a run's tasks differ."""
+    of_run = [_settings_of(run) for run in runs]
+    keys = dict.fromkeys(key for settings in of_run for key in settings)
+    rows = [[key, *(settings.get(key, "") for settings in of_run)] for key in keys]
+    different = [row for row in rows if len({str(value) for value in row[1:]}) > 1]
+    return Table("Settings that differ", ["key", *names], different)
+
+
+def _settings_of(run: FinishedRun) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "run.seed": run.seed,
+        "folds.count": len({job["fold"] for job in run.scores["jobs"]}),
+        "ensemble.name": run.ensemble,
+        "ensemble.offsets": run.offsets,
+    }
+    of_task = {
+        task: dict(layers.flatten(recipe.model_dump(mode="json")))
+        for task, recipe in run.recipes.items()
+    }
+    for key in dict.fromkeys(key for recipe in of_task.values() for key in recipe):
+        values = {task: recipe.get(key, "") for task, recipe in of_task.items()}
+        if len({str(value) for value in values.values()}) == 1:
+            found[key] = next(iter(values.values()))
+        else:
+            found |= {f"{key} (task {task})": value for task, value in values.items()}
+    return found
 
 
 def _word(gain: Difference) -> str:

@@ -1,7 +1,4 @@
-"""The service on Ray Serve: a front that speaks HTTP, and replicas that hold the models.
-
-A replica that dies loses no request: the front asks another one, since an answer changes nothing.
-"""
+"""The service on Ray Serve: replicas that hold the models, and their front on a cluster."""
 
 from __future__ import annotations
 
@@ -13,10 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import cv2
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError
 
 from maskcls.config.serve import Serve
 from maskcls.data.status import OK
@@ -24,15 +19,12 @@ from maskcls.inference import loading, occlusion, table
 from maskcls.inference.inputs import GivenPhoto
 from maskcls.inference.prepared_photo import PreparedPhoto, prepare
 from ray_jobs.serving import web
+from ray_jobs.serving.front import Front
 from ray_jobs.serving.web import Photo
 
-NAME: Final = "maskcls"
 TOKEN: Final = "MASKCLS_TOKEN"
 LEAST_TOKEN: Final = 16
 """Characters of a token, at least."""
-
-ATTEMPTS: Final = 6
-"""Replicas that a request may lose before it fails."""
 
 
 class Answers:
@@ -77,57 +69,16 @@ class Answers:
 
 
 @serve.ingress()
-class Front:
-    """Speaks HTTP and asks the replicas, once more where one dies.
-
-    Photos of different requests go to a replica in one call: with a call a photo, two replicas of a
-    small model answered a fifth less (benchmarks/serve_load.py). Each replica has one batch under
-    way, and what arrives meanwhile is the next.
-    """
-
-    def __init__(self, answers: Any, settings: Serve, token_digest: str | None) -> None:
-        self._answers, self._settings, self._token_digest = answers, settings, token_digest
-
-        @serve.batch(
-            max_batch_size=settings.batch_size,
-            batch_wait_timeout_s=settings.batch_wait_ms / 1000,
-            max_concurrent_batches=settings.replicas,
-        )
-        async def answer(photos: list[Photo]) -> list[dict[str, Any]]:
-            rows: list[dict[str, Any]] = await self._retry("answer", photos)
-            return rows
-
-        self._answer = answer
+class Ingress(Front):
+    """The front as a deployment, behind the proxies of a cluster."""
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return web.make_app(self._ask, self._explain, self._settings, self._token_digest)
-
-    async def _ask(self, photos: Sequence[Photo]) -> list[dict[str, Any]]:
-        return list(await asyncio.gather(*map(self._answer, photos)))
-
-    async def _explain(self, photo: Photo) -> dict[str, Any]:
-        row: dict[str, Any] = await self._retry("explain", photo)
-        return row
-
-    async def _retry(self, method: str, given: Any) -> Any:
-        for attempt in range(ATTEMPTS):
-            try:
-                return await getattr(self._answers, method).remote(given)
-            except BackPressureError:
-                raise HTTPException(503, "too many requests wait; try again later") from None
-            except RayTaskError:  # the replica's own error: another one would say the same
-                raise
-            except RayActorError:
-                await asyncio.sleep(0.1 * 2**attempt)
-        raise HTTPException(503, "the models are starting again; try again later")
+        return self.app()
 
 
-def application(path: str, settings: Serve, token: str | None) -> serve.Application:
-    """The service for the run, job or bundle at ``path``, which every node must see.
-
-    ``token`` None means that nobody is asked for one.
-    """
-    answers = serve.deployment(Answers).options(
+def answers(path: str, settings: Serve) -> serve.Application:
+    """Replicas for the run, job or bundle at ``path``, which every node must see."""
+    return serve.deployment(Answers).options(
         name="answers",
         num_replicas=settings.replicas,
         max_ongoing_requests=2,  # a batch, and a photo to explain
@@ -137,16 +88,19 @@ def application(path: str, settings: Serve, token: str | None) -> serve.Applicat
             "num_cpus": settings.threads_per_replica,
             "num_gpus": settings.gpus_per_replica,
         },
-    )
-    front = serve.deployment(Front).options(
+    ).bind(path, settings)  # fmt: skip
+
+
+def application(path: str, settings: Serve, token: str | None) -> serve.Application:
+    """Replicas and a front of their own; ``token`` None means that nobody is asked for one."""
+    front = serve.deployment(Ingress).options(
         name="front",
         max_ongoing_requests=settings.max_waiting,
         max_queued_requests=settings.max_waiting,
         ray_actor_options={"num_cpus": 0},
         logging_config={"enable_access_log": False},
     )
-    kept = web.digest(token) if token else None
-    return front.bind(answers.bind(path, settings), settings, kept)
+    return front.bind(answers(path, settings), settings, web.digest(token) if token else None)
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:

@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any, Final
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -50,12 +51,12 @@ def make_app(ask: Ask, explain: Explain, settings: Serve, token_digest: str | No
         return {"status": "ok", "token": token_digest is not None}
 
     @app.post("/predict", responses=responses, openapi_extra=body)
-    async def predict(request: Request) -> dict[str, Any]:
+    async def predict(request: Request) -> JSONResponse:
         """Answers for one photo or several, in order: class, probabilities and box of each."""
         _check_token(request, token_digest)
         rows = await ask(await read_photos(request, settings))
         _refuse_unreadable(rows)
-        return {"photos": rows}
+        return JSONResponse({"photos": rows})  # plain values, which FastAPI would look through
 
     @app.post("/explain", responses=responses, openapi_extra=body)
     async def why(request: Request) -> dict[str, Any]:

@@ -139,6 +139,11 @@ def test_what_cannot_be_loaded_is_said_with_what_is_expected(run, tmp_path):
         maskcls.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         maskcls.load(tmp_path / "nowhere")
+    unfinished = shutil.copytree(run, tmp_path / "unfinished")
+    (unfinished / "ensemble.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"not finished .*alone: .*fold0") as refused:
+        maskcls.load(unfinished)
+    maskcls.load(str(refused.value).rpartition("alone: ")[2])
     with pytest.raises(FileNotFoundError, match="folders of this machine"):
         maskcls.load("s3://bucket/run")
     with pytest.raises(ValueError, match="device=tpu: auto, cpu, cuda"):

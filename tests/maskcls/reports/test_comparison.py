@@ -106,6 +106,23 @@ def test_the_page_tells_what_is_printed(runs, tmp_path):
     assert "40 people in common, 280 photos." in text
 
 
+def test_the_page_says_which_settings_differ(runs, tmp_path):
+    def rows_of(*compared):
+        comparison.write(tmp_path / "comparison.html", compared)
+        return check((tmp_path / "comparison.html").read_text(encoding="utf-8"))
+
+    own = {"recipes": {"age": {"loss": {"name": "focal", "gamma": 1.5}}}}
+    other = made(tmp_path / "other", recipe={"train": {"lr": 5e-3}} | own)
+    names = comparison.names_of([runs[0], other])
+    rows = {row[0]: row[1:] for row in rows_of(runs[0], other).table("key", *names)}
+    assert rows["train.lr"][1] == "0.005"
+    assert rows["loss.name (task age)"][1] == "focal"
+    assert rows["loss.gamma (task age)"] == ["", "1.5"]
+    assert not [key for key in rows if key.startswith("image.")]
+    same = rows_of(runs[0], runs[0])
+    assert not [table for table in same.tables if table[0][0] == "key"]
+
+
 def test_runs_of_one_name_are_told_apart_by_their_paths(runs):
     assert comparison.names_of(runs) == [str(run.folder) for run in runs]
     assert comparison.names_of(runs[:1]) == ["run"]

@@ -1,7 +1,6 @@
 """The service on Ray Serve, as programs and people use it: a browser, a killed replica."""
 
 import asyncio
-import socket
 import tempfile
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import ray
 
 import maskcls
-from maskcls.config.load import load
+from maskcls.config.serve import Serve
 from maskcls.export import bundle
 from maskcls.labels import Task
 from ray_jobs import serve as verb
@@ -28,14 +27,10 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(cluster, model):
-    from ray import serve
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    verb.start(load([], [f"serve.port={port}", "serve.max_megabytes=1"]).config, str(model), None)
-    yield f"http://127.0.0.1:{port}"
-    serve.shutdown()
+    with verb.bound("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        with verb.running(Serve(port=port, max_megabytes=1), str(model), None, listening):
+            yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
