@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import uvicorn
@@ -39,9 +39,13 @@ def main() -> None:
         with bound(config.serve.host, config.serve.port) as listening:
             deployment.check(str(run.path))
             connect.connect()
-            with running(config.serve, str(run.path), token, listening):
+            with (
+                running(config.serve, str(run.path), token, listening),
+                suppress(KeyboardInterrupt),
+            ):
                 while True:
                     time.sleep(3600)
+            log.info("the service has ended")
 
 
 @contextmanager
@@ -53,6 +57,7 @@ def running(settings: Serve, path: str, token: str | None, listening: socket.soc
     hands each request on to a third, two replicas of a small model answered a quarter less
     (benchmarks/serve_load.py).
     """
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it has a terminal handler of its own
     serve.start(proxy_location="Disabled")
     name = f"maskcls-{settings.port}"
     handle = serve.run(deployment.answers(path, settings), name=name, route_prefix=None)

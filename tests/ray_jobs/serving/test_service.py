@@ -15,6 +15,7 @@ from maskcls.config.serve import Serve
 from maskcls.export import bundle
 from maskcls.labels import Task
 from ray_jobs import serve as verb
+from ray_jobs.serving import deployment
 from tests import made_run
 
 
@@ -36,6 +37,28 @@ def address(cluster, model):
 @pytest.fixture(scope="module")
 def photos(drawn):
     return sorted((drawn / "eval" / "images").iterdir())
+
+
+def test_on_a_cluster_the_front_is_a_deployment_behind_the_proxies(
+    cluster, model, photos, monkeypatch
+):
+    """What `serve deploy configs/cluster/serve.yaml` runs."""
+    from ray import serve
+
+    with verb.bound("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv(deployment.TOKEN, "x" * 32)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(deployment.build({"model": str(model)}), name="maskcls", route_prefix="/")
+    try:
+        asked = {"content": photos[0].read_bytes(), "headers": {"content-type": "image/jpeg"}}
+        assert httpx.post(f"http://127.0.0.1:{port}/predict", **asked).status_code == 401
+        asked["headers"] |= {"authorization": f"Bearer {'x' * 32}"}
+        answer = httpx.post(f"http://127.0.0.1:{port}/predict", **asked, timeout=60)
+        (row,) = answer.json()["photos"]
+        assert row["ans"] == maskcls.load(model).records(photos[0])[0]["ans"]
+    finally:
+        serve.shutdown()
 
 
 def test_its_answers_are_those_of_maskcls(address, model, photos):
