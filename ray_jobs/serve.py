@@ -57,7 +57,8 @@ def running(settings: Serve, path: str, token: str | None, listening: socket.soc
     hands each request on to a third, two replicas of a small model answered a quarter less
     (benchmarks/serve_load.py).
     """
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it has a terminal handler of its own
+    for chatty in ("ray.serve", "python_multipart"):  # the latter warns of each broken form
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     serve.start(proxy_location="Disabled")
     name = f"maskcls-{settings.port}"
     handle = serve.run(deployment.answers(path, settings), name=name, route_prefix=None)

@@ -81,7 +81,7 @@ def answers(path: str, settings: Serve) -> serve.Application:
     return serve.deployment(Answers).options(
         name="answers",
         num_replicas=settings.replicas,
-        max_ongoing_requests=2,  # a batch, and a photo to explain
+        max_ongoing_requests=1,  # a batch, or a photo to explain
         max_queued_requests=settings.max_waiting,
         health_check_period_s=2,
         ray_actor_options={

@@ -28,9 +28,9 @@ Row = dict[str, Any]
 
 
 class Batches:
-    """Calls ``compute`` with what waits, ``size`` photos at most, ``at_once`` calls at a time.
+    """Calls ``compute`` with what waits, at most ``size`` photos, in one of ``slots``.
 
-    A photo that finds a call free goes at once, alone; so batches grow with the load. Raises
+    What comes while no slot is free goes together, so batches grow with the load. Raises
     HTTPException 503 where ``limit`` photos wait already.
     """
 
@@ -39,14 +39,15 @@ class Batches:
     def __init__(
         self,
         compute: Callable[[list[Photo]], Awaitable[list[Row]]],
+        slots: asyncio.Semaphore,
         *,
         size: int,
-        at_once: int,
         limit: int,
     ) -> None:
-        self._compute, self._size, self._free, self._limit = compute, size, at_once, limit
+        self._compute, self._slots, self._size, self._limit = compute, slots, size, limit
         self._waiting: deque[tuple[Photo, asyncio.Future[Row]]] = deque()
-        self._calls: set[asyncio.Task[None]] = set()
+        self._next: asyncio.Task[None] | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def __call__(self, photo: Photo) -> Row:
         """The row of a photo. Raises what the call raises that it was part of."""
@@ -54,28 +55,31 @@ class Batches:
             raise HTTPException(503, TOO_MANY)
         answer: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
         self._waiting.append((photo, answer))
-        if self._free:
-            self._free -= 1
-            call = asyncio.create_task(self._work())
-            self._calls.add(call)  # the loop itself keeps tasks by weak references
-            call.add_done_callback(self._calls.discard)
+        self._prepare_call()
         return await answer
 
-    async def _work(self) -> None:
-        while self._waiting:
+    def _prepare_call(self) -> None:
+        if self._waiting and self._next is None:
+            self._next = asyncio.create_task(self._call())
+            self._under_way.add(self._next)  # the loop itself keeps tasks by weak references
+            self._next.add_done_callback(self._under_way.discard)
+
+    async def _call(self) -> None:
+        async with self._slots:
             count = min(self._size, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(count)]
+            self._next = None
+            self._prepare_call()
             try:
                 rows = await self._compute([photo for photo, _ in batch])
             except Exception as error:
                 for _, answer in batch:
-                    if not answer.done():
+                    if not answer.done():  # its client may have left
                         answer.set_exception(error)
             else:
                 for (_, answer), row in zip(batch, rows, strict=True):
-                    if not answer.done():  # its client may have left
+                    if not answer.done():
                         answer.set_result(row)
-        self._free += 1
 
 
 class Front:
@@ -83,11 +87,10 @@ class Front:
 
     def __init__(self, answers: Any, settings: Serve, token_digest: str | None) -> None:
         self._answers, self._settings, self._token_digest = answers, settings, token_digest
+        # With a call for each replica under way the router always finds one that is free.
+        self._slots = asyncio.Semaphore(settings.replicas)
         self._batches = Batches(
-            self._answer,
-            size=settings.batch_size,
-            at_once=settings.replicas,
-            limit=settings.max_waiting,
+            self._answer, self._slots, size=settings.batch_size, limit=settings.max_waiting
         )
 
     def app(self) -> FastAPI:
@@ -102,7 +105,8 @@ class Front:
         return rows
 
     async def _explain(self, photo: Photo) -> Row:
-        row: Row = await self._retry("explain", photo)
+        async with self._slots:
+            row: Row = await self._retry("explain", photo)
         return row
 
     async def _retry(self, method: str, given: Any) -> Any:

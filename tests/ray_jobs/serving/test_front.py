@@ -48,7 +48,7 @@ def rows(tasks):
 def test_batches_grow_with_what_waits_and_every_photo_gets_its_own_row():
     async def go():
         calls = Calls()
-        batches = Batches(calls, size=3, at_once=2, limit=99)
+        batches = Batches(calls, asyncio.Semaphore(2), size=3, limit=99)
         tasks = await ask(batches, [0]) + await ask(batches, [1]) + await ask(batches, range(2, 8))
         # The first two found a call free; what came meanwhile waits for one.
         assert calls.made == [[0], [1]]
@@ -70,7 +70,7 @@ def test_batches_grow_with_what_waits_and_every_photo_gets_its_own_row():
 def test_an_error_is_that_of_its_batch_and_the_next_are_answered():
     async def go():
         calls = Calls()
-        batches = Batches(calls, size=2, at_once=1, limit=99)
+        batches = Batches(calls, asyncio.Semaphore(1), size=2, limit=99)
         (first,) = await ask(batches, [0])
         others = await ask(batches, range(1, 4))
         others[0].cancel()  # its client has left
@@ -87,7 +87,7 @@ def test_an_error_is_that_of_its_batch_and_the_next_are_answered():
 def test_more_than_may_wait_are_refused_at_once():
     async def go():
         calls = Calls()
-        batches = Batches(calls, size=2, at_once=1, limit=2)
+        batches = Batches(calls, asyncio.Semaphore(1), size=2, limit=2)
         tasks = await ask(batches, [0]) + await ask(batches, range(1, 4))
         with pytest.raises(HTTPException) as refused:
             await tasks[3]
@@ -95,6 +95,26 @@ def test_more_than_may_wait_are_refused_at_once():
         for number in range(2):
             await calls.end(number)
         assert rows(tasks[:3]) == [0, 1, 2]
+
+    asyncio.run(go())
+
+
+def test_an_explanation_takes_its_turn_among_the_batches():
+    async def go():
+        calls = Calls()
+        one = Front(None, Serve(batch_size=9), None)
+        methods = {"answer": calls, "explain": lambda photo: calls([photo])}
+        one._retry = lambda method, given: methods[method](given)
+        asked = [asyncio.create_task(one._ask([photo(number)])) for number in (0, 1)]
+        await asyncio.sleep(0.01)
+        explained = asyncio.create_task(one._explain(photo(5)))
+        await asyncio.sleep(0.01)
+        asked.append(asyncio.create_task(one._ask([photo(2)])))
+        await asyncio.sleep(0.01)
+        for number in range(3):
+            await calls.end(number)
+        assert calls.made == [[0, 1], [5], [2]]
+        await asyncio.gather(*asked, explained)
 
     asyncio.run(go())
 
