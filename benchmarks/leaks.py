@@ -19,7 +19,7 @@ import ray
 from ray._private.state import actors
 from ray.util import placement_group_table
 
-from benchmarks.faults import WORDS
+from benchmarks.disturbed import WORDS
 from examples.drawn_faces import draw
 from maskcls.config.load import load
 from ray_jobs.cluster import connect

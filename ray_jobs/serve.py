@@ -54,7 +54,7 @@ def running(settings: Serve, path: str, token: str | None, listening: socket.soc
     """The service at the socket ``listening``, on the cluster that this program is part of.
 
     The front is a thread of this program: behind Serve's own proxy, which is another process and
-    hands each request on to a third, two replicas of a small model answered a quarter less
+    hands each request on to a third, two replicas of a small model answered a third less
     (benchmarks/serve_load.py).
     """
     for chatty in ("ray.serve", "python_multipart"):  # the latter warns of each broken form

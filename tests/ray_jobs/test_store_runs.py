@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import faults
-from benchmarks.faults import EPOCHS, RESULTS, WORDS, Hung, Missed, Round
+from benchmarks import disturbed
+from benchmarks.disturbed import EPOCHS, RESULTS, WORDS, Hung, Missed, Round
 from maskcls.scoring import submission
 from tests.conftest import ROOT
 from tests.object_store import KEYS, ObjectStore
@@ -73,7 +73,7 @@ def this(drawn):
     this = OnStore(Path(tempfile.mkdtemp(prefix="s", dir="/tmp")), drawn, random.Random(0),
                    "two raylets")  # fmt: skip
     yield this
-    faults.stop_cluster(this)
+    disturbed.stop_cluster(this)
     shutil.rmtree(this.folder, ignore_errors=True)
 
 
@@ -84,7 +84,7 @@ def test_a_sweep_on_a_store_gives_the_bytes_of_a_local_one_whatever_is_lost(
 ):
     expected = undisturbed
     this.cache.mkdir()
-    faults.start_cluster(this, own_disk=this.cache)
+    disturbed.start_cluster(this, own_disk=this.cache)
     second = this_raylet(this, "second")
     seen_there = Path(f"/proc/{second.pid}/root{this.cache}")
     assert seen_there.stat().st_dev != this.cache.stat().st_dev
