@@ -6,6 +6,7 @@ takes seconds.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -191,8 +192,7 @@ def _timm_backbone(
     drop_path_rate: float,
     image_size: tuple[int, int],
 ) -> tuple[nn.Module, int, RGB, RGB]:
-    import timm
-
+    timm = _import_timm()
     if problem := problem_with(name):
         raise ValueError(f"model {name!r}: {problem}")
     options: dict[str, Any] = {"num_classes": 0, "drop_rate": drop_rate}
@@ -216,6 +216,19 @@ def _timm_backbone(
     cfg = backbone.pretrained_cfg
     cfg.pop("state_dict", None)  # timm's own copy of the tensors, as large as the model
     return backbone, backbone.head_hidden_size, cfg["mean"], cfg["std"]
+
+
+def _import_timm() -> Any:
+    """timm without Weights & Biases, which it imports where installed, for its own training script:
+    half a second a process, and two folders in /tmp that a killed process leaves there."""
+    absent: Any = None  # what makes Python say that there is no such module
+    hidden = sys.modules.setdefault("wandb", absent) is None
+    try:
+        import timm
+    finally:
+        if hidden:
+            del sys.modules["wandb"]
+    return timm
 
 
 def _torchvision_backbone(

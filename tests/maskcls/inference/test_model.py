@@ -159,6 +159,9 @@ sys.modules["ray"] = None
 import maskcls
 assert not {{"torch", "numpy", "pandas"}} & set(sys.modules)
 print(len(maskcls.load({str(run)!r}).predict({str(photos)!r})))
+assert "wandb" not in sys.modules  # half a second, and folders in /tmp
+import wandb
+wandb.init
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
                           timeout=300)  # fmt: skip

@@ -1,6 +1,10 @@
 """The service on Ray Serve, as programs and people use it: a browser, a killed replica."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +21,7 @@ from maskcls.labels import Task
 from ray_jobs import serve as verb
 from ray_jobs.serving import deployment
 from tests import made_run
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +64,29 @@ def test_on_a_cluster_the_front_is_a_deployment_behind_the_proxies(
         assert row["ans"] == maskcls.load(model).records(photos[0])[0]["ans"]
     finally:
         serve.shutdown()
+
+
+def test_the_command_answers_until_it_is_interrupted(cluster, model, photos):
+    with verb.bound("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "ray_jobs.serve", str(model), f"serve.port={port}"]
+    program = subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT,
+                               env={**os.environ, "RAY_ADDRESS": cluster})  # fmt: skip
+    try:
+        told = [program.stdout.readline() for _ in range(2)]
+        assert told[0].startswith("Ray: cluster at RAY_ADDRESS"), told
+        address = f"http://127.0.0.1:{port}"
+        assert f"answers at {address} for this machine alone; Ctrl-C ends it" in told[1]
+        asked = httpx.post(f"{address}/predict", files={"photos": photos[0].read_bytes()})
+        assert asked.status_code == 200
+        broken = {"content-type": "multipart/form-data; boundary=b"}
+        assert httpx.post(f"{address}/predict", content=b"--x", headers=broken).status_code == 400
+        program.send_signal(signal.SIGINT)
+        assert program.communicate(timeout=100)[0] == "the service has ended\n"
+        assert program.returncode == 0
+    finally:
+        program.kill()
 
 
 def test_its_answers_are_those_of_maskcls(address, model, photos):
