@@ -90,7 +90,7 @@ def on_broken_lane(folder):
     raise TimeoutError("the broken lane took no second job")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def logical_gpus():
     """A cluster that was told of two GPUs on a machine that has none."""
     ray.shutdown()
