@@ -111,6 +111,13 @@ def _epochs(config: Config, tasks: Sequence[Task], share: float) -> dict[Task, i
     return epochs
 
 
+def _an_epoch_more(config: Config, choice: Choice) -> Choice:
+    """The choice with one more epoch of each task, where its recipe has one."""
+    most = {task: config.recipe(task).train.epochs for task in choice.tasks}
+    epochs = {task: min(most[task], count + 1) for task, count in choice.epochs.items()}
+    return replace(choice, epochs=epochs)
+
+
 @dataclass(frozen=True)
 class Outlook:
     """A choice, the seconds that its run takes in all, and the richer choices with theirs."""
@@ -128,7 +135,7 @@ def choose(
     spent_s: float,
     photos: int,
 ) -> Outlook:
-    """The first choice that ends within ``budget.time_s``.
+    """The first choice that ends within ``budget.time_s``, with as many epochs as still fit.
 
     ``work`` holds the jobs of all tasks for each number of folds; ``forecast`` the nodes, the plan
     and what was measured; ``spent_s`` the seconds since the program began. A choice with a task
@@ -136,10 +143,19 @@ def choose(
     ValueError where not even the poorest choice ends in time.
     """
     assert config.budget.time_s is not None
+    limit_s = USED * config.budget.time_s
+
+    def takes(choice: Choice) -> float | None:
+        return predicted(config, choice, work[choice.folds], forecast, spent_s, photos)
+
     refused: list[tuple[Choice, float]] = []
     for choice in choices(config):
-        seconds = predicted(config, choice, work[choice.folds], forecast, spent_s, photos)
-        if seconds is not None and seconds <= USED * config.budget.time_s:
+        seconds = takes(choice)
+        if seconds is not None and seconds <= limit_s:
+            longer = _an_epoch_more(config, choice)
+            while longer != choice and (more_s := takes(longer)) and more_s <= limit_s:
+                choice, seconds = longer, more_s
+                longer = _an_epoch_more(config, choice)
             return Outlook(choice, seconds, refused)
         if seconds is not None:
             refused.append((choice, seconds))

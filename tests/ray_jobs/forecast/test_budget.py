@@ -1,5 +1,7 @@
 """What is trained in a given time, by what was measured. No clock and no cluster here."""
 
+from dataclasses import replace
+
 import pytest
 
 from maskcls.config.load import load
@@ -50,8 +52,23 @@ def test_the_richest_choice_that_ends_in_time_is_taken():
     assert all(seconds > budget.USED * 900 for _, seconds in outlook.refused)
     every = budget.choices(config)
     assert every[: len(outlook.refused)] == [choice for choice, _ in outlook.refused]
-    assert every[len(outlook.refused)] == outlook.choice
+    taken = every[len(outlook.refused)]
+    assert replace(outlook.choice, epochs=taken.epochs) == taken
     assert choose(config) == outlook  # nothing is drawn
+
+
+@pytest.mark.parametrize("minutes", [3, 5, 15, 20])
+def test_what_is_left_of_the_time_goes_to_epochs(minutes):
+    config = config_of(f"{minutes}m")
+    outlook = choose(config)
+    taken = budget.choices(config)[len(outlook.refused)]
+    gained = {outlook.choice.epochs[task] - taken.epochs[task] for task in taken.tasks}
+    full = all(
+        outlook.choice.epochs[task] == config.recipe(task).train.epochs for task in taken.tasks
+    )
+    assert min(gained) >= 0
+    # An epoch of all is less than a tenth of these budgets.
+    assert full or outlook.seconds > (budget.USED - 0.1) * 60 * minutes
 
 
 def test_more_time_never_buys_less():
