@@ -2,9 +2,10 @@
 
     python -m benchmarks.four_ways RUN PHOTOS
 
-RUN is a finished run. Its models by PyTorch (`maskcls.load`) against its bundle, against
-`ray_jobs.predict` and against the service, both with the bundle: photos with another class, and the
-largest difference of a probability. Exit code 1 beyond 1e-4 or with another class.
+RUN is a finished run, PHOTOS a folder of photos (not the root of a competition). Its models by
+PyTorch (`maskcls.load`) against its bundle, against `ray_jobs.predict` and against the service,
+both with the bundle: photos with another class, and the largest difference of a probability. Exit
+code 1 beyond 1e-4 or with another class.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def by_ray(packed: Path, photos: Path, out: Path) -> pd.DataFrame:
     command = [sys.executable, "-m", "ray_jobs.predict", f"run.dir={packed}",
                f"data.root={photos.absolute()}", f"answers.out={out}"]  # fmt: skip
     subprocess.run(command, check=True)
-    parts = map(pd.read_parquet, sorted(out.glob("part-*.parquet")))
+    parts = map(pd.read_parquet, sorted(out.glob("*/part-*.parquet")))
     return pd.concat(parts, ignore_index=True)
 
 
