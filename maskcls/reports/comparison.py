@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import matplotlib
 import pandas as pd
@@ -17,6 +17,10 @@ from maskcls.reports.analysis import Difference
 from maskcls.reports.finished_run import FinishedRun
 from maskcls.reports.page import Table
 from maskcls.scoring.metrics import confusion, macro_f1
+from maskcls.storage import yaml_files
+
+SECTIONS: Final = ("data", "folds", "pseudo", "ensemble")
+"""Parts of a configuration, beside the recipes and the seed, that results depend on."""
 
 
 @dataclass(frozen=True)
@@ -189,12 +193,9 @@ def _settings(runs: Sequence[FinishedRun], names: Sequence[str]) -> Table:
 
 
 def _settings_of(run: FinishedRun) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "run.seed": run.seed,
-        "folds.count": len({job["fold"] for job in run.scores["jobs"]}),
-        "ensemble.name": run.ensemble,
-        "ensemble.offsets": run.offsets,
-    }
+    config = yaml_files.read(run.folder / "config.yaml")
+    sections = {name: config[name] for name in SECTIONS if name in config}
+    found: dict[str, Any] = {"run.seed": run.seed, **dict(layers.flatten(sections))}
     of_task = {
         task: dict(layers.flatten(recipe.model_dump(mode="json")))
         for task, recipe in run.recipes.items()

@@ -112,12 +112,14 @@ def test_the_page_says_which_settings_differ(runs, tmp_path):
         return check((tmp_path / "comparison.html").read_text(encoding="utf-8"))
 
     own = {"recipes": {"age": {"loss": {"name": "focal", "gamma": 1.5}}}}
-    other = made(tmp_path / "other", recipe={"train": {"lr": 5e-3}} | own)
+    own |= {"train": {"lr": 5e-3}, "pseudo": {"confidence": 0.9}}
+    other = made(tmp_path / "other", recipe=own)
     names = comparison.names_of([runs[0], other])
     rows = {row[0]: row[1:] for row in rows_of(runs[0], other).table("key", *names)}
     assert rows["train.lr"][1] == "0.005"
     assert rows["loss.name (task age)"][1] == "focal"
     assert rows["loss.gamma (task age)"] == ["", "1.5"]
+    assert rows["pseudo.confidence"][1] == "0.9"
     assert not [key for key in rows if key.startswith("image.")]
     same = rows_of(runs[0], runs[0])
     assert not [table for table in same.tables if table[0][0] == "key"]
