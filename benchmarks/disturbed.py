@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -201,6 +202,11 @@ def stop_cluster(this: Round) -> None:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(alive, timeout=10)
+
+
+def answer_of(output: str) -> Any:
+    """What a program has printed behind "FOUND", as JSON; Ray may print warnings after it."""
+    return json.loads(output.rpartition("FOUND ")[2].splitlines()[0])
 
 
 def free_port() -> int:

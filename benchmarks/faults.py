@@ -14,7 +14,6 @@ be left. Exit code 1 if anything was not as it should be.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import re
@@ -42,6 +41,7 @@ from benchmarks.disturbed import (
     Missed,
     Round,
     a_round,
+    answer_of,
     start_cluster,
     stop_cluster,
 )
@@ -283,7 +283,7 @@ def in_cluster(this: Round) -> list[str]:
                    "TrainStateActor", "JobSupervisor")
         alive = [a["ActorClassName"] for a in actors().values() if a["State"] == "ALIVE"]
         groups = [g["name"] for g in placement_group_table().values() if g["state"] != "REMOVED"]
-        print(json.dumps([n for n in alive if n.split(".")[-1] not in service] + groups))
+        print("FOUND", json.dumps([n for n in alive if n.split(".")[-1] not in service] + groups))
     """)
     environment = this.environment
     if this.where == "job":
@@ -291,7 +291,7 @@ def in_cluster(this: Round) -> list[str]:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
                           text=True, timeout=LIMIT_S)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rest: list[str] = json.loads(done.stdout.splitlines()[-1])
+    rest: list[str] = answer_of(done.stdout)
     return rest
 
 

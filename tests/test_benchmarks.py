@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 from benchmarks import (
     ablation,
     bench,
+    disturbed,
     faults,
     packing,
     private_names,
@@ -22,6 +23,11 @@ from maskcls.config.load import ConfigError
 from maskcls.storage import files
 from tests import made_run
 from tests.conftest import ROOT
+
+
+def test_warnings_that_ray_prints_behind_an_answer_are_no_part_of_it():
+    warning = "(raylet) The node with node id: 1f has been marked dead\n\t(2) raylet has lagging\n"
+    assert disturbed.answer_of(f'{warning}FOUND ["queue", 3]\n{warning}') == ["queue", 3]
 
 
 @pytest.mark.parametrize("seconds", [[3, 3, 2, 2, 2], [5, 1, 1, 1], [1.5, 2.5, 3.5, 4.5, 0.5, 1]])

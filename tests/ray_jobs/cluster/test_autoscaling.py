@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.disturbed import answer_of
 from tests.conftest import ROOT, command
 from tests.ray_jobs.cluster.test_existing_clusters import BIN, end_session, free_port
 
@@ -115,12 +116,12 @@ def nodes_of_workers(environment):
         actors = ray._private.state.actors().values()
         workers = [a for a in actors if a["ActorClassName"] == "RayTrainWorker"]
         head = next(node.id for node in nodes.live_nodes() if node.head)
-        print(json.dumps([[a["Address"]["NodeID"] for a in workers], head]))
+        print("FOUND", json.dumps([[a["Address"]["NodeID"] for a in workers], head]))
     """)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment},
                           capture_output=True, text=True, timeout=200)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return answer_of(done.stdout)
 
 
 def test_a_sweep_starts_nodes_trains_on_them_and_outlives_the_loss_of_one(

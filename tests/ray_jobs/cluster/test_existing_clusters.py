@@ -20,6 +20,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from benchmarks.disturbed import answer_of
 from maskcls.scoring import submission
 from ray_jobs.cluster import connect
 from tests.conftest import ROOT, TINY
@@ -49,7 +50,7 @@ def resources_of(address):
         from ray.util import list_named_actors, placement_group_table
         drop = ("object_store_memory",)
         free, total = ray.available_resources(), ray.cluster_resources()
-        print(json.dumps({
+        print("FOUND", json.dumps({
             "busy": {k: total[k] - free.get(k, 0) for k in total
                      if k not in drop and total[k] - free.get(k, 0) > 1e-3},
             "reserved": [g for g in placement_group_table().values() if g["state"] != "REMOVED"],
@@ -61,7 +62,7 @@ def resources_of(address):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "RAY_ADDRESS": address}, timeout=200)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return answer_of(done.stdout)
 
 
 def test_eight_trials_leave_nothing_behind(searched, others_cluster):
