@@ -40,18 +40,18 @@ def main() -> None:
             deployment.check(str(run.path))
             connect.connect()
             with (
-                running(config.serve, str(run.path), token, listening),
+                running(config.serve, str(run.path), token, listening) as web_server,
                 suppress(KeyboardInterrupt),
             ):
-                while True:
-                    time.sleep(3600)
+                web_server.join()
             log.info("the service has ended")
 
 
 @contextmanager
 def running(settings: Serve, path: str, token: str | None, listening: socket.socket
-) -> Iterator[None]:  # fmt: skip
-    """The service at the socket ``listening``, on the cluster that this program is part of.
+) -> Iterator[threading.Thread]:  # fmt: skip
+    """The service at the socket ``listening``, on the cluster that this program is part of; the
+    thread that answers there.
 
     The front is a thread of this program: behind Serve's own proxy, which is another process and
     hands each request on to a third, two replicas of a small model answered a third less
@@ -75,7 +75,7 @@ def running(settings: Serve, path: str, token: str | None, listening: socket.soc
         who = "this machine alone" if token is None else "whoever has the token"
         log.info("%s answers at http://%s:%d for %s; Ctrl-C ends it",
                  path, settings.host, settings.port, who)  # fmt: skip
-        yield
+        yield thread
     finally:
         server.should_exit = True
         thread.join(timeout=END_S)

@@ -1,7 +1,6 @@
 """The front of the service: photos of different requests go to the models together, in batches.
 
-Each replica has one batch under way, and what arrives meanwhile is the next: with a call a photo,
-two replicas of a small model answered a fifth less (benchmarks/serve_load.py). A replica that dies
+Each replica has one batch under way, and what arrives meanwhile is the next. A replica that dies
 loses no request: another one is asked, since an answer changes nothing.
 """
 
