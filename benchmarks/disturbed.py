@@ -123,21 +123,20 @@ class Round:
                     mine.append(process)
         return mine
 
+    def named(self, name: str) -> list[psutil.Process]:
+        """Those of a name; not the shell, or the command, that brings a program on its way."""
+        those = []
+        for process in self.processes():
+            with suppress(psutil.Error):
+                program = " ".join(process.cmdline()).split(" -- ")[0]
+                if name in program and not program.startswith(("/bin/sh", "bash")):
+                    those.append(process)
+        return those
+
     def find(self, name: str) -> psutil.Process:
         """One of the processes of a name, as soon as there is one."""
-
-        def found() -> psutil.Process | None:
-            those = []
-            for process in self.processes():
-                with suppress(psutil.Error):
-                    # Not the shell, or the command, that brings a program on its way.
-                    program = " ".join(process.cmdline()).split(" -- ")[0]
-                    if name in program and not program.startswith(("/bin/sh", "bash")):
-                        those.append(process)
-            return self.rng.choice(those) if those else None
-
-        process: psutil.Process = self.until(found, f"a process {name}")
-        return process
+        those: list[psutil.Process] = self.until(lambda: self.named(name), f"a process {name}")
+        return self.rng.choice(those)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -97,6 +98,7 @@ def test_a_sweep_on_a_store_gives_the_bytes_of_a_local_one_whatever_is_lost(
     second.kill()
     driver.kill()
     this.wait()
+    until_gone(this, "ray::RayTrainWorker")
     (copy,) = this.cache.glob("remote/*/first")
     shutil.rmtree(copy)
 
@@ -132,8 +134,16 @@ def test_a_sweep_on_a_store_gives_the_bytes_of_a_local_one_whatever_is_lost(
 
 
 def this_raylet(this, name):
-    (raylet,) = [p for p in this.processes() if f"--node-name={name}" in " ".join(p.cmdline())]
+    (raylet,) = this.named(f"--node-name={name}")
     return raylet
+
+
+def until_gone(this, name):
+    """Ray ends the workers of a driver that was killed a moment later: until then they write."""
+    deadline = time.monotonic() + disturbed.LIMIT_S
+    while left := this.named(name):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
 
 
 def write(path, content):

@@ -130,8 +130,9 @@ def test_the_readme_s_lines_submit_a_job_to_two_nodes_with_a_token(drawn, cache,
     lines = readme_lines("On a cluster")
     assert "ray job submit --working-dir ." in lines
     assert "ray start --address=HEAD:6379" in lines
+    # Epochs enough that jobs still train when Ray, which looks once a second, tells of the first.
     words = [*TINY, "model.weights=null", "tasks=[joint]", f"data.cache={cache}",
-             "resources.jobs_at_once=2"]  # fmt: skip
+             "resources.jobs_at_once=2", "train.epochs=12"]  # fmt: skip
     words = " ".join(f"'{word}'" for word in words)
     script = (
         lines.replace("/absolute/path/to/data", str(drawn))
