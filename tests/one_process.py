@@ -71,6 +71,7 @@ def use_lanes_here(patch):
     patch.setattr(ray.train, "get_context", lambda: context)
     patch.setattr(RuntimeContext, "current_actor", None)  # only an actor has one
     patch.setattr(pool, "LaneTrainer", LaneHere)
+    patch.setattr(pool, "ABORT_S", 2.0)  # a thread cannot be ended from outside
     patch.setattr(stream, "batches", batches)
     # Why a job failed goes to the log of a worker, which nobody reads here.
     patch.setattr(worker_loop.log, "disabled", True)

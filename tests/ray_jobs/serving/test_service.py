@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -70,8 +71,10 @@ def test_the_command_answers_until_it_is_interrupted(cluster, model, photos):
     with verb.bound("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     words = [sys.executable, "-m", "ray_jobs.serve", str(model), f"serve.port={port}"]
+    # What a shell runs in the background ignores Ctrl-C, and so would this program.
+    ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     program = subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT,
+                               stderr=subprocess.STDOUT, preexec_fn=ctrl_c,
                                env={**os.environ, "RAY_ADDRESS": cluster})  # fmt: skip
     try:
         told = [program.stdout.readline() for _ in range(2)]
