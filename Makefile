@@ -14,21 +14,34 @@ DEMO_DATA := data/demo
 DEMO_RUN := runs/demo
 BENCH_DATA ?= data/bench
 ROUNDS ?= 40
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= logical
+BESIDE := $(VENV)/without-ray.log
 # Ray starts many processes, each of which would compile all that it imports (containers set this).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick mutate check bench soak hosts setup lock docs clean
+.PHONY: demo test with-ray beside without-ray quick mutate check lint types bench soak hosts setup \
+	lock docs clean
 demo: setup
 	$(BIN)/python -m examples.drawn_faces $(DEMO_DATA) --people 120 --eval-people 30 --height 192 --width 144
 	$(BIN)/python -m ray_jobs.sweep --config configs/demo.yaml data.root=$(DEMO_DATA) run.dir=$(DEMO_RUN)
 	@echo "Against the true answers of the photos to predict:"
 	$(BIN)/python -m maskcls score $(DEMO_RUN)/submission.csv $(DEMO_DATA)/answers.csv
 
-# Tests with Ray have the machine to themselves: its own time limits are short.
-test: check
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not ray and not slow"
-	$(BIN)/python -m pytest -m "ray or slow"
+# Tests with Ray have the CPUs first, since its own time limits are short. Types and the other tests
+# take what is left, and are shown at their end.
+test: lint
+	@$(MAKE) --no-print-directory --jobs=2 with-ray beside
+
+with-ray: setup
+	$(BIN)/python -m pytest -m ray
+
+beside: setup
+	@echo "beside it, told at the end: types, and the tests without Ray (tail -f $(BESIDE))"
+	@nice -n 19 $(MAKE) --no-print-directory types without-ray > $(BESIDE) 2>&1; \
+		status=$$?; cat $(BESIDE); exit $$status
+
+without-ray: setup
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not ray"
 
 quick: check
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not ray and not slow"
@@ -43,9 +56,13 @@ soak: setup
 hosts: setup
 	$(BIN)/python -m benchmarks.hosts
 
-check: setup
+check: lint types
+
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: setup
 	$(BIN)/mypy
 
 bench: setup

@@ -23,12 +23,9 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).parent / "ray")
-EPOCHS, JOBS = 4, 4
-
 WORDS = (
     "tasks=[joint,multi]", "folds.count=2", "image.size=[32,24]", "model.name=test_efficientnet",
-    f"train.epochs={EPOCHS}", "train.lr=3e-3", "augment.name=autoaugment",
-    "resources.attempts=5",
+    "train.epochs=4", "train.lr=3e-3", "augment.name=autoaugment",
 )  # fmt: skip
 RESULTS = ("submission.csv", "out_of_fold.parquet")
 LIMIT_S = 600.0
@@ -43,6 +40,21 @@ class Hung(Exception):  # noqa: N818 -- the finding of a round
     """Something took longer than LIMIT_S."""
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """What is swept: its words, and how many jobs and epochs a job these make."""
+
+    words: tuple[str, ...] = WORDS
+    jobs: int = 4
+    epochs: int = 4
+    workers: int = 1
+
+    def all_words(self) -> list[str]:
+        """Those of its configuration; none may cost a job that is killed more than once."""
+        return [*self.words, f"train.epochs={self.epochs}", "resources.attempts=5",
+                f"resources.workers_per_job={self.workers}"]  # fmt: skip
+
+
 @dataclass
 class Round:
     """One sweep that something happens to. ``folder`` is short: it holds Ray's sockets."""
@@ -51,8 +63,7 @@ class Round:
     data: Path
     rng: random.Random
     where: str
-    workers: int = 1
-    epochs_a_job: int = EPOCHS
+    sweep: Sweep = Sweep()
     address: str | None = None
     process: subprocess.Popen[bytes] = field(init=False)
 
@@ -75,9 +86,8 @@ class Round:
     def start(self) -> None:
         """The sweep, in the background."""
         words = [sys.executable, "-m", "ray_jobs.sweep", f"data.root={self.data}",
-                 f"data.cache={self.cache}", f"run.dir={self.run_dir}", *WORDS,
-                 f"train.epochs={self.epochs_a_job}",
-                 f"resources.workers_per_job={self.workers}"]  # fmt: skip
+                 f"data.cache={self.cache}", f"run.dir={self.run_dir}",
+                 *self.sweep.all_words()]  # fmt: skip
         if self.where == "job":
             words = [RAY, "job", "submit", "--working-dir", str(ROOT), "--", *words]
         with (self.folder / "told.txt").open("ab") as output:
@@ -140,12 +150,10 @@ class Round:
 
 
 @contextmanager
-def a_round(
-    data: Path, rng: random.Random, where: str, workers: int, epochs: int
-) -> Iterator[Round]:
+def a_round(data: Path, rng: random.Random, where: str, sweep: Sweep) -> Iterator[Round]:
     """A folder, and the cluster or the disk that the round needs; all is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="f", dir="/tmp"))
-    this = Round(folder, data, rng, where, workers, epochs)
+    this = Round(folder, data, rng, where, sweep)
     try:
         if where == "small disk":
             this.run_dir.mkdir()

@@ -33,13 +33,12 @@ from pathlib import Path
 import psutil
 
 from benchmarks.disturbed import (
-    EPOCHS,
-    JOBS,
     LIMIT_S,
     RESULTS,
     Hung,
     Missed,
     Round,
+    Sweep,
     a_round,
     answer_of,
     start_cluster,
@@ -146,24 +145,24 @@ NEEDS_NEW_CLUSTER = ("head raylet", "gcs")
 
 @dataclass(frozen=True)
 class Case:
-    """What is broken, and with how many workers and epochs a job."""
+    """What is broken of which sweep."""
 
     kind: str
-    workers: int
-    epochs: int
+    sweep: Sweep
 
     def __str__(self) -> str:
-        return f"{self.kind} ({self.workers} worker{'s' * (self.workers > 1)})"
+        workers = self.sweep.workers
+        return f"{self.kind} ({workers} worker{'s' * (workers > 1)})"
 
 
 def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="faults") as name:
         data = draw.draw(Path(name) / "data", people=42, eval_people=6, seed=1, height=64, width=48)
-        expected = {workers: undisturbed(data, workers, arguments.epochs)
-                    for workers in arguments.workers}  # fmt: skip
-        cases = [Case(kind, workers, arguments.epochs) for kind in arguments.only if possible(kind)
-                 for workers in arguments.workers]  # fmt: skip
+        sweeps = [Sweep(epochs=arguments.epochs, workers=number) for number in arguments.workers]
+        expected = {sweep: undisturbed(data, sweep) for sweep in sweeps}
+        cases = [Case(kind, sweep) for kind in arguments.only if possible(kind)
+                 for sweep in sweeps]  # fmt: skip
         rng = random.Random(arguments.seed)
         order: list[Case] = []
         while len(order) < arguments.rounds:
@@ -192,7 +191,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=list(VICTIMS), default=list(VICTIMS))
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=int, default=Sweep.epochs)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     return parser.parse_args()
 
@@ -204,21 +203,21 @@ def possible(kind: str) -> bool:
     return True
 
 
-def undisturbed(data: Path, workers: int = 1, epochs: int = EPOCHS) -> dict[str, bytes]:
+def undisturbed(data: Path, sweep: Sweep) -> dict[str, bytes]:
     """The results of a sweep that nobody disturbs."""
-    with a_round(data, random.Random(0), "alone", workers, epochs) as this:
+    with a_round(data, random.Random(0), "alone", sweep) as this:
         this.start()
         assert this.wait() == 0, this.told()
         return {name: (this.run_dir / name).read_bytes() for name in RESULTS}
 
 
 def until_hit(
-    case: Case, data: Path, seed: str, expected: Mapping[int, dict[str, bytes]]
+    case: Case, data: Path, seed: str, expected: Mapping[Sweep, dict[str, bytes]]
 ) -> tuple[str, int]:
     """Rounds at other moments until the victim was there to be broken, at most ``MOMENTS``: what
     the last one found, and how many it took."""
     for moment in range(MOMENTS):
-        found = play(case, data, random.Random(f"{seed}/{moment}"), expected[case.workers])
+        found = play(case, data, random.Random(f"{seed}/{moment}"), expected[case.sweep])
         if not found.startswith("missed"):
             break
     return found, moment + 1
@@ -228,11 +227,11 @@ def play(case: Case, data: Path, rng: random.Random, expected: dict[str, bytes])
     """One round; ``identical``, or ``missed: ...``, ``lost: ...`` or ``hung: ...`` with what was
     wrong."""
     victim = VICTIMS[case.kind]
-    with a_round(data, rng, victim.where, case.workers, case.epochs) as this:
+    with a_round(data, rng, victim.where, case.sweep) as this:
         try:
             this.start()
             # Not in the last epochs: what dies there may have nothing left to lose.
-            epochs = rng.randrange(max(1, (case.epochs - 1) * JOBS))
+            epochs = rng.randrange(max(1, (case.sweep.epochs - 1) * case.sweep.jobs))
             try:
                 this.until(lambda: this.epochs().total() >= epochs and "at once" in this.told(),
                            f"epoch {epochs}")  # fmt: skip
@@ -301,7 +300,7 @@ def twice(this: Round) -> str | None:
     An epoch is told when its checkpoint is there; the last one has none, only the job's end.
     """
     again = [f"{job} epoch {number}" for (job, number), times in this.epochs().items()
-             if times > (2 if number == this.epochs_a_job else 1)]  # fmt: skip
+             if times > (2 if number == this.sweep.epochs else 1)]  # fmt: skip
     return f"lost: trained twice: {', '.join(again)}" if again else None
 
 

@@ -40,7 +40,7 @@ ALLOWED_SKIPS = {"no GPU": "the machines of CI have none; see `benchmarks.gpu_ch
 """Beginnings of reasons for which a test may be skipped in CI, and why they may."""
 
 
-STARTS_RAY = {"cluster", "swept", "others_cluster", "undisturbed"}
+STARTS_RAY = {"cluster", "swept", "others_cluster"}
 """Fixtures that start Ray; whoever uses one is marked for it."""
 
 

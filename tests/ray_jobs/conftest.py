@@ -1,4 +1,4 @@
-"""What tests with Ray share: a search as a user runs it, and what an undisturbed sweep gives."""
+"""What tests with Ray share: a search and a sweep as a user runs them."""
 
 import os
 import subprocess
@@ -7,7 +7,10 @@ import textwrap
 
 import pytest
 
-from tests.conftest import ROOT, command
+from benchmarks import disturbed
+from tests.conftest import ROOT, TINY, command
+
+DEMO = ("--config", str(ROOT / "configs" / "demo.yaml"), "model.weights=null")
 
 SEARCH = (
     "--config",
@@ -52,8 +55,25 @@ def searched(tmp_path_factory, drawn, cache, others_cluster):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(drawn):
-    """What a sweep gives that nobody disturbs, byte for byte; see ``benchmarks.faults``."""
-    from benchmarks import faults
+def run_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("run dir é") / "sweep é"
 
-    return faults.undisturbed(drawn)
+
+@pytest.fixture(scope="session")
+def swept(run_dir, drawn, cache):
+    """What a sweep printed, with a cluster of its own; its results are in ``run_dir``."""
+    words = command("sweep", *DEMO, f"run.dir={run_dir}", "tracking.tensorboard=true",
+                    "resources.jobs_at_once=2", drawn=drawn, cache=cache)  # fmt: skip
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+THE_SAME = disturbed.Sweep((*DEMO, *TINY, "resources.jobs_at_once=2"), jobs=6, epochs=2)
+"""The sweep of ``swept``, for those that disturb it."""
+
+
+@pytest.fixture(scope="session")
+def undisturbed(swept, run_dir):
+    """What that sweep gave, byte for byte."""
+    return {name: (run_dir / name).read_bytes() for name in disturbed.RESULTS}

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT, TINY
 from tests.ray_jobs.cluster.test_existing_clusters import end_session, free_port
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.ray
 BIN = Path(sys.executable).parent
 
 WRONG_CLOCK = """

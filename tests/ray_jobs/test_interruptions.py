@@ -16,13 +16,13 @@ from ray_jobs.run import lease
 from ray_jobs.run import state as run_state
 from ray_jobs.run.folder import claim
 from tests.conftest import ROOT, command
+from tests.ray_jobs.conftest import THE_SAME
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "second raylet"])
 def test_whatever_is_broken_the_results_are_the_same_byte_for_byte(undisturbed, drawn, victim):
     # All victims, round after round: `make soak`.
-    case = faults.Case(victim, 1, faults.EPOCHS)
+    case = faults.Case(victim, THE_SAME)
     found = faults.play(case, drawn, random.Random(f"0/{victim}"), undisturbed)
     assert found.startswith("identical"), found
 
@@ -42,7 +42,6 @@ def test_ctrl_c_says_how_to_go_on(verb, monkeypatch, tmp_path):
     assert run_state.read(tmp_path).ended == "interrupted"
 
 
-@pytest.mark.slow
 def test_a_sweep_that_is_told_to_end_says_how_to_go_on(cluster, drawn, cache, tmp_path):
     told = tmp_path / "told.txt"
     with told.open("w") as out:

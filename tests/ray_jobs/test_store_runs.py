@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import disturbed
-from benchmarks.disturbed import EPOCHS, RESULTS, WORDS, Hung, Missed, Round
+from benchmarks.disturbed import RESULTS, Hung, Missed, Round
 from maskcls.scoring import submission
 from tests.conftest import ROOT
 from tests.object_store import KEYS, ObjectStore
+from tests.ray_jobs.conftest import THE_SAME
 
 RUN, DATA = "s3://bucket/runs/first", "s3://bucket/data"
 
@@ -33,7 +34,7 @@ class OnStore(Round):
 
     def line(self, verb, *words):
         return [sys.executable, "-m", f"ray_jobs.{verb}", f"data.root={DATA}", f"run.dir={RUN}",
-                f"data.cache={self.cache}", *WORDS, *words]  # fmt: skip
+                f"data.cache={self.cache}", *self.sweep.all_words(), *words]  # fmt: skip
 
     def until(self, seen, what):
         try:
@@ -72,14 +73,13 @@ def this(drawn):
     if os.geteuid() != 0:
         pytest.skip("a node gets a disk of its own from root only")
     this = OnStore(Path(tempfile.mkdtemp(prefix="s", dir="/tmp")), drawn, random.Random(0),
-                   "two raylets")  # fmt: skip
+                   "two raylets", THE_SAME)  # fmt: skip
     yield this
     disturbed.stop_cluster(this)
     shutil.rmtree(this.folder, ignore_errors=True)
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_sweep_on_a_store_gives_the_bytes_of_a_local_one_whatever_is_lost(
     undisturbed, store, this
 ):
@@ -107,7 +107,7 @@ def test_a_sweep_on_a_store_gives_the_bytes_of_a_local_one_whatever_is_lost(
     assert this.wait() == 0, this.told()
     for name in RESULTS:
         assert store.get(f"runs/first/{name}") == expected[name]
-    again = [job for job, times in this.epochs().items() if times > 1 + (job[1] == EPOCHS)]
+    again = [job for job, times in this.epochs().items() if times > 1 + (job[1] == THE_SAME.epochs)]
     assert not again, this.told()
     # Each node has read each photo once, a prepared one not at all.
     read = Counter(times for (method, key), times in store.requests.items()

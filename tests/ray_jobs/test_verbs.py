@@ -7,7 +7,6 @@ the session's cluster, and their lanes are threads: see ``verb``.
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -18,25 +17,10 @@ from maskcls.learning import range_test
 from maskcls.scoring import submission
 from ray_jobs import report
 from ray_jobs.run import state as run_state
-from tests.conftest import ROOT, command
+from ray_jobs.training import rehearsal
+from tests.ray_jobs.conftest import DEMO
 
 TASKS = ("mask", "gender", "age")
-DEMO = ("--config", str(ROOT / "configs" / "demo.yaml"), "model.weights=null")
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("run dir é") / "sweep é"
-
-
-@pytest.fixture(scope="module")
-def swept(run_dir, drawn, cache):
-    """What a sweep printed, with a cluster of its own; its results are in ``run_dir``."""
-    words = command("sweep", *DEMO, f"run.dir={run_dir}", "tracking.tensorboard=true",
-                    "resources.jobs_at_once=2", drawn=drawn, cache=cache)  # fmt: skip
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def test_a_sweep_leaves_every_result_and_says_where(swept, run_dir, drawn):
@@ -199,7 +183,6 @@ def test_a_missing_model_is_said_and_no_submission_looks_whole(verb, tmp_path):
     assert set(scores["failed"]) == {"gender-fold0", "gender-fold1"}
 
 
-@pytest.mark.slow
 def test_two_workers_share_a_job_and_every_row_counts_once(cluster, here, tmp_path):
     status, told = here("train", "task=gender", f"run.dir={tmp_path}",
                         "resources.workers_per_job=2")  # fmt: skip
@@ -242,7 +225,9 @@ def test_what_cannot_be_scheduled_is_refused_before_anything_starts(verb, tmp_pa
     assert not list(tmp_path.glob("jobs/*"))
 
 
-def test_a_plan_tells_time_cost_and_what_cannot_run(verb, tmp_path):
+def test_a_plan_tells_time_cost_and_what_cannot_run(verb, tmp_path, monkeypatch):
+    for name in ("WARM_S", "MEASURE_S", "VALIDATE_S"):
+        monkeypatch.setattr(rehearsal, name, 0.2)
     words = (f"run.dir={tmp_path}", "--plan", "tasks=[joint,gender]", "resources.jobs_at_once=2",
              "plan.price_per_hour={head: 3600}")  # fmt: skip
     told = verb("sweep", *words, "recipes.gender.people.drop_ages=[[0,119]]", ok=False)

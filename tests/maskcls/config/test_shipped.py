@@ -43,7 +43,6 @@ def test_an_unknown_name_is_answered_with_the_shipped_ones(elsewhere, capsys):
     assert "label_fixes" not in told
 
 
-@pytest.mark.slow
 def test_an_installed_package_has_the_same_files(tmp_path):
     """Built as `pip install .` builds it, and used from a folder without the repository."""
     source = tmp_path / "source"

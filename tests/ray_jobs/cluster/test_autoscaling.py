@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,7 @@ from benchmarks.disturbed import answer_of
 from tests.conftest import ROOT, command
 from tests.ray_jobs.cluster.test_existing_clusters import BIN, end_session, free_port
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.ray
 HEAD_ID = "f" * 51 + "00000"
 """What Ray's fake provider takes for the head."""
 
@@ -130,11 +131,18 @@ def test_a_sweep_starts_nodes_trains_on_them_and_outlives_the_loss_of_one(
     words = (f"run.dir={tmp_path}", "tasks=[joint]", "train.epochs=12", "resources.jobs_at_once=2",
              "resources.allow_cpu=true", "resources.node_timeout_s=400",
              "resources.start_timeout_s=400")  # fmt: skip
-    told = program("sweep", *words, "resources.workers_per_job=3", ok=False, env=from_zero.items())
-    assert "resources.workers_per_job=3 with 1 GPU each: the cluster carries 2 worker(s)" in told
-    told = program("sweep", "--plan", *words, env=from_zero.items())
-    assert "at most       1 x ray.head.default (1 CPUs, 0 GPUs), 2 x gpu_worker" in told
-    assert "not known: no node that could run a job is up" in told
+    with ThreadPoolExecutor() as threads:
+        too_many, planned = (
+            threads.submit(program, "sweep", *words, *more, ok=ok, env=from_zero.items())
+            for more, ok in (
+                (["resources.workers_per_job=3", f"run.dir={tmp_path / 'too many'}"], False),
+                (["--plan"], True),
+            )
+        )
+    refused = "resources.workers_per_job=3 with 1 GPU each: the cluster carries 2 worker(s)"
+    assert refused in too_many.result()
+    assert "at most       1 x ray.head.default (1 CPUs, 0 GPUs), 2 x gpu_worker" in planned.result()
+    assert "not known: no node that could run a job is up" in planned.result()
     assert not raylets(from_zero["RAY_TMPDIR"])
 
     process = subprocess.Popen(

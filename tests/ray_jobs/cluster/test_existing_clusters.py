@@ -125,7 +125,6 @@ NAMES = textwrap.dedent("""
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_the_readme_s_lines_submit_a_job_to_two_nodes_with_a_token(drawn, cache, tmp_path):
     lines = readme_lines("On a cluster")
     assert "ray job submit --working-dir ." in lines

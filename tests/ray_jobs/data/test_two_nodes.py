@@ -8,7 +8,7 @@ import pytest
 from benchmarks.disturbed import answer_of
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.ray
 
 PROGRAM = """
 import json, os, sys

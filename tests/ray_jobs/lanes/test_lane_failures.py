@@ -16,7 +16,7 @@ from ray_jobs.cluster.nodes import nodes
 from ray_jobs.lanes import pool
 from ray_jobs.training.job import Call
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.ray
 
 
 def once(mark, act):
@@ -92,10 +92,10 @@ def on_broken_lane(folder):
 
 
 @pytest.fixture(scope="module")
-def logical_gpus():
-    """A cluster that was told of two GPUs on a machine that has none."""
+def logical_gpus(others_cluster):
+    """This process on a cluster that was told of two GPUs on a machine that has none."""
     ray.shutdown()
-    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(others_cluster, log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -36,7 +36,6 @@ def test_a_node_that_does_not_see_the_run_folder_ends_the_run(monkeypatch, tmp_p
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_lane_whose_workers_fail_before_they_take_a_job_is_not_restarted_for_ever(
     cluster, monkeypatch, tmp_path
 ):
@@ -55,7 +54,6 @@ def test_a_lane_whose_workers_fail_before_they_take_a_job_is_not_restarted_for_e
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_lane_runs_calls_and_keeps_the_memory_that_they_free(cluster, tmp_path, workers):
     resources = Resources(jobs_at_once=1, workers_per_job=workers)

@@ -203,7 +203,6 @@ class Checked(one_process.Alone):
             assert (self._job.folder / "last.safetensors").is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cut_off", [1, 2])
 def test_an_epoch_is_over_when_it_is_on_disk(photos, tmp_path, monkeypatch, cut_off):
     monkeypatch.setattr(stream, "batches", one_process.batches)
