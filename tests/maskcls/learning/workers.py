@@ -1,19 +1,19 @@
 """Several workers of one job, as processes that share a gloo group."""
 
-import multiprocessing
 import tempfile
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from tests import forked
+
 
 def run(function, *arguments, world=2):
     """What ``function(rank, world, *arguments)``, of a module, returns on each worker."""
     with tempfile.TemporaryDirectory() as folder:
-        context = multiprocessing.get_context("spawn")
         processes = [
-            context.Process(target=_work, args=(folder, rank, world, function, arguments))
+            forked.CONTEXT.Process(target=_work, args=(folder, rank, world, function, arguments))
             for rank in range(world)
         ]
         for process in processes:

@@ -99,7 +99,9 @@ def test_races_come_the_most_frequent_first(drawn):
     assert count(photos, "race").to_dict("list") == {"people": [41, 1], "photos": [287, 7]}
 
 
-def test_photos_that_cannot_be_read_are_listed_and_the_rest_measured(data, tmp_path, capsys):
+def test_photos_that_cannot_be_read_are_listed_and_the_rest_measured(
+    data, tmp_path, capsys, without_plots
+):
     numbers, page = run(data, tmp_path / "out")
     train, predicted = numbers["pixels"]["train"], numbers["pixels"]["eval"]
     assert train["sizes"] == [
@@ -159,7 +161,7 @@ def test_a_browser_shows_it_offline_without_a_fault(browser, data, tmp_path, wid
     assert faults_of(browser, tmp_path / "index.html", width) == []
 
 
-def test_people_of_each_class_are_shown_and_odd_photos_come_first(data, tmp_path):
+def test_people_of_each_class_are_shown_and_odd_photos_come_first(data, tmp_path, without_plots):
     person = read_train(data).photos["person"].min()
     _, page = run(data, tmp_path)
     people, whole = page.split("All photos of a few people</h2>")[:2]
@@ -189,7 +191,7 @@ def test_a_very_dark_photo_is_odd(drawn, tmp_path):
     assert found[dark.relative_to(root).as_posix()] == "very dark"
 
 
-def test_without_photos_to_predict_only_those_to_train_on_are_shown(data, tmp_path):
+def test_without_photos_to_predict_only_those_to_train_on_are_shown(data, tmp_path, without_plots):
     shutil.rmtree(data / "eval")
     numbers, page = run(data, tmp_path / "out")
     assert list(numbers["pixels"]) == ["train"]
@@ -205,7 +207,7 @@ def test_a_data_set_of_broken_photos_has_no_colours(data, tmp_path):
     assert "and 316 more, see eda.json" in page
 
 
-def test_many_sizes_are_cut_short_on_the_page_only(drawn, tmp_path):
+def test_many_sizes_are_cut_short_on_the_page_only(drawn, tmp_path, without_plots):
     findings = explore(Source(drawn))
     findings.pixels["train"].sizes.update((height, 10) for height in range(1, 41))
     page = write(tmp_path, findings).read_text(encoding="utf-8")
@@ -214,7 +216,7 @@ def test_many_sizes_are_cut_short_on_the_page_only(drawn, tmp_path):
     assert len(sizes) == 41
 
 
-def test_label_fixes_are_applied_and_noted(drawn, tmp_path):
+def test_label_fixes_are_applied_and_noted(drawn, tmp_path, without_plots):
     person = read_train(drawn).photos["person"][0]
     fixes = tmp_path / "fixes.yaml"
     fixes.write_text(f'leave_out: ["{person}"]\nflip_gender: ["nobody"]\n')

@@ -177,7 +177,7 @@ def test_matrices_count_what_scikit_learn_counts(run, text):
     assert checker.table("joint")[17][0] == "17 not worn/female/from 60"
 
 
-def test_a_class_that_never_occurs_has_no_scores(tmp_path):
+def test_a_class_that_never_occurs_has_no_scores(tmp_path, without_plots):
     folder = made_run.make(tmp_path, tasks=[Task.MASK], photos=False, weights=False)
     rows = pd.read_parquet(folder / "out_of_fold.parquet")
     rows = rows[(rows["truth"] != 1) & (rows["predicted"] != 1)]
@@ -188,7 +188,7 @@ def test_a_class_that_never_occurs_has_no_scores(tmp_path):
 
 
 @pytest.mark.parametrize("tasks", [["age"], ["mask", "gender"], ["joint"]])
-def test_only_what_was_answered_is_shown(tmp_path, tasks):
+def test_only_what_was_answered_is_shown(tmp_path, tasks, without_plots):
     folder = made_run.make(tmp_path, tasks=list(map(Task, tasks)), photos=False, weights=False)
     checker = check(write(folder))
     targets = ["joint", "mask", "gender", "age"] if tasks == ["joint"] else tasks
@@ -209,7 +209,7 @@ def test_mistakes_have_a_photo_a_heat_map_and_what_the_model_said(run, text):
     assert uncertain.count("data:image/jpeg") == report.UNCERTAIN
 
 
-def test_where_photos_are_gone_the_page_says_so_and_goes_on(run, text, tmp_path):
+def test_where_photos_are_gone_the_page_says_so_and_goes_on(run, text, tmp_path, without_plots):
     folder = shutil.copytree(run, tmp_path / "run")
     manifest = pd.read_parquet(folder / "manifest.parquet")
     manifest["path"] = manifest["path"].str.replace("photos", "gone")
@@ -222,7 +222,7 @@ def test_where_photos_are_gone_the_page_says_so_and_goes_on(run, text, tmp_path)
     assert "data:image/jpeg" not in again
 
 
-def test_where_weights_are_gone_heat_maps_are_missed_and_photos_stay(run, tmp_path):
+def test_where_weights_are_gone_heat_maps_are_missed_and_photos_stay(run, tmp_path, without_plots):
     folder = shutil.copytree(run, tmp_path / "run")
     for path in folder.glob("jobs/*/model.safetensors"):
         path.unlink()
@@ -231,7 +231,7 @@ def test_where_weights_are_gone_heat_maps_are_missed_and_photos_stay(run, tmp_pa
     assert again.count("data:image/jpeg") == report.MISTAKES + report.UNCERTAIN
 
 
-def test_without_mistakes_there_is_nothing_to_show_but_that(tmp_path):
+def test_without_mistakes_there_is_nothing_to_show_but_that(tmp_path, without_plots):
     folder = made_run.make(tmp_path, errors=0, photos=False, weights=False)
     assert "No photo is answered wrongly." in write(folder)
 
@@ -244,7 +244,7 @@ def test_jobs_are_listed_with_their_best_epoch_scores_and_times(text):
     assert rows[0][2:] == ["2 of 3", "0.812", "0.938", "0.250", "0:01:01", "1:02:03"]
 
 
-def test_phases_are_shown_where_the_run_has_them(run, text, tmp_path):
+def test_phases_are_shown_where_the_run_has_them(run, text, tmp_path, without_plots):
     assert check(text).table("phase")[1] == ["start workers, train, predict", "0:01:25", "85%"]
     folder = shutil.copytree(run, tmp_path / "run")
     scores = files.read_json(folder / "scores.json")
@@ -253,7 +253,7 @@ def test_phases_are_shown_where_the_run_has_them(run, text, tmp_path):
     assert "Phases" not in write(folder)
 
 
-def test_missing_models_are_named_and_their_reasons_escaped(tmp_path):
+def test_missing_models_are_named_and_their_reasons_escaped(tmp_path, without_plots):
     folder = made_run.make(
         tmp_path, photos=False, weights=False, failed={"age-fold3": "loss <nan> & worse"}
     )
@@ -287,7 +287,7 @@ def test_curves_have_a_line_for_each_fold_and_survive_gaps(run, tmp_path):
     assert "age: training loss 0.30, validation loss 0.40 at the end" in plots[5]
 
 
-def test_remarks_stand_beside_the_score(tmp_path):
+def test_remarks_stand_beside_the_score(tmp_path, without_plots):
     folder = made_run.make(
         tmp_path, people=8, folds=1, tasks=[Task.AGE], photos=False, weights=False,
         recipe={"model": {"name": "test_efficientnet"}},
@@ -301,7 +301,7 @@ def test_nothing_to_remark_is_no_remark(text):
     assert 'class="remark"' not in text
 
 
-def test_the_device_of_each_job_is_shown_where_it_is_known(run, text, tmp_path):
+def test_the_device_of_each_job_is_shown_where_it_is_known(run, text, tmp_path, without_plots):
     assert "device" not in check(text).tables[-2][0]
     folder = shutil.copytree(run, tmp_path / "run")
     scores = files.read_json(folder / "scores.json")
@@ -318,12 +318,12 @@ def test_with_several_routes_the_single_models_are_compared(five):
     assert "joint macro F1 that the models of each task add" in text
 
 
-def test_agreement_without_votes_says_so(tmp_path):
+def test_agreement_without_votes_says_so(tmp_path, without_plots):
     folder = made_run.make(tmp_path, photos=False, weights=False, votes=False)
     assert "There are no votes on photos to predict in this run." in write(folder)
 
 
-def test_the_name_of_the_run_is_escaped(run, tmp_path):
+def test_the_name_of_the_run_is_escaped(run, tmp_path, without_plots):
     text = write(shutil.copytree(run, tmp_path / "a<b>&c"))
     check(text)
     assert "<title>a&lt;b&gt;&amp;c</title>" in text
@@ -339,7 +339,7 @@ def test_the_page_takes_little_time(run):
     assert time.process_time() - began < 8
 
 
-def test_a_failure_leaves_the_old_page(run, tmp_path):
+def test_a_failure_leaves_the_old_page(run, tmp_path, without_plots):
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / "report.html").write_text("old")
     (folder / "jobs" / "age-fold0" / "checkpoint.json").write_text("{")

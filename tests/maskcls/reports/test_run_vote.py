@@ -41,7 +41,7 @@ def told(capsys, *words, status=None):
     return captured.out + captured.err
 
 
-def test_runs_vote_together_and_their_file_repeats_the_vote(runs, tmp_path, capsys):
+def test_runs_vote_together_and_their_file_repeats_the_vote(runs, tmp_path, capsys, without_plots):
     text = told(capsys, tmp_path / "out", *runs, "--ensemble", "greedy", "--offsets", "fit")
     assert "minus the best run" in text
     assert "mask: weights multi/run/multi" in text

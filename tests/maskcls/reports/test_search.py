@@ -225,12 +225,12 @@ def test_a_browser_shows_it_offline_without_a_fault(browser, tmp_path, width):
     assert faults_of(browser, tmp_path / "search.html", width) == []
 
 
-def test_the_headline_counts_the_trials_by_their_end(tmp_path):
+def test_the_headline_counts_the_trials_by_their_end(tmp_path, without_plots):
     (line,) = texts(parsed(write(tmp_path)).find("body/header"), "p")
     assert line == "task age · 7 trials · 2 finished · 2 stopped · 1 failed · 2 running"
 
 
-def test_the_best_trial_stands_beside_the_first_guess(tmp_path):
+def test_the_best_trial_stands_beside_the_first_guess(tmp_path, without_plots):
     shown = cards(write(tmp_path))
     assert shown["best trial"] == (
         ["0.875", "trial t2, epoch 8 of 9"],
@@ -376,7 +376,7 @@ def test_the_best_that_did_not_draw_a_key_has_no_ring_there(tmp_path, figures):
     assert not figures["score of each value"].axes[0].lines[0].get_xdata().size
 
 
-def test_the_table_ranks_all_trials_with_their_reasons(tmp_path):
+def test_the_table_ranks_all_trials_with_their_reasons(tmp_path, without_plots):
     (table,) = [t for t in parsed(write(tmp_path)).iter("table") if t.get("class") == "trials"]
     head, *rows = [texts(row, "th") + texts(row, "td") for row in table.iter("tr")]
     assert head == ["trial", "score", "best epoch", "time", *KEYS, "state", "reason"]

@@ -31,7 +31,7 @@ def test_a_report_counts_missed_faces_and_shows_them(browser, run):
     assert faults_of(browser, path, 390) == []
 
 
-def test_without_a_search_for_faces_nothing_is_told(tmp_path):
+def test_without_a_search_for_faces_nothing_is_told(tmp_path, without_plots):
     folder = made_run.make(tmp_path, people=12, photos=False, weights=False)
     assert "what the models see" not in report.write(folder).read_text(encoding="utf-8")
 

@@ -1,6 +1,5 @@
 """A job of two workers on two nodes: only the first one has the files of the job."""
 
-import multiprocessing
 import os
 import socket
 from dataclasses import replace
@@ -12,7 +11,7 @@ import torch.distributed as dist
 from maskcls.data import folds
 from ray_jobs.data import stream
 from ray_jobs.training import fit
-from tests import one_process
+from tests import forked, one_process
 from tests.ray_jobs.test_chance import Photos, make_photos
 from tests.ray_jobs.training.test_fit import job_of_two_folds
 
@@ -61,13 +60,12 @@ def work(rank, port, folder, epochs, dies_in, answers):
 
 def run(folder, epochs, dies_in=None):
     """The reports of both workers, or nothing where one of them died."""
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
+    answers = forked.CONTEXT.Queue()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     processes = [
-        context.Process(target=work, args=(rank, port, folder, epochs, dies_in, answers))
+        forked.CONTEXT.Process(target=work, args=(rank, port, folder, epochs, dies_in, answers))
         for rank in range(2)
     ]
     for process in processes:
