@@ -35,7 +35,8 @@ def listed(tmp_path):
 def test_a_fold_is_that_of_a_sweep(drawn, listed, tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "batches", one_process.batches)
     overlays = gpu_ablation.tiny(Overlays.read(listed))
-    for mine in gpu_ablation.jobs_of(overlays, drawn, tmp_path / "out", [42], "cpu"):
+    every = gpu_ablation.jobs_of(overlays, drawn, tmp_path / "out", [42], "cpu")
+    for mine in [job for job in every if job.fold == 0]:
         gpu_ablation.train(mine)
         recipe = mine.data.complete(mine.config.recipe(Task.MULTI))
         theirs = Job(

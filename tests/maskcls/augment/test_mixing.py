@@ -53,6 +53,24 @@ def test_cutmix_pastes_one_box_into_every_photo():
     assert len(shapes) > 30
 
 
+@pytest.mark.parametrize(("share", "height", "width"), [(0.75, 32, 24), (0.36, 51, 38)])
+def test_the_box_has_the_shape_of_a_photo_and_lies_anywhere(share, height, width):
+    """Its centre may be any pixel (CutMix, section 3.1): what would stick out is left away."""
+    own_BCHW, partners_BCHW = torch.zeros(1, 1, 64, 48), torch.ones(1, 1, 64, 48)
+    rng = np.random.default_rng(0)
+    boxes = []
+    for _ in range(300):
+        pasted_HW = mixing._cutmix(own_BCHW, partners_BCHW, share, rng)[0][0, 0].bool()
+        boxes.append([pasted_HW.any(dim=1).nonzero(), pasted_HW.any(dim=0).nonzero()])
+    for axis, (of_photo, of_box) in enumerate([(64, height), (48, width)]):
+        ends = {(int(box[axis][0]), int(box[axis][-1]) + 1) for box in boxes}
+        for first, end in ends:
+            whole = abs(end - first - of_box) <= 1
+            assert whole or (end - first < of_box and (first == 0 or end == of_photo))
+        assert min(first for first, _ in ends) == 0 and max(end for _, end in ends) == of_photo
+        assert len(ends) > of_photo // 2
+
+
 def test_vertical_cutmix_cuts_at_one_column_near_the_middle():
     shares, sides = [], set()
     for mixed_BCHW, partner_B, share in many("vertical_cutmix", images_BCHW=make_images(4, 3, 200)):

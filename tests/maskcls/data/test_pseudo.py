@@ -64,6 +64,28 @@ def test_each_fold_gets_the_answers_of_its_own_models(photos):
     pd.testing.assert_frame_equal(pseudo.items(other, 0, Task.MULTI), first)
 
 
+def test_they_are_people_of_their_own_with_no_partner_and_the_weight_of_a_photo(photos):
+    table = with_answers(photos, [votes_of(0, [2] * 6)])
+    further = table[table["fold"] == pseudo.NO_FOLD]
+    for column in ("person", "group"):
+        assert further[column].tolist() == [f"pseudo:{name}" for name in IDS]
+    assert (further["weight"] == 1).all()
+    assert (further[["race", "stem", "variant", "fix"]] == "").all(axis=None)
+    made = pseudo.items(table, 0, Task.AGE)
+    assert (made["row2"] == -1).all() and (made["weight2"] == 0).all()
+    assert made["key"].tolist() == [folds.number_of(f"eval/images/{name}") for name in IDS]
+    assert (made[["mask", "gender", "joint"]] == labels.MISSING).all(axis=None)
+    known = photos[photos["age_band"] == 2]
+    assert (made["age"] == int(known["age"].median())).all()
+    # An age in years that a photo lacks counts for nothing.
+    table.loc[known.index[:5], "age"] = labels.MISSING
+    expected = int(known["age"][5:].median())
+    assert (pseudo.items(table, 0, Task.AGE)["age"] == expected).all()
+    mask = pseudo.items(table, 0, Task.MASK)
+    assert (mask["age"] == labels.MISSING).all() and (mask["mask"] == 2).all()
+    assert list(pseudo.items(photos, 0, Task.MASK)) == folds.COLUMNS
+
+
 def test_only_sure_answers_count_and_of_each_task_what_it_tells(photos):
     unsure = votes_of(0, [1] * 6, sure=0.9)
     heads = {**unsure.probabilities, "mask": sharp(np.ones(6, int), 3)}
@@ -80,6 +102,10 @@ def test_several_models_of_a_fold_must_be_sure_together(photos):
     answers = pseudo.sure_answers([sure, other], 0.95)
     assert (answers["pseudo_mask_0"] == pseudo.NOT_SURE).all()
     assert (answers["pseudo_age_0"] == 1).all()
+    assert (pseudo.sure_answers([sure, sure], 0.95)["pseudo_mask_0"] == 1).all()
+    assert (
+        pseudo.sure_answers([votes_of(0, [1] * 6, sure=0.95)], 0.95)["pseudo_mask_0"] == 1
+    ).all()
     joint = ModelVotes(Task.JOINT, 0, IDS, {"joint": sharp(np.full(6, 16), 18, sure=0.99)})
     assert pseudo.sure_answers([joint], 0.95).iloc[0].tolist() == [2, 1, 1]
 

@@ -197,3 +197,43 @@ def test_a_class_without_photos_cannot_have_a_share():
         sampling.class_shares("explicit", np.array([0, 2]), 4, [1, 1, 1, 1])
     shares = sampling.class_shares("explicit", np.array([0, 2]), 4, [3, 0, 1, 0])
     assert shares.tolist() == [0.75, 0, 0.25, 0]
+
+
+def weighted(labels_N, weights_N, shares=None, number=1, seed=0):
+    return sampling.epoch(
+        labels_N, shares=shares, batch_size=8, seed=seed, number=number, weights_N=weights_N
+    )
+
+
+WEIGHTS = st.lists(st.one_of(st.just(0.0), st.floats(0.05, 20)), min_size=2, max_size=40)
+
+
+@given(WEIGHTS.filter(any), st.integers(0, 99))
+def test_items_are_shown_as_often_as_their_weights_say(weights, seed):
+    weights_N = np.array(weights)
+    epoch = weighted(np.zeros(len(weights), int), weights_N, seed=seed)
+    counts_N = np.bincount(epoch.items_N, minlength=len(weights))
+    assert counts_N.sum() == len(weights)
+    exact_N = weights_N / weights_N.sum() * len(weights)
+    assert (np.abs(counts_N - exact_N) < 1 + 1e-9).all()
+    assert not counts_N[weights_N == 0].any()
+    for item, count in enumerate(counts_N):  # repeats are told apart
+        assert sorted(epoch.draws_N[epoch.items_N == item]) == list(range(count))
+
+
+def test_over_many_epochs_weights_are_kept_exactly():
+    weights_N = np.array([0.2, 1.0, 2.5, 0.7])
+    epochs = [weighted(np.zeros(4, int), weights_N, number=number) for number in range(2000)]
+    shown_N = np.bincount(np.concatenate([epoch.items_N for epoch in epochs])) / 2000
+    np.testing.assert_allclose(shown_N, weights_N / weights_N.sum() * 4, atol=0.04)
+    assert len({tuple(epoch.items_N) for epoch in epochs}) > 20
+
+
+def test_weights_count_inside_a_class_where_classes_have_shares():
+    labels_N = np.repeat([0, 1, 2], 20)
+    weights_N = np.concatenate([np.tile([1.0, 3.0], 20), np.zeros(20)])
+    epoch = weighted(labels_N, weights_N, shares=np.array([0.2, 0.5, 0.3]))
+    counts_N = np.bincount(epoch.items_N, minlength=60)
+    assert [counts_N[labels_N == label].sum() for label in range(3)] == [12, 30, 18]
+    assert [counts_N[20:40:2].sum(), counts_N[21:40:2].sum()] == pytest.approx([7.5, 22.5], abs=1)
+    assert counts_N[40:].max() == 1  # a class without a weight takes its items in turn

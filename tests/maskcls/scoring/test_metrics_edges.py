@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from maskcls.scoring import metrics
 
@@ -67,6 +68,18 @@ def test_who_is_picked_had_the_best_score_on_the_other_people():
     wrong = (TRUTH + 1) % 3
     candidates = np.stack([np.where(half == side, TRUTH, wrong) for side in (0, 1)])
     assert metrics.nested_selection_score(candidates, TRUTH, PEOPLE, 3, seed=0, splits=2) == 0
+
+
+def test_the_nested_score_is_that_of_a_plain_loop():
+    guesses = np.where(np.random.default_rng(1).random((9, len(TRUTH))) < 0.5, TRUTH, FIRST)
+    split_N = metrics.people_splits(PEOPLE, 4, seed=0)
+    said = [0] * len(TRUTH)
+    for number, split in enumerate(split_N):
+        others = split_N != split
+        scores = [f1_score(TRUTH[others], one[others], average="macro") for one in guesses]
+        said[number] = guesses[int(np.argmax(scores))][number]
+    score = metrics.nested_selection_score(guesses, TRUTH, PEOPLE, 3, seed=0, splits=4)
+    assert score == pytest.approx(f1_score(TRUTH, said, average="macro"))
 
 
 def test_the_lowest_and_the_highest_class_count():

@@ -146,6 +146,18 @@ def test_unweighted_ensembles_are_the_plain_votes(name, vote):
     np.testing.assert_array_equal(classes_N, vote(probabilities_MNK))
 
 
+@pytest.mark.parametrize(("name", "as_told"), [("hard", "soft"), ("soft", "soft"),
+                                               ("weighted", "weighted")])  # fmt: skip
+def test_a_hard_vote_tells_the_mean_probabilities_of_its_models(name, as_told):
+    probabilities_MNK, truth, people = make_task([2.0, 1.0, 0.5])
+    fitted = voting.fit(name, probabilities_MNK, truth, people)
+    other = voting.fit(as_told, probabilities_MNK, truth, people)
+    expected_NK = voting.apply(other, probabilities_MNK)[1]
+    np.testing.assert_array_equal(voting.mean_probabilities(fitted, probabilities_MNK), expected_NK)
+    shares_NK = voting.apply(voting.fit("hard", probabilities_MNK, truth), probabilities_MNK)[1]
+    assert np.abs(shares_NK - expected_NK).max() > 0.1
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 200))
 def test_learned_weights_never_lose_to_equal_ones_on_what_they_learned_from(seed):

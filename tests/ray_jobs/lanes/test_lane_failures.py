@@ -105,7 +105,7 @@ def logical_gpus(others_cluster):
 def test_a_lane_with_a_gpu_and_no_cuda_is_refused_unless_cpus_are_allowed(
     logical_gpus, tmp_path, allow_cpu
 ):
-    resources = Resources(allow_cpu=allow_cpu)
+    resources = Resources(allow_cpu=allow_cpu, jobs_at_once=1)
     plan = packing.plan(resources, 2, nodes())
     assert plan.gpus_per_worker == 1
     with pool.lanes(plan, resources, folder=tmp_path) as lanes:

@@ -264,6 +264,93 @@ async def test_after_an_abort_every_job_fails_for_its_reason_also_a_later_one():
 
 
 @in_a_loop
+async def test_events_tell_what_happened_where_and_to_which_attempt():
+    queue = _JobQueue(attempts=2)
+    await queue.submit([*JOBS[:2], Call("looks", dict)])
+    for lane in (3, 4, 5):
+        await take(queue, lane)
+    await queue.epoch("a", 1, {"loss": 0.5})
+    await queue.release(3, "its worker died", "a traceback")
+    await take(queue, 3)
+    await queue.finish("a", {"epochs": 2})
+    await fail(queue, 4, "b", Blame.JOB)
+    await queue.cancel("looks")
+    _, events = await queue.events(0)
+    assert [(e.kind, e.job, e.lane, e.values) for e in events] == [
+        ("started", "a", 3, {"attempt": 1}),
+        ("started", "b", 4, {"attempt": 1}),
+        ("started", "looks", 5, {"attempt": 1}),
+        ("epoch", "a", 3, {"epoch": 1, "loss": 0.5}),
+        ("lost", "a", 3, {"reason": "its worker died", "traceback": "a traceback", "attempt": 1}),
+        ("started", "a", 3, {"attempt": 2}),
+        ("done", "a", 3, {"epochs": 2}),
+        ("failed", "b", 4, {"reason": "why", "traceback": "where", "attempt": 1}),
+        ("cancelled", "looks", 5, {}),
+    ]
+    assert [e.place for e in events] == [None if e.job == "looks" else JOB.place for e in events]
+    assert await queue.why_failed("b") == "why"
+    assert await queue.why_failed("a") is None
+    assert await queue.beat("looks") is False
+
+
+@in_a_loop
+async def test_events_of_one_job_or_of_all_from_a_number_on():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:2])
+    assert await queue.events(0, wait=False) == (0, [])
+    await take(queue, 0)
+    await take(queue, 1)
+    assert [e.job for e in (await queue.events(0, "b"))[1]] == ["b"]
+    assert [e.job for e in (await queue.events(1))[1]] == ["b"]
+    assert await queue.events_so_far() == 2
+    assert await queue.events(2) == (2, [])  # after a while
+    job_queue.POLL_S = 5.0
+    asked = asyncio.create_task(queue.events(2, "a"))
+    await asyncio.sleep(0.01)
+    await queue.epoch("b", 1, {})
+    await asyncio.sleep(0.01)
+    assert not asked.done()
+    await queue.epoch("a", 1, {})
+    assert [e.kind for e in (await asyncio.wait_for(asked, 1))[1]] == ["epoch"]
+
+
+@in_a_loop
+async def test_a_lane_without_a_job_hides_no_silent_one_and_a_job_that_runs_is_no_trouble():
+    queue = _JobQueue(attempts=1)
+    await queue.submit(JOBS[:3])
+    await queue.enter(0)
+    await queue.take(1, await queue.enter(1, "worker"))
+    await take(queue, 2)
+    await asyncio.sleep(0.05)
+    await queue.epoch("b", 1, {})
+    assert await queue.silent(0.04) == {1: ("a", "worker")}
+    limits = Resources(start_timeout_s=0.01)
+    await asyncio.sleep(0.02)
+    assert await queue.trouble(limits, True) is None
+    await queue.finish("a", {})
+    await queue.finish("b", {})
+    await queue.trouble(limits, True)
+    await asyncio.sleep(0.02)
+    assert "1 job(s) wait" in await queue.trouble(limits, True)
+    assert await queue.trouble(limits, True, busy=True) is None
+
+
+@in_a_loop
+async def test_a_closed_lane_gives_its_job_back_and_gets_no_other():
+    queue = _JobQueue(attempts=2)
+    await queue.submit(JOBS[:2])
+    await take(queue, 0)
+    await queue.close_lane(0, "its node was lost")
+    _, events = await queue.events(0)
+    assert (events[-1].kind, events[-1].values["reason"]) == ("lost", "its node was lost")
+    assert await queue.take(0, await queue.enter(0)) is None
+    assert await queue.release(0, "again") == (True, "its node was lost")
+    await queue.close_lane(0, "something else")
+    assert await queue.release(0, "again") == (False, "its node was lost")
+    assert (await take(queue, 1)).name == "a"
+
+
+@in_a_loop
 async def test_a_lane_that_starts_after_the_end_is_not_wanted():
     queue = _JobQueue(attempts=3)
     assert await queue.lane_started(0, "controller")
