@@ -46,6 +46,19 @@ def test_no_sampler_shows_every_item_once():
     assert epoch.items_N.tolist() != sorted(epoch.items_N)
 
 
+def test_items_without_a_label_keep_the_share_that_they_have():
+    labels_N = np.array([0] * 5 + [1] + [2] * 4 + [MISSING] * 6)
+    balanced = sampling.class_shares("class_balanced", labels_N, 3)
+    np.testing.assert_allclose(balanced, [10 / 48, 10 / 48, 10 / 48, 6 / 16])
+    explicit = sampling.class_shares("explicit", labels_N, 3, [1, 0, 3])
+    np.testing.assert_allclose(explicit, [10 / 64, 0, 30 / 64, 6 / 16])
+    epoch = sampling.epoch(labels_N, shares=explicit, batch_size=4, seed=0, number=1)
+    shown = labels_N[epoch.items_N]
+    assert [(shown == label).sum() for label in (0, 1, 2, MISSING)] == [3, 0, 7, 6]
+    with pytest.raises(ValueError, match="no training photo has the labels that it goes by"):
+        sampling.class_shares("explicit", np.full(3, MISSING), 3, [1, 1, 1])
+
+
 @given(requests())
 def test_class_counts_are_exact_by_largest_remainder(request_):
     labels_N, shares = request_

@@ -70,6 +70,31 @@ def test_offsets_are_the_same_in_any_order_of_photos():
     assert (shuffled.used, shuffled.gain) == (tried.used, pytest.approx(tried.gain))
 
 
+def test_of_too_few_people_no_gain_is_known():
+    probabilities_NK, truth, people = make_task([1 / 3] * 3, 0.3)
+    few = people < offsets.SPLITS - 1
+    tried = offsets.fit_if_clear(probabilities_NK[few], truth[few], people[few])
+    values = offsets.fit(probabilities_NK[few], truth[few]).tolist()
+    assert tried == offsets.FittedOffsets(values, 0.0, 0.0, 0.0, used=False)
+    enough = people < offsets.SPLITS
+    tried = offsets.fit_if_clear(probabilities_NK[enough], truth[enough], people[enough])
+    assert tried.low < tried.high
+
+
+def test_the_logarithm_of_the_class_frequencies_is_where_the_search_begins(monkeypatch):
+    """Of its shares the one with the best score, by hand; the search from there on is left away."""
+    monkeypatch.setattr(offsets, "_best_value", lambda scores_NK, truth_N, k, now: now)
+    probabilities_NK, truth, _ = make_task(SKEWED, 1.2)
+    logs_NK, shares = np.log(probabilities_NK), np.bincount(truth) / len(truth)
+    expected = {}
+    for strength in (0, 0.25, 0.5, 0.75, 1):
+        moved_NK = logs_NK - strength * np.log(shares)
+        expected[f1(truth, moved_NK.argmax(axis=1))] = -strength * np.log(shares)
+    best = expected[max(expected)]
+    assert np.ptp(best) > 0.5
+    np.testing.assert_allclose(offsets.fit(probabilities_NK, truth), best - best.mean())
+
+
 def test_on_random_labels_offsets_are_not_used_and_gain_nothing():
     """Of 40 data sets whose photos show nothing, in-sample fits gain on all."""
     used, gains, in_sample, nested = 0, [], [], []
@@ -104,6 +129,7 @@ def test_nobody_is_answered_by_offsets_fitted_on_their_own_photos(monkeypatch):
     def shifted(p_NK, values):
         assert not set(p_NK[:, 0]) & seen[-1]
         assert len(set(p_NK[:, 0]) | seen[-1]) == 10
+        assert len(seen[-1]) == 8  # four fifths
         return p_NK
 
     monkeypatch.setattr(offsets, "shifted", shifted)

@@ -1,6 +1,6 @@
 import itertools
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -203,6 +203,19 @@ def test_stacking_gives_the_probabilities_of_scikit_learn(num_classes):
     expected = LogisticRegression(max_iter=1000).fit(features, truth).predict_proba(features)
     fitted = voting.fit("stacking", probabilities_MNK, truth)
     np.testing.assert_allclose(voting.apply(fitted, probabilities_MNK)[1], expected, atol=1e-9)
+
+
+def test_stacking_bears_logits_of_any_size():
+    probabilities_MNK, truth, _ = make_task([2.0, 1.0])
+    fitted = voting.fit("stacking", probabilities_MNK, truth)
+    large = {
+        **fitted.parameters,
+        "coefficients": (1e4 * np.array(fitted.parameters["coefficients"])).tolist(),
+    }
+    classes_N, voted_NK = voting.apply(replace(fitted, parameters=large), probabilities_MNK)
+    assert np.isfinite(voted_NK).all()
+    np.testing.assert_allclose(voted_NK.sum(axis=1), 1)
+    assert f1(truth, classes_N) > 0.8
 
 
 @pytest.mark.parametrize("seen", [[0, 2], [0, 1, 3]])
