@@ -290,3 +290,43 @@ def test_each_cell_has_as_many_people_as_with_scikit_learn(count: int) -> None:
         people.loc[held, "theirs"] = fold
     tables = [pd.crosstab(strata, people[name]).to_numpy() for name in ("ours", "theirs")]
     np.testing.assert_array_equal(*tables)
+
+
+def test_where_each_photo_is_its_own_person_its_mask_counts() -> None:
+    photos = photos_of([(f"{n:06}", 0, 33) for n in range(10)])
+    alone = photos.assign(person=photos["key"], group=photos["key"])
+    fold_of = folds.assign(alone, 5, seed=1)
+    counts = pd.crosstab(alone["person"].map(fold_of), alone["mask"])
+    assert (counts.max() - counts.min() <= 1).all()
+    # Of people with photos of all kinds no kind counts.
+    assert (folds._one_each(photos)["mask"] == -1).all()
+    assert sorted(folds._one_each(alone)["mask"]) == sorted(photos["mask"])
+
+
+def test_the_band_of_a_group_does_not_depend_on_who_is_listed_first() -> None:
+    who = [(f"{n:06}{end}", 0, age) for n in range(12) for end, age in (("", 33), ("-1", 65))]
+    photos = photos_of(who)
+    dealt = folds.assign(photos, 3, seed=1)
+    assert dealt.name == "fold"
+    backwards = folds.assign(photos[::-1], 3, seed=1)
+    pd.testing.assert_series_equal(backwards[dealt.index], dealt)
+
+
+def test_as_many_groups_as_folds_are_enough() -> None:
+    assert sorted(folds.assign(photos_of([(f"{n:06}", 0, 33) for n in range(3)]), 3, seed=1)) == [
+        0, 1, 2,
+    ]  # fmt: skip
+
+
+def test_a_blend_has_the_weighted_mean_of_the_weights_and_the_run_s_bands() -> None:
+    photos = photos_of([("000000", 0, 33), ("000001", 0, 35)])
+    photos["weight"] = photos["person"].map({"000000": 1.0, "000001": 5.0})
+    nobody = pd.Series(1, index=["000000", "000001"])
+    table = folds.training_table(
+        photos, nobody, 0, seed=42, blend=BLEND, blend_weight=0.25, age_limits=(20, 34)
+    )
+    blends = table[table["row2"] >= 0]
+    first = photos["weight"][blends["row"]].to_numpy()
+    np.testing.assert_allclose(blends["weight"], 0.75 * first + 0.25 * (6 - first))
+    assert (blends["age"] >= 34).all()
+    assert (blends["age_band"] == 2).all()

@@ -61,6 +61,16 @@ def test_offsets_find_rare_classes_and_their_gain_holds_on_other_people():
     assert f1(fresh_truth, offsets.shifted(fresh_NK, tried.values).argmax(axis=1)) > plain + 0.02
 
 
+def test_the_nested_score_of_a_vote_has_offsets_where_they_are_asked_for():
+    probabilities_NK, truth, people = make_task(SKEWED, 1.2, people=500)
+    plain, shifted = (
+        voting.nested_score("soft", probabilities_NK[None], truth, people, seed=0, offsets=offsets)
+        for offsets in (False, True)
+    )
+    assert shifted[0]["macro_f1"] > plain[0]["macro_f1"] + 0.02
+    assert np.array_equal(plain[1], probabilities_NK.argmax(axis=1))
+
+
 def test_offsets_are_the_same_in_any_order_of_photos():
     probabilities_NK, truth, people = make_task(SKEWED, 1.2)
     order = np.random.default_rng(0).permutation(len(truth))
