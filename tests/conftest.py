@@ -114,12 +114,22 @@ def browser():
         browser.close()
 
 
+PATIENCE_MS = 300_000
+"""How long a browser may take: other programs may have the CPUs."""
+
+
+def new_page(browser, **options):
+    page = browser.new_page(**options)
+    page.set_default_timeout(PATIENCE_MS)
+    return page
+
+
 def faults_of(browser, path, width, media="screen"):
     """What is wrong with a page opened from disk, without a network, ``width`` pixels wide.
 
     A sheet of A4 with margins of 1 cm is 718 pixels wide for ``media="print"``.
     """
-    page = browser.new_page(viewport={"width": width, "height": 900})
+    page = new_page(browser, viewport={"width": width, "height": 900})
     page.emulate_media(media=media)
     faults = []
     page.on("console", lambda told: faults.append(f"console {told.type}: {told.text}"))

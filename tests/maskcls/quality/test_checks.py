@@ -19,7 +19,7 @@ from maskcls.data.source import Source
 from maskcls.quality.checks import check
 from maskcls.quality.findings import KINDS, Checked, Finding
 from maskcls.reports import check as check_data
-from tests.conftest import ROOT, faults_of
+from tests.conftest import ROOT, faults_of, new_page
 
 
 def people_of(root):
@@ -267,7 +267,7 @@ def test_the_page_in_a_browser(browser, messy, tmp_path):
     path = check_data.write(tmp_path, check(Source(messy), fixes=FIXES, folds=2))
     for width in (390, 1400):
         assert faults_of(browser, path, width) == []
-    page = browser.new_page()
+    page = new_page(browser)
     page.goto(path.as_uri())
     assert page.inner_text("h1") == "faces <A>"
     assert page.locator(".verdict.stops").count() == 1

@@ -18,7 +18,7 @@ from maskcls.reports.label_errors import find, write
 from maskcls.scoring import ensemble
 from maskcls.storage import files
 from tests import made_run
-from tests.conftest import ROOT, faults_of
+from tests.conftest import ROOT, faults_of, new_page
 
 MASK_OF_FIVE, GENDER_OF_SIX, AGE_OF_ONE = "000005", "000006", "000001"
 
@@ -192,7 +192,7 @@ def opened(browser, run):
     """The page of the run; its storage lasts as long as the test."""
     _, path = write(run, find(run), top=5)
     context = browser.new_context(accept_downloads=True)
-    page = context.new_page()
+    page = new_page(context)
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda told: problems.append(told.text))
@@ -315,7 +315,7 @@ def test_names_cannot_break_out_of_the_page(browser, run):
     )
     _, path = write(run, odd, top=1)
     assert faults_of(browser, path, 1400) == []
-    page = browser.new_page()
+    page = new_page(browser)
     page.goto(path.as_uri())
     assert page.inner_text("h1") == "Likely label errors of </script><b>"
     assert json.dumps("</script><b>") in page.input_value("#yaml")

@@ -14,7 +14,7 @@ from maskcls.reports import finished_run
 from maskcls.reports import run as report
 from maskcls.storage import files
 from tests import made_run
-from tests.conftest import faults_of
+from tests.conftest import faults_of, new_page
 
 SECTIONS = [
     "Result",
@@ -116,7 +116,7 @@ def test_it_fits_on_paper(browser, run, text, five):
 
 
 def test_the_keyboard_reaches_every_box_that_scrolls(browser, run, text):
-    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page = new_page(browser, viewport={"width": 390, "height": 800})
     page.goto((run / "report.html").as_uri())
     boxes = page.locator(".scroll")
     assert boxes.count() == text.count("<table") - 2 * report.MISTAKES

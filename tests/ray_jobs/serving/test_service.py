@@ -22,7 +22,7 @@ from maskcls.labels import Task
 from ray_jobs import serve as verb
 from ray_jobs.serving import deployment
 from tests import made_run
-from tests.conftest import ROOT
+from tests.conftest import ROOT, new_page
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def kill_replicas():
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_answers_in_a_browser(address, photos, browser, width, tmp_path):
-    page = browser.new_page(viewport={"width": width, "height": 900}, locale="en")
+    page = new_page(browser, viewport={"width": width, "height": 900}, locale="en")
     faults = []
     page.on("console", lambda told: faults.append(told.text))
     page.on("pageerror", lambda error: faults.append(str(error)))
