@@ -320,13 +320,13 @@ def test_as_many_groups_as_folds_are_enough() -> None:
 
 def test_a_blend_has_the_weighted_mean_of_the_weights_and_the_run_s_bands() -> None:
     photos = photos_of([("000000", 0, 33), ("000001", 0, 35)])
-    photos["weight"] = photos["person"].map({"000000": 1.0, "000001": 5.0})
+    photos["weight"] = photos["person"].map({"000000": 2.0, "000001": 5.0})
     nobody = pd.Series(1, index=["000000", "000001"])
     table = folds.training_table(
         photos, nobody, 0, seed=42, blend=BLEND, blend_weight=0.25, age_limits=(20, 34)
     )
     blends = table[table["row2"] >= 0]
     first = photos["weight"][blends["row"]].to_numpy()
-    np.testing.assert_allclose(blends["weight"], 0.75 * first + 0.25 * (6 - first))
+    np.testing.assert_allclose(blends["weight"], 0.75 * first + 0.25 * (7 - first))
     assert (blends["age"] >= 34).all()
     assert (blends["age_band"] == 2).all()

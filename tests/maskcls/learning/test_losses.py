@@ -229,6 +229,9 @@ def test_the_band_changes_exactly_where_the_label_changes(edge, towards):
 
 def test_band_probabilities_are_gaussian_masses():
     probabilities = losses.age_band_probabilities(torch.tensor([35.0, 60.0]), sigma_years=5.0)
+    torch.testing.assert_close(
+        losses.age_band_probabilities(torch.tensor([35.0, 60.0])), probabilities
+    )
     one_sigma_below = 0.158655
     expected = torch.tensor([[one_sigma_below, 1 - one_sigma_below, 0.0], [0.0, 0.5, 0.5]])
     torch.testing.assert_close(probabilities, expected, atol=5e-6, rtol=0)

@@ -48,6 +48,48 @@ def test_one_count_gives_the_score_of_every_offset(k, monkeypatch):
     assert score(found) == pytest.approx(max(map(score, offsets.GRID)))
 
 
+def best_by_hand(logs_NK, truth, k, now):
+    """Of the values whose neighbourhood scores best, the nearest to ``now``."""
+    scores = []
+    for value in offsets.GRID:
+        moved_NK = logs_NK.copy()
+        moved_NK[:, k] += value - now
+        scores.append(f1(truth, moved_NK.argmax(axis=1)))
+    padded = [scores[0]] * 2 + scores + [scores[-1]] * 2
+    around = np.array([sum(padded[place : place + 5]) for place in range(len(scores))])
+    best = offsets.GRID[around >= around.max() - 1e-12]
+    return best[np.abs(best - now).argmin()]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("now", [-1.3, 0.0, 2.4])
+def test_the_best_value_is_the_middle_of_a_good_neighbourhood(seed, now):
+    probabilities_NK, truth, _ = make_task(SKEWED, 1.0, people=30, seed=seed)
+    logs_NK = np.log(probabilities_NK)
+    for k in range(3):
+        expected = best_by_hand(logs_NK, truth, k, now)
+        assert offsets._best_value(logs_NK, truth, k, now) == pytest.approx(expected)
+    # A class that everything speaks against takes the largest value.
+    logs_NK[:, 2] = logs_NK[:, :2].max(axis=1) - 2.45
+    truth = np.full(len(truth), 2)
+    expected = best_by_hand(logs_NK, truth, 2, 0.0)
+    assert offsets._best_value(logs_NK, truth, 2, 0.0) == pytest.approx(expected)
+    assert expected >= 2.4
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_fit_goes_class_by_class_until_nothing_changes(seed):
+    probabilities_NK, truth, _ = make_task([0.7, 0.2, 0.1], 0.8, people=40, seed=seed)
+    logs_NK, shares = np.log(probabilities_NK), np.bincount(truth, minlength=3) / len(truth)
+    prior = -np.log(shares) - np.mean(-np.log(shares))
+    starts = [strength * prior for strength in (0, 0.25, 0.5, 0.75, 1)]
+    found = max(starts, key=lambda start: f1(truth, (logs_NK + start).argmax(axis=1)))
+    for _ in range(3):
+        for k in range(3):
+            found[k] = best_by_hand(logs_NK + found, truth, k, found[k])
+    np.testing.assert_allclose(offsets.fit(probabilities_NK, truth), found - found.mean())
+
+
 def test_offsets_find_rare_classes_and_their_gain_holds_on_other_people():
     probabilities_NK, truth, people = make_task(SKEWED, 1.2, people=500)
     tried = offsets.fit_if_clear(probabilities_NK, truth, people)

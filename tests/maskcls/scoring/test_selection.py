@@ -42,8 +42,9 @@ def test_a_selection_is_the_one_of_a_plain_loop(seed):
     np.testing.assert_allclose(selection.best_weights(probabilities_MNK, truth), expected)
 
 
-def test_weights_are_the_mean_of_selections_on_halves_of_the_people(monkeypatch):
-    probabilities_MNK, truth, people = make_task(0, people=9)
+@pytest.mark.parametrize("size", [9, 10])
+def test_weights_are_the_mean_of_selections_on_halves_of_the_people(size, monkeypatch):
+    probabilities_MNK, truth, people = make_task(0, people=size)
     photo_of = {tuple(row): number for number, row in enumerate(probabilities_MNK[0])}
     halves, plain = [], selection._selected
 
