@@ -28,7 +28,7 @@ demo: setup
 	$(BIN)/python -m maskcls score $(DEMO_RUN)/submission.csv $(DEMO_DATA)/answers.csv
 
 # Tests with Ray come first to the CPUs, since its own time limits are short. Types and the other
-# tests take what is left (and a share, or a browser would wait for ever), and are told at their end.
+# tests take what is left, and are told at their end.
 test: lint
 	@$(MAKE) --no-print-directory --jobs=2 with-ray beside
 
@@ -37,7 +37,7 @@ with-ray: setup
 
 beside: setup
 	@echo "beside it, told at the end: types, and the tests without Ray (tail -f $(BESIDE))"
-	@nice -n 5 $(MAKE) --no-print-directory types without-ray > $(BESIDE) 2>&1; \
+	@nice -n 10 $(MAKE) --no-print-directory types without-ray > $(BESIDE) 2>&1; \
 		status=$$?; cat $(BESIDE); exit $$status
 
 without-ray: setup

@@ -46,6 +46,21 @@ def test_no_sampler_shows_every_item_once():
     assert epoch.items_N.tolist() != sorted(epoch.items_N)
 
 
+def test_every_class_comes_all_through_an_epoch():
+    labels_N = np.repeat(np.arange(4), 300)
+    shown = labels_N[make_epoch(labels_N, "class_balanced").items_N]
+    for quarter in np.split(shown, 4):
+        assert np.bincount(quarter, minlength=4).min() > 50  # 75 are expected
+
+
+def test_of_many_equal_remainders_the_lower_classes_are_rounded_up():
+    labels_N = np.repeat(np.arange(18), 5)[:-5].clip(max=17)
+    labels_N = np.append(labels_N, [17] * 2)
+    epoch = make_epoch(labels_N, "class_balanced")
+    counts = np.bincount(labels_N[epoch.items_N], minlength=18)
+    assert counts.tolist() == [5] * 15 + [4] * 3
+
+
 def test_items_without_a_label_keep_the_share_that_they_have():
     labels_N = np.array([0] * 5 + [1] + [2] * 4 + [MISSING] * 6)
     balanced = sampling.class_shares("class_balanced", labels_N, 3)

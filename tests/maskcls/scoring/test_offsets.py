@@ -93,6 +93,7 @@ def test_a_fit_goes_class_by_class_until_nothing_changes(seed):
 def test_offsets_find_rare_classes_and_their_gain_holds_on_other_people():
     probabilities_NK, truth, people = make_task(SKEWED, 1.2, people=500)
     tried = offsets.fit_if_clear(probabilities_NK, truth, people)
+    assert tried == offsets.fit_if_clear(probabilities_NK, truth, people)
     assert tried.used
     assert tried.low > 0
     assert tried.gain > 0.02

@@ -211,6 +211,7 @@ async def test_a_supervised_job_waits_for_its_verdict_and_stops_when_cancelled()
     await queue.submit(JOBS[:1])
     await take(queue, 0)
     assert await queue.verdict("a", 1) == "wait"
+    assert await queue.silent(60) == {}
     await queue.decide("a", 1, go_on=True)
     assert await queue.verdict("a", 1) is True
     await queue.cancel("a")
