@@ -1,7 +1,6 @@
 """Whatever is broken, nothing is lost; what a user is told about it."""
 
 import os
-import random
 import signal
 import subprocess
 import time
@@ -23,7 +22,7 @@ from tests.ray_jobs.conftest import THE_SAME
 def test_whatever_is_broken_the_results_are_the_same_byte_for_byte(undisturbed, drawn, victim):
     # All victims, round after round: `make soak`.
     case = faults.Case(victim, THE_SAME)
-    found = faults.play(case, drawn, random.Random(f"0/{victim}"), undisturbed)
+    found, _ = faults.until_hit(case, drawn, f"0/{victim}", {THE_SAME: undisturbed})
     assert found.startswith("identical"), found
 
 
