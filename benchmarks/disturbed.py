@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).parent / "ray")
 WORDS = (
     "tasks=[joint,multi]", "folds.count=2", "image.size=[32,24]", "model.name=test_efficientnet",
-    "train.epochs=4", "train.lr=3e-3", "augment.name=autoaugment",
+    "train.lr=3e-3", "augment.name=autoaugment",
 )  # fmt: skip
 RESULTS = ("submission.csv", "out_of_fold.parquet")
 LIMIT_S = 600.0
@@ -50,7 +50,7 @@ class Sweep:
     workers: int = 1
 
     def all_words(self) -> list[str]:
-        """Those of its configuration; none may cost a job that is killed more than once."""
+        """All of its configuration. A job that is killed several times is still trained."""
         return [*self.words, f"train.epochs={self.epochs}", "resources.attempts=5",
                 f"resources.workers_per_job={self.workers}"]  # fmt: skip
 

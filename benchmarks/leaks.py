@@ -19,7 +19,7 @@ import ray
 from ray._private.state import actors
 from ray.util import placement_group_table
 
-from benchmarks.disturbed import WORDS
+from benchmarks.disturbed import Sweep
 from examples.drawn_faces import draw
 from maskcls.config.load import load
 from ray_jobs.cluster import connect
@@ -41,7 +41,8 @@ def main() -> None:
         folder = Path(name)
         root = draw.draw(folder / "data", people=42, eval_people=6, height=64, width=48)
         for number in range(1, arguments.sweeps + 1):
-            words = [f"data.root={root}", f"data.cache={folder / 'cache'}", *WORDS]
+            words = [f"data.root={root}", f"data.cache={folder / 'cache'}"]
+            words += Sweep().all_words()
             config = load([], [*words, f"run.dir={folder / str(number)}"]).config
             with (
                 claim(config, config.tasks) as run,

@@ -184,18 +184,6 @@ async def test_a_job_that_has_ended_may_come_again():
 
 
 @in_a_loop
-async def test_one_lane_stays_where_nothing_else_is_said():
-    queue = _JobQueue(attempts=1)
-    await queue.submit(JOBS[:2], of=2)
-    await take(queue, 0)
-    await take(queue, 1)
-    await queue.finish("a", {})
-    assert await take(queue, 0) is None
-    await queue.finish("b", {})
-    assert await take(queue, 1) == "wait"
-
-
-@in_a_loop
 async def test_a_waiting_lane_is_woken_by_a_new_job():
     job_queue.POLL_S = 5.0
     queue = _JobQueue(attempts=1)

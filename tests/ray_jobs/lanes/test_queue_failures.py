@@ -134,8 +134,8 @@ async def test_what_a_replaced_worker_says_of_its_job_does_not_count():
 
 @in_a_loop
 async def test_lanes_leave_as_soon_as_nothing_waits_for_them():
-    for keep, last_answer in ((0, None), (1, "wait")):
-        queue = _JobQueue(attempts=3, keep=keep)
+    # One lane stays unless something else is said.
+    for queue, last_answer in ((_JobQueue(3, keep=0), None), (_JobQueue(3), "wait")):
         await queue.submit(JOBS[:2], of=2)
         await take(queue, 0)
         await take(queue, 1)
